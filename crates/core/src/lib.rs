@@ -1,9 +1,23 @@
-//! What every crossfield model agrees on.
+//! What every crossfield model agrees on: the shape of the data ([`Schema`], [`Batch`]), what a
+//! model sees of it ([`Lookup`]), what a model is ([`Component`], [`Model`]), losses, metrics and
+//! random numbers. It does no I/O and owns no table.
 
 mod batch;
+mod component;
+mod error;
+mod lookup;
+mod loss;
 pub mod metrics;
+mod mlp;
 pub mod rng;
 mod schema;
+mod table;
 
 pub use batch::{Batch, Jagged, Targets};
+pub use component::{Component, ComponentConfig, Contribution, Init, Model, Scored, Sum};
+pub use error::Error;
+pub use lookup::{Leaf, Lookup, Ragged, StagedTable};
+pub use loss::{Link, Loss};
+pub use mlp::{Mlp, MlpConfig};
 pub use schema::{Field, FieldId, FieldKind, Schema};
+pub use table::{Initializer, TableConfig, TableField, factor_table, merge_tables, tables_for};

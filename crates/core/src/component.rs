@@ -1,0 +1,182 @@
+//! The traits that models agree on, and sums of components.
+
+use std::fmt::Debug;
+
+use burn::module::{Module, ModuleDisplay, Param};
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::RngExt;
+
+use crate::rng::{Purpose, name_key, rng};
+use crate::{Error, Link, Lookup, Loss, Schema, TableConfig, Targets};
+
+/// Where a component's dense weights are made, and what they are drawn from.
+#[derive(Clone, Debug)]
+pub struct Init {
+    /// Device of the weights; on an autodiff device they are trained.
+    pub device: Device,
+    /// Seed of the run.
+    pub seed: u64,
+}
+
+impl Init {
+    /// A weight drawn uniformly from `[-bound, bound)`, the same for the same name and seed.
+    pub fn uniform<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+        bound: f32,
+    ) -> Param<Tensor<D>> {
+        let mut rng = rng(self.seed, Purpose::DenseInit, name_key(name), 0);
+        let count = shape.iter().product();
+        let weights: Vec<f32> =
+            (0..count).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound).collect();
+        Param::from_data(TensorData::new(weights, shape), &self.device)
+    }
+
+    /// A linear layer, weights and bias uniform within `1/√inputs` as Burn's own.
+    pub fn linear(&self, name: &str, inputs: usize, outputs: usize) -> Linear {
+        let bound = 1.0 / (inputs as f32).sqrt();
+        Linear {
+            weight: self.uniform(&format!("{name}.weight"), [inputs, outputs], bound),
+            bias: Some(self.uniform(&format!("{name}.bias"), [outputs], bound)),
+        }
+    }
+}
+
+/// The configuration of a component: what it reads, and how it is made.
+pub trait ComponentConfig {
+    /// What [`init`](Self::init) makes.
+    type Component: Component;
+
+    /// The tables that the component will look up. The same name in two components is one table.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the configuration under this schema.
+    fn tables(&self, schema: &Schema) -> Result<Vec<TableConfig>, Error>;
+
+    /// Makes the component.
+    ///
+    /// # Errors
+    /// As [`tables`](Self::tables).
+    fn init(&self, schema: &Schema, init: &Init) -> Result<Self::Component, Error>;
+}
+
+/// Part of a score: scores of several components add up.
+pub trait Component: Module + ModuleDisplay {
+    /// The component's share of the score.
+    ///
+    /// # Shapes
+    /// - output: `[batch, 1]`
+    fn forward(&self, x: &Lookup) -> Tensor<2>;
+
+    /// What the score of each row of the batch is made of; empty where a component cannot say.
+    fn explain(&self, _x: &Lookup) -> Vec<Contribution> {
+        Vec::new()
+    }
+}
+
+/// A named share of one row's score.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Contribution {
+    /// The row of the batch.
+    pub row: usize,
+    /// A field, a pair of fields, a rule or a position of the history.
+    pub what: String,
+    /// The weight it was given.
+    pub weight: f32,
+    /// What it adds to the score.
+    pub contribution: f32,
+}
+
+/// What the training loop trains.
+pub trait Model: Module {
+    /// Mean loss over the batch, weighted by the sample weights.
+    ///
+    /// # Shapes
+    /// - output: `[1]`
+    fn loss(&self, x: &Lookup, targets: &Targets) -> Tensor<1>;
+
+    /// The score of each row before the link: a logit for a click model.
+    ///
+    /// # Shapes
+    /// - output: `[batch, 1]`
+    fn score(&self, x: &Lookup) -> Tensor<2>;
+
+    /// How a score becomes a prediction.
+    fn link(&self) -> Link;
+}
+
+/// The sum of two components, made by a pair of their configs.
+#[derive(Module, Debug)]
+pub struct Sum<A: Module + ModuleDisplay, B: Module + ModuleDisplay> {
+    /// First summand.
+    pub a: A,
+    /// Second summand.
+    pub b: B,
+}
+
+impl<A: Component, B: Component> Component for Sum<A, B> {
+    fn forward(&self, x: &Lookup) -> Tensor<2> {
+        self.a.forward(x) + self.b.forward(x)
+    }
+
+    fn explain(&self, x: &Lookup) -> Vec<Contribution> {
+        let mut contributions = self.a.explain(x);
+        contributions.extend(self.b.explain(x));
+        contributions
+    }
+}
+
+impl<A: ComponentConfig, B: ComponentConfig> ComponentConfig for (A, B) {
+    type Component = Sum<A::Component, B::Component>;
+
+    fn tables(&self, schema: &Schema) -> Result<Vec<TableConfig>, Error> {
+        let mut tables = self.0.tables(schema)?;
+        tables.extend(self.1.tables(schema)?);
+        Ok(tables)
+    }
+
+    fn init(&self, schema: &Schema, init: &Init) -> Result<Self::Component, Error> {
+        Ok(Sum { a: self.0.init(schema, init)?, b: self.1.init(schema, init)? })
+    }
+}
+
+/// A component with a bias and a loss: a model that predicts one number a row.
+///
+/// score = bias + component; the loss alone owns the link from scores to predictions.
+#[derive(Module, Debug)]
+pub struct Scored<C: Module + ModuleDisplay> {
+    component: C,
+    bias: Param<Tensor<1>>,
+    #[module(skip)]
+    loss: Loss,
+}
+
+impl<C: Component> Scored<C> {
+    /// A model whose bias starts at the score of the constant predictor `mean`, the mean label of
+    /// the training part.
+    pub fn new(component: C, loss: Loss, mean: f64, device: &Device) -> Self {
+        let bias = Param::from_data(TensorData::from([loss.link().score(mean) as f32]), device);
+        Self { component, bias, loss }
+    }
+
+    /// The component.
+    pub fn component(&self) -> &C {
+        &self.component
+    }
+}
+
+impl<C: Component> Model for Scored<C> {
+    fn loss(&self, x: &Lookup, targets: &Targets) -> Tensor<1> {
+        self.loss.mean(self.score(x), targets)
+    }
+
+    fn score(&self, x: &Lookup) -> Tensor<2> {
+        self.component.forward(x) + self.bias.val().reshape([1, 1])
+    }
+
+    fn link(&self) -> Link {
+        self.loss.link()
+    }
+}

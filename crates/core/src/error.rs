@@ -1,0 +1,52 @@
+use thiserror::Error;
+
+/// What can be wrong with a model's configuration, found before training starts.
+#[derive(Debug, Error, PartialEq)]
+#[non_exhaustive]
+pub enum Error {
+    /// A component names a field that the schema does not have.
+    #[error("`{component}` reads field `{field}`, which the data does not have (fields: {known})")]
+    UnknownField {
+        /// The component's name.
+        component: String,
+        /// The field it asked for.
+        field: String,
+        /// The fields there are, separated by commas.
+        known: String,
+    },
+    /// A component has nothing to read.
+    #[error("`{component}` has no field to read: it takes {expected}")]
+    NoFields {
+        /// The component's name.
+        component: String,
+        /// What it can read.
+        expected: &'static str,
+    },
+    /// Two components ask for one table with different shapes or beginnings.
+    #[error(
+        "table `{table}` is asked for twice with different {what}: {left} and {right}; \
+         give one of the two another name"
+    )]
+    TableClash {
+        /// Name of the table.
+        table: String,
+        /// `rows`, `embedding_dim` or `initializer`.
+        what: &'static str,
+        /// What the first asked for.
+        left: String,
+        /// What the second asked for.
+        right: String,
+    },
+    /// A number in a configuration is out of its range.
+    #[error("`{component}.{option}` is {value}: expected {expected}")]
+    OutOfRange {
+        /// The component's name.
+        component: String,
+        /// The option.
+        option: &'static str,
+        /// What it was set to.
+        value: String,
+        /// The range.
+        expected: &'static str,
+    },
+}

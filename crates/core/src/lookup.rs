@@ -1,0 +1,325 @@
+//! The rows of one batch, as tensors.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use burn::tensor::{Bool, Device, IndexingUpdateOp, Int, Tensor, TensorData};
+
+use crate::{Batch, FieldId, Jagged, TableField};
+
+/// The unique rows that one batch reads from the tables of one dim: a leaf of the graph.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    /// Weights, `[unique rows, dim]`.
+    pub rows: Tensor<2>,
+}
+
+/// Where a staged table's indices went.
+#[derive(Clone, Debug)]
+pub struct StagedTable {
+    /// Position in [`Lookup::leaves`].
+    pub leaf: usize,
+    /// For each index of a field's [`Jagged`], its row of the leaf.
+    pub positions: BTreeMap<FieldId, Vec<i64>>,
+}
+
+/// Everything a component may read of one batch: the rows of its tables, dense columns, sizes.
+///
+/// The tables themselves stay in host memory; the graph sees only the rows of this batch, so that
+/// no step does work in proportion to a table.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    batch: Arc<Batch>,
+    device: Device,
+    leaves: Vec<Leaf>,
+    tables: BTreeMap<String, StagedTable>,
+}
+
+/// The items of a sequence field without padding.
+#[derive(Clone, Debug)]
+pub struct Ragged {
+    /// The items of all rows, one row after the other: `[items, dim]`.
+    pub values: Tensor<2>,
+    /// The row of the batch that each item belongs to: `[items]`.
+    pub rows: Tensor<1, Int>,
+}
+
+/// A weighted selection of leaf rows, each to be added to one segment of the output.
+struct Selection {
+    positions: Vec<i64>,
+    /// `None`: all weights are 1.
+    weights: Option<Vec<f32>>,
+    /// `None`: one feature a segment, in order.
+    segments: Option<Vec<i64>>,
+}
+
+impl Lookup {
+    /// A lookup over rows that were staged for `batch`; called by whoever owns the tables.
+    pub fn new(
+        batch: Arc<Batch>,
+        device: Device,
+        leaves: Vec<Leaf>,
+        tables: BTreeMap<String, StagedTable>,
+    ) -> Self {
+        Self { batch, device, leaves, tables }
+    }
+
+    /// The batch on the host.
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Number of rows.
+    pub fn batch_size(&self) -> usize {
+        self.batch.batch_size
+    }
+
+    /// Where the tensors live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The leaves, one for each dim, for the owner of the tables to read gradients from.
+    pub fn leaves(&self) -> &[Leaf] {
+        &self.leaves
+    }
+
+    /// One vector for each field: Σ x v over the field's features.
+    ///
+    /// # Shapes
+    /// - output: `[batch, fields, dim]`; an empty bag is a zero vector.
+    ///
+    /// # Panics
+    /// If a table was not staged, or the tables differ in dim: a component must read what its
+    /// config's `tables` declared.
+    pub fn fields(&self, fields: &[TableField]) -> Tensor<3> {
+        let [batch, count] = [self.batch_size(), fields.len()];
+        let leaf = self.leaf(fields);
+        let selection = self.select(fields, |row, nth| row * count + nth);
+        let dim = leaf.rows.dims()[1];
+        self.add_up(self.values(leaf, &selection), &selection, batch * count, dim)
+            .reshape([batch, count, dim])
+    }
+
+    /// Σ x v over all features of the given fields, as if they were one bag.
+    ///
+    /// # Shapes
+    /// - output: `[batch, dim]`
+    pub fn pooled(&self, fields: &[TableField]) -> Tensor<2> {
+        let leaf = self.leaf(fields);
+        let selection = self.select(fields, |row, _| row);
+        self.pool(self.values(leaf, &selection), &selection, fields.len())
+    }
+
+    /// Σ x² v² over all features of the given fields, element-wise.
+    ///
+    /// # Shapes
+    /// - output: `[batch, dim]`
+    pub fn pooled_square(&self, fields: &[TableField]) -> Tensor<2> {
+        self.pooled_with_square(fields).1
+    }
+
+    /// [`pooled`](Self::pooled) and [`pooled_square`](Self::pooled_square) of one pass over the
+    /// rows: the two sums of a factorization machine.
+    pub fn pooled_with_square(&self, fields: &[TableField]) -> (Tensor<2>, Tensor<2>) {
+        let leaf = self.leaf(fields);
+        let selection = self.select(fields, |row, _| row);
+        let values = self.values(leaf, &selection);
+        let squares = values.clone().map(|values| values.square());
+        (
+            self.pool(values, &selection, fields.len()),
+            self.pool(squares, &selection, fields.len()),
+        )
+    }
+
+    /// Σ x² over all features of the given fields: what instance-wise normalisation divides by.
+    ///
+    /// # Shapes
+    /// - output: `[batch, 1]`
+    pub fn norm2(&self, fields: &[FieldId]) -> Tensor<2> {
+        let mut norms = vec![0f32; self.batch_size()];
+        for &field in fields {
+            let jagged = &self.batch.sparse[field];
+            for (row, norm) in norms.iter_mut().enumerate() {
+                *norm += jagged.range(row).map(|at| jagged.weight(at).powi(2)).sum::<f32>();
+            }
+        }
+        let shape = [norms.len(), 1];
+        Tensor::from_data(TensorData::new(norms, shape), &self.device)
+    }
+
+    /// The items of a sequence field, padded at the end to the longest of the batch.
+    ///
+    /// # Shapes
+    /// - items: `[batch, time, dim]`, zero where padded; `time ≥ 1`
+    /// - mask: `[batch, time]`, true where real
+    pub fn sequence(&self, field: &TableField) -> (Tensor<3>, Tensor<2, Bool>) {
+        let leaf = self.leaf(std::slice::from_ref(field));
+        let positions = self.positions(field);
+        let jagged = &self.batch.sparse[field.field];
+        let batch = self.batch_size();
+        let time = (0..batch).map(|row| jagged.range(row).len()).max().unwrap_or(0).max(1);
+        let mut padded = vec![0i64; batch * time];
+        let mut real = vec![false; batch * time];
+        for row in 0..batch {
+            let items = &positions[jagged.range(row)];
+            padded[row * time..][..items.len()].copy_from_slice(items);
+            real[row * time..][..items.len()].fill(true);
+        }
+        let mask = Tensor::<2, Bool>::from_data(TensorData::new(real, [batch, time]), &self.device);
+        let dim = leaf.rows.dims()[1];
+        let items = leaf
+            .rows
+            .clone()
+            .select(0, indices(padded, &self.device))
+            .reshape([batch, time, dim])
+            .mul(mask.clone().float().reshape([batch, time, 1]));
+        (items, mask)
+    }
+
+    /// The items of a sequence field without padding, or `None` if no row has one.
+    pub fn ragged(&self, field: &TableField) -> Option<Ragged> {
+        let leaf = self.leaf(std::slice::from_ref(field));
+        let positions = self.positions(field);
+        if positions.is_empty() {
+            return None;
+        }
+        let jagged = &self.batch.sparse[field.field];
+        let rows = (0..self.batch_size())
+            .flat_map(|row| std::iter::repeat_n(row as i64, jagged.range(row).len()))
+            .collect();
+        Some(Ragged {
+            values: leaf.rows.clone().select(0, indices(positions.clone(), &self.device)),
+            rows: indices(rows, &self.device),
+        })
+    }
+
+    /// The dense columns, or `None` if the data has none.
+    ///
+    /// # Shapes
+    /// - output: `[batch, columns]`
+    pub fn dense(&self) -> Option<Tensor<2>> {
+        let dense = self.batch.dense.as_ref()?;
+        let shape = [self.batch_size(), dense.len() / self.batch_size()];
+        Some(Tensor::from_data(TensorData::new(dense.clone(), shape), &self.device))
+    }
+
+    fn table(&self, name: &str) -> &StagedTable {
+        self.tables
+            .get(name)
+            .unwrap_or_else(|| panic!("table `{name}` was not declared by any component"))
+    }
+
+    fn positions(&self, field: &TableField) -> &Vec<i64> {
+        self.table(&field.table).positions.get(&field.field).unwrap_or_else(|| {
+            panic!("table `{}` was not declared for field {}", field.table, field.field)
+        })
+    }
+
+    fn leaf(&self, fields: &[TableField]) -> &Leaf {
+        let first = self.table(&fields.first().expect("at least one field").table).leaf;
+        for field in fields {
+            assert_eq!(
+                self.table(&field.table).leaf,
+                first,
+                "tables `{}` and `{}` differ in dim: look them up one by one",
+                fields[0].table,
+                field.table
+            );
+        }
+        &self.leaves[first]
+    }
+
+    /// The features of several fields, row by row. `segment(row, nth field)` says what each is
+    /// added to.
+    fn select(&self, fields: &[TableField], segment: impl Fn(usize, usize) -> usize) -> Selection {
+        let batch = self.batch_size();
+        let parts: Vec<(&Jagged, &Vec<i64>)> = fields
+            .iter()
+            .map(|field| (&self.batch.sparse[field.field], self.positions(field)))
+            .collect();
+        let total = parts.iter().map(|(_, positions)| positions.len()).sum();
+        let mut positions = Vec::with_capacity(total);
+        if parts.iter().all(|(jagged, _)| jagged.offsets.is_none()) {
+            for row in 0..batch {
+                positions.extend(parts.iter().map(|(_, positions)| positions[row]));
+            }
+            let weights = parts.iter().any(|(jagged, _)| jagged.weights.is_some()).then(|| {
+                (0..batch)
+                    .flat_map(|row| parts.iter().map(move |(jagged, _)| jagged.weight(row)))
+                    .collect()
+            });
+            return Selection { positions, weights, segments: None };
+        }
+        let mut weights = Vec::with_capacity(total);
+        let mut segments = Vec::with_capacity(total);
+        for row in 0..batch {
+            for (nth, (jagged, field_positions)) in parts.iter().enumerate() {
+                for at in jagged.range(row) {
+                    positions.push(field_positions[at]);
+                    weights.push(jagged.weight(at));
+                    segments.push(segment(row, nth) as i64);
+                }
+            }
+        }
+        let weights = weights.iter().any(|&weight| weight != 1.0).then_some(weights);
+        Selection { positions, weights, segments: Some(segments) }
+    }
+
+    /// x v of each selected feature, `[features, dim]`; `None` if there is none.
+    fn values(&self, leaf: &Leaf, selection: &Selection) -> Option<Tensor<2>> {
+        if selection.positions.is_empty() {
+            return None;
+        }
+        let values =
+            leaf.rows.clone().select(0, indices(selection.positions.clone(), &self.device));
+        Some(match &selection.weights {
+            Some(weights) => {
+                let shape = [weights.len(), 1];
+                let weights = TensorData::new(weights.clone(), shape);
+                values * Tensor::<2>::from_data(weights, &self.device)
+            }
+            None => values,
+        })
+    }
+
+    /// Adds values up by segment, `[segments, dim]`.
+    fn add_up(
+        &self,
+        values: Option<Tensor<2>>,
+        selection: &Selection,
+        segments: usize,
+        dim: usize,
+    ) -> Tensor<2> {
+        match (values, &selection.segments) {
+            (Some(values), None) => values,
+            (Some(values), Some(of_feature)) => Tensor::zeros([segments, dim], &self.device)
+                .select_assign(
+                    0,
+                    indices(of_feature.clone(), &self.device),
+                    values,
+                    IndexingUpdateOp::Add,
+                ),
+            (None, _) => Tensor::zeros([segments, dim], &self.device),
+        }
+    }
+
+    /// Adds values up by row, `[batch, dim]`, where one-hot fields came side by side.
+    fn pool(&self, values: Option<Tensor<2>>, selection: &Selection, fields: usize) -> Tensor<2> {
+        let batch = self.batch_size();
+        let dim = values.as_ref().map_or(1, |values| values.dims()[1]);
+        match (&values, &selection.segments) {
+            (Some(values), None) => values
+                .clone()
+                .reshape([batch, fields, dim])
+                .sum_dim(1)
+                .reshape([batch, dim]),
+            _ => self.add_up(values, selection, batch, dim),
+        }
+    }
+}
+
+fn indices(indices: Vec<i64>, device: &Device) -> Tensor<1, Int> {
+    let shape = [indices.len()];
+    Tensor::from_data(TensorData::new(indices, shape), device)
+}

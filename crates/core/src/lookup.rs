@@ -108,7 +108,7 @@ impl Lookup {
     pub fn pooled(&self, fields: &[TableField]) -> Tensor<2> {
         let leaf = self.leaf(fields);
         let selection = self.select(fields, |row, _| row);
-        self.pool(self.values(leaf, &selection), &selection, fields.len())
+        self.pool(self.values(leaf, &selection), &selection, leaf.rows.dims()[1])
     }
 
     /// Σ x² v² over all features of the given fields, element-wise.
@@ -127,8 +127,8 @@ impl Lookup {
         let values = self.values(leaf, &selection);
         let squares = values.clone().map(|values| values.square());
         (
-            self.pool(values, &selection, fields.len()),
-            self.pool(squares, &selection, fields.len()),
+            self.pool(values, &selection, leaf.rows.dims()[1]),
+            self.pool(squares, &selection, leaf.rows.dims()[1]),
         )
     }
 
@@ -305,16 +305,14 @@ impl Lookup {
     }
 
     /// Adds values up by row, `[batch, dim]`, where one-hot fields came side by side.
-    fn pool(&self, values: Option<Tensor<2>>, selection: &Selection, fields: usize) -> Tensor<2> {
+    fn pool(&self, values: Option<Tensor<2>>, selection: &Selection, dim: usize) -> Tensor<2> {
         let batch = self.batch_size();
-        let dim = values.as_ref().map_or(1, |values| values.dims()[1]);
-        match (&values, &selection.segments) {
-            (Some(values), None) => values
-                .clone()
-                .reshape([batch, fields, dim])
-                .sum_dim(1)
-                .reshape([batch, dim]),
-            _ => self.add_up(values, selection, batch, dim),
+        match (values, &selection.segments) {
+            (Some(values), None) => {
+                let fields = selection.positions.len() / batch;
+                values.reshape([batch, fields, dim]).sum_dim(1).reshape([batch, dim])
+            }
+            (values, _) => self.add_up(values, selection, batch, dim),
         }
     }
 }

@@ -1,0 +1,518 @@
+//! The tables of a model: staging the rows of a batch, and updating them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use crossfield_core::{Batch, Leaf, Lookup, StagedTable};
+
+use crate::{Error, RowStep, Snapshot, SnapshotTensor, Table, TablePlan};
+
+/// All tables of a model, in host memory, outside autodiff.
+///
+/// A step works on the rows that its batch names and on nothing else: [`stage`](Self::stage)
+/// gathers each once into leaf tensors, [`apply`](Self::apply) updates them by their gradients.
+#[derive(Debug)]
+pub struct EmbeddingCollection {
+    /// Sorted by name.
+    tables: Vec<Table>,
+    /// Tables of one dim share a leaf, so that a component looks all of its fields up at once.
+    groups: Vec<Vec<usize>>,
+    dedup: Dedup,
+}
+
+/// Which rows the leaves of a staged batch hold.
+#[derive(Debug)]
+pub struct StagedRows {
+    batch_size: usize,
+    /// Leaf by leaf, in the order of the leaf's rows.
+    leaves: Vec<Vec<TableRows>>,
+}
+
+/// The unique rows of one table.
+#[derive(Debug)]
+struct TableRows {
+    table: usize,
+    rows: Vec<u32>,
+    /// How often each occurs in the batch.
+    counts: Vec<u32>,
+}
+
+impl EmbeddingCollection {
+    /// Makes the tables; plans come sorted and unique by name, as
+    /// [`merge_tables`](crossfield_core::merge_tables) gives them.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for an optimizer's numbers.
+    pub fn new(plans: &[TablePlan], seed: u64) -> Result<Self, Error> {
+        for plan in plans {
+            plan.optimizer.check(&plan.config.name)?;
+        }
+        let tables: Vec<Table> = plans.iter().map(|plan| Table::new(plan, seed)).collect();
+        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (at, table) in tables.iter().enumerate() {
+            groups.entry(table.config().dim).or_default().push(at);
+        }
+        Ok(Self { tables, groups: groups.into_values().collect(), dedup: Dedup::default() })
+    }
+
+    /// The tables, sorted by name.
+    pub fn tables(&self) -> &[Table] {
+        &self.tables
+    }
+
+    /// The table called `name`, to be filled from outside.
+    pub fn table_mut(&mut self, name: &str) -> Option<&mut Table> {
+        self.tables.iter_mut().find(|table| table.config().name == name)
+    }
+
+    /// Gathers the unique rows of a batch. On an autodiff device they are leaves that collect
+    /// gradients.
+    pub fn stage(&mut self, batch: Arc<Batch>, device: &Device) -> (Lookup, StagedRows) {
+        let mut leaves = Vec::with_capacity(self.groups.len());
+        let mut staged_tables = BTreeMap::new();
+        let mut staged_rows = Vec::with_capacity(self.groups.len());
+        for (leaf, group) in self.groups.iter().enumerate() {
+            let dim = self.tables[group[0]].config().dim;
+            let mut weights = Vec::new();
+            let mut rows_of_leaf = Vec::with_capacity(group.len());
+            for &at in group {
+                let table = &self.tables[at];
+                let config = table.config();
+                let occurrences =
+                    config.fields.iter().map(|&field| batch.sparse[field].indices.len()).sum();
+                self.dedup.begin(occurrences);
+                let base = (weights.len() / dim) as i64;
+                let positions = config
+                    .fields
+                    .iter()
+                    .map(|&field| {
+                        let indices = &batch.sparse[field].indices;
+                        let slots = indices.iter().map(|&row| base + self.dedup.slot(row));
+                        (field, slots.collect())
+                    })
+                    .collect();
+                let (rows, counts) = self.dedup.finish();
+                weights.reserve(rows.len() * dim);
+                for &row in &rows {
+                    weights.extend_from_slice(table.weights(row));
+                }
+                rows_of_leaf.push(TableRows { table: at, rows, counts });
+                staged_tables.insert(config.name.clone(), StagedTable { leaf, positions });
+            }
+            if weights.is_empty() {
+                // Burn has no empty leaf; nothing points at this row.
+                weights.resize(dim, 0.0);
+            }
+            let shape = [weights.len() / dim, dim];
+            let rows = Tensor::<2>::from_data(TensorData::new(weights, shape), device);
+            let rows = if device.is_autodiff() { rows.require_grad() } else { rows };
+            leaves.push(Leaf { rows });
+            staged_rows.push(rows_of_leaf);
+        }
+        let staged = StagedRows { batch_size: batch.batch_size, leaves: staged_rows };
+        (Lookup::new(batch, device.clone(), leaves, staged_tables), staged)
+    }
+
+    /// Updates the staged rows by their gradients, at `rate` times their learning rates.
+    ///
+    /// # Errors
+    /// [`Error::NonFiniteGradient`], before any row of that leaf is changed.
+    pub fn apply(
+        &mut self,
+        lookup: &Lookup,
+        staged: &StagedRows,
+        gradients: &mut Gradients,
+        rate: f32,
+    ) -> Result<(), Error> {
+        for (leaf, rows_of_leaf) in lookup.leaves().iter().zip(&staged.leaves) {
+            // A leaf that no component used has no gradient.
+            let Some(gradient) = leaf.rows.grad_remove(gradients) else { continue };
+            let gradient = gradient.into_data();
+            let gradient = gradient.as_slice::<f32>().expect("factors are f32");
+            let dim = leaf.rows.dims()[1];
+            if let Some(at) = gradient.iter().position(|value| !value.is_finite()) {
+                return Err(self.non_finite(rows_of_leaf, at / dim));
+            }
+            let mut gradients = gradient.chunks_exact(dim);
+            for TableRows { table, rows, counts } in rows_of_leaf {
+                let table = &mut self.tables[*table];
+                let optimizer = *table.optimizer();
+                let frozen = table.is_frozen();
+                for ((&row, &count), gradient) in rows.iter().zip(counts).zip(&mut gradients) {
+                    if !frozen {
+                        let share = count as f32 / staged.batch_size as f32;
+                        optimizer.update(table.row_mut(row), gradient, RowStep { rate, share });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn non_finite(&self, rows_of_leaf: &[TableRows], mut at: usize) -> Error {
+        for part in rows_of_leaf {
+            if let Some(&row) = part.rows.get(at) {
+                let table = self.tables[part.table].config().name.clone();
+                return Error::NonFiniteGradient { table, row };
+            }
+            at -= part.rows.len();
+        }
+        unreachable!("the leaf has a gradient for each of its rows")
+    }
+
+    /// The weights of all tables under `tables.<name>`.
+    pub fn weight_tensors(&self) -> BTreeMap<String, SnapshotTensor<'_>> {
+        self.tables
+            .iter()
+            .map(|table| (tensor_name(table), table.weight_tensor()))
+            .collect()
+    }
+
+    /// The optimizers' states of all tables under `tables.<name>.<part>`.
+    pub fn state_tensors(&self) -> BTreeMap<String, SnapshotTensor<'_>> {
+        self.tables
+            .iter()
+            .flat_map(|table| {
+                let name = tensor_name(table);
+                let named = move |(part, tensor)| (format!("{name}.{part}"), tensor);
+                table.state_tensors().into_iter().map(named)
+            })
+            .collect()
+    }
+
+    /// Reads the weights of all tables.
+    ///
+    /// # Errors
+    /// As [`Snapshot::read`].
+    pub fn load_weights(&mut self, snapshot: &mut Snapshot) -> Result<(), Error> {
+        self.tables.iter_mut().try_for_each(|table| {
+            let name = tensor_name(table);
+            table.load_weights(snapshot, &name)
+        })
+    }
+
+    /// Reads the optimizers' states of all tables.
+    ///
+    /// # Errors
+    /// As [`Snapshot::read`].
+    pub fn load_state(&mut self, snapshot: &mut Snapshot) -> Result<(), Error> {
+        self.tables.iter_mut().try_for_each(|table| {
+            let name = tensor_name(table);
+            table.load_state(snapshot, &name)
+        })
+    }
+}
+
+fn tensor_name(table: &Table) -> String {
+    format!("tables.{}", table.config().name)
+}
+
+/// Numbers the distinct rows of a batch in the order in which they first occur, in memory
+/// proportional to the batch.
+#[derive(Debug, Default)]
+struct Dedup {
+    /// Open addressing: number of the row + 1, 0 where free. A power of two, at most half full.
+    slots: Vec<u32>,
+    shift: u32,
+    rows: Vec<u32>,
+    counts: Vec<u32>,
+}
+
+impl Dedup {
+    fn begin(&mut self, occurrences: usize) {
+        let size = (occurrences * 2).next_power_of_two().max(2);
+        self.slots.clear();
+        self.slots.resize(size, 0);
+        self.shift = u32::BITS - size.trailing_zeros();
+    }
+
+    fn slot(&mut self, row: u32) -> i64 {
+        // Fibonacci hashing: the high bits of the product are well mixed.
+        let mut at = (row.wrapping_mul(0x9E37_79B9) >> self.shift) as usize;
+        loop {
+            match self.slots[at] {
+                0 => {
+                    self.rows.push(row);
+                    self.counts.push(1);
+                    self.slots[at] = self.rows.len() as u32;
+                    return self.rows.len() as i64 - 1;
+                }
+                number if self.rows[number as usize - 1] == row => {
+                    self.counts[number as usize - 1] += 1;
+                    return i64::from(number) - 1;
+                }
+                _ => at = (at + 1) & (self.slots.len() - 1),
+            }
+        }
+    }
+
+    fn finish(&mut self) -> (Vec<u32>, Vec<u32>) {
+        (std::mem::take(&mut self.rows), std::mem::take(&mut self.counts))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RowOptimizer, RowOptimizerKind};
+    use burn::tensor::module::embedding;
+    use burn::tensor::{Int, Tolerance};
+    use crossfield_core::{Initializer, Jagged, TableConfig, TableField};
+    use proptest::prelude::*;
+
+    fn plan(name: &str, rows: usize, dim: usize, fields: &[usize]) -> TablePlan {
+        TablePlan {
+            config: TableConfig {
+                name: name.into(),
+                rows,
+                dim,
+                fields: fields.to_vec(),
+                initializer: Initializer::Normal { std: 0.3 },
+                oov_row: Some(0),
+            },
+            optimizer: RowOptimizer { kind: RowOptimizerKind::Sgd, lr: 1.0, ..Default::default() },
+            frozen: false,
+        }
+    }
+
+    fn one_hot(fields: &[&[u32]]) -> Arc<Batch> {
+        Arc::new(Batch {
+            batch_size: fields[0].len(),
+            sparse: fields.iter().map(|indices| Jagged::one_hot(indices.to_vec())).collect(),
+            ..Batch::default()
+        })
+    }
+
+    fn field(table: &str, field: usize) -> TableField {
+        TableField { table: table.into(), field }
+    }
+
+    /// Any smooth function of the vectors, with another gradient for each.
+    fn head(v: Tensor<3>) -> Tensor<1> {
+        let pairs = v.clone().sum_dim(1).square() - v.clone().square().sum_dim(1);
+        (pairs.sum_dim(2).exp().sum_dim(0).reshape([1])) + v.sum_dim(1).sum_dim(2).sum_dim(0).reshape([1])
+    }
+
+    fn check_against_dense_embedding(device: &Device, equal: impl Fn(&TensorData, &TensorData)) {
+        let device = device.clone().autodiff();
+        let (rows, dim) = (50, 4);
+        let mut tables = EmbeddingCollection::new(&[plan("v", rows, dim, &[0, 1, 2])], 5).unwrap();
+        let batch = one_hot(&[&[3, 3, 7, 49, 3], &[0, 7, 7, 1, 2], &[3, 8, 9, 8, 8]]);
+        let (lookup, _) = tables.stage(batch.clone(), &device);
+        let refs = [field("v", 0), field("v", 1), field("v", 2)];
+        let sparse = head(lookup.fields(&refs)).backward();
+        let sparse = lookup.leaves()[0].rows.grad(&sparse).unwrap().into_data();
+
+        let all: Vec<f32> =
+            (0..rows as u32).flat_map(|row| tables.tables()[0].weights(row).to_vec()).collect();
+        let weight =
+            Tensor::<2>::from_data(TensorData::new(all, [rows, dim]), &device).require_grad();
+        let indices: Vec<i64> = (0..5)
+            .flat_map(|row| (0..3).map(move |f| (row, f)))
+            .map(|(row, f)| i64::from(batch.sparse[f].indices[row]))
+            .collect();
+        let indices = Tensor::<2, Int>::from_data(TensorData::new(indices, [5, 3]), &device);
+        let dense = head(embedding(weight.clone(), indices)).backward();
+        let dense = weight.grad(&dense).unwrap();
+
+        let unique = [3i64, 7, 49, 0, 1, 2, 8, 9];
+        let indices = Tensor::<1, Int>::from_data(unique, &dense.device());
+        let touched = dense.clone().select(0, indices).into_data();
+        assert_eq!(touched.shape(), sparse.shape(), "unique rows in order of first occurrence");
+        equal(&sparse, &touched);
+        let untouched = dense.abs().sum_dim(1).try_into_vec_as::<f32>().unwrap();
+        for (row, size) in untouched.iter().enumerate() {
+            assert_eq!(*size != 0.0, unique.contains(&(row as i64)), "row {row}");
+        }
+    }
+
+    #[test]
+    fn row_gradients_equal_the_dense_embedding_gradient_to_the_bit() {
+        check_against_dense_embedding(&Device::flex(), |sparse, dense| assert_eq!(sparse, dense));
+    }
+
+    #[cfg(feature = "ndarray")]
+    #[test]
+    #[expect(deprecated, reason = "kept as the second CPU backend")]
+    fn row_gradients_equal_the_dense_embedding_gradient_on_ndarray() {
+        check_against_dense_embedding(&Device::ndarray(), |sparse, dense| {
+            sparse.assert_approx_eq::<f32>(dense, Tolerance::absolute(1e-6));
+        });
+    }
+
+    #[test]
+    fn bags_are_weighted_sums_and_empty_ones_are_zero() {
+        let mut tables = EmbeddingCollection::new(&[plan("v", 10, 3, &[0])], 5).unwrap();
+        let bag = Jagged {
+            indices: vec![4, 6, 4],
+            offsets: Some(vec![0, 2, 2, 3]),
+            weights: Some(vec![2.0, 0.5, -1.0]),
+        };
+        let batch = Arc::new(Batch { batch_size: 3, sparse: vec![bag], ..Batch::default() });
+        let (lookup, _) = tables.stage(batch, &Device::flex());
+        let (sum, square) = lookup.pooled_with_square(&[field("v", 0)]);
+        let table = &tables.tables()[0];
+        let (four, six) = (table.weights(4), table.weights(6));
+        let expected_sum: Vec<f32> = (0..3)
+            .map(|d| 2.0 * four[d] + 0.5 * six[d])
+            .chain([0.0; 3])
+            .chain((0..3).map(|d| -four[d]))
+            .collect();
+        let expected_square: Vec<f32> = (0..3)
+            .map(|d| (2.0 * four[d]).powi(2) + (0.5 * six[d]).powi(2))
+            .chain([0.0; 3])
+            .chain((0..3).map(|d| four[d].powi(2)))
+            .collect();
+        let tolerance = Tolerance::absolute(1e-6);
+        sum.into_data().assert_approx_eq::<f32>(&TensorData::new(expected_sum, [3, 3]), tolerance);
+        let expected_square = TensorData::new(expected_square, [3, 3]);
+        square.into_data().assert_approx_eq::<f32>(&expected_square, tolerance);
+        assert_eq!(lookup.norm2(&[0]).try_into_vec_as::<f32>().unwrap(), [4.25, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_batch_of_empty_bags_is_legal_and_changes_nothing() {
+        let mut tables = EmbeddingCollection::new(&[plan("v", 10, 3, &[0])], 5).unwrap();
+        let bag = Jagged { indices: vec![], offsets: Some(vec![0, 0, 0]), weights: None };
+        let batch = Arc::new(Batch { batch_size: 2, sparse: vec![bag], ..Batch::default() });
+        let (lookup, staged) = tables.stage(batch, &Device::flex().autodiff());
+        let pooled = lookup.pooled(&[field("v", 0)]);
+        assert_eq!(pooled.dims(), [2, 3]);
+        let before = tables.tables()[0].weights(0).to_vec();
+        let other = Tensor::<1>::ones([1], lookup.device()).require_grad();
+        let mut gradients = (pooled.sum() + other).backward();
+        tables.apply(&lookup, &staged, &mut gradients, 1.0).unwrap();
+        assert_eq!(tables.tables()[0].weights(0), before);
+        let (items, mask) = lookup.sequence(&field("v", 0));
+        assert_eq!(items.dims(), [2, 1, 3]);
+        assert!(!mask.any().into_scalar::<bool>());
+        assert!(lookup.ragged(&field("v", 0)).is_none());
+    }
+
+    #[test]
+    fn sequences_are_padded_with_zeros_behind_a_mask() {
+        let mut tables = EmbeddingCollection::new(&[plan("v", 10, 2, &[0, 1])], 5).unwrap();
+        let history =
+            Jagged { indices: vec![5, 6, 7], offsets: Some(vec![0, 1, 3]), weights: None };
+        let batch = Arc::new(Batch {
+            batch_size: 2,
+            sparse: vec![Jagged::one_hot(vec![6, 1]), history],
+            ..Batch::default()
+        });
+        let (lookup, _) = tables.stage(batch, &Device::flex());
+        let (items, mask) = lookup.sequence(&field("v", 1));
+        let items = items.try_into_vec_as::<f32>().unwrap();
+        let table = &tables.tables()[0];
+        let expected =
+            [table.weights(5), &[0.0, 0.0], table.weights(6), table.weights(7)].concat();
+        assert_eq!(items, expected);
+        assert_eq!(mask.try_into_vec_as::<bool>().unwrap(), [true, false, true, true]);
+        let ragged = lookup.ragged(&field("v", 1)).unwrap();
+        assert_eq!(ragged.rows.try_into_vec_as::<i64>().unwrap(), [0, 1, 1]);
+    }
+
+    #[test]
+    fn tables_of_one_dim_share_a_leaf_and_keep_their_own_rows() {
+        let plans = [plan("a", 5, 2, &[0]), plan("b", 5, 3, &[0]), plan("c", 5, 2, &[1])];
+        let mut tables = EmbeddingCollection::new(&plans, 5).unwrap();
+        let device = Device::flex().autodiff();
+        let (lookup, staged) = tables.stage(one_hot(&[&[1, 2, 1], &[1, 4, 3]]), &device);
+        assert_eq!(lookup.leaves().len(), 2);
+        let before: Vec<Vec<f32>> = (0..3).map(|t| tables.tables()[t].weights(1).to_vec()).collect();
+        let both = lookup.fields(&[field("a", 0), field("c", 1)]);
+        let first = both.clone().slice([0..1, 0..1]).try_into_vec_as::<f32>().unwrap();
+        assert_eq!(first, before[0]);
+        // Row 1 of `a` occurs twice, row 1 of `c` once: the gradient of a sum counts them.
+        let mut gradients = both.sum().backward();
+        tables.apply(&lookup, &staged, &mut gradients, 0.5).unwrap();
+        assert_eq!(tables.tables()[0].weights(1)[0], before[0][0] - 1.0);
+        assert_eq!(tables.tables()[1].weights(1), before[1]);
+        assert_eq!(tables.tables()[2].weights(1)[0], before[2][0] - 0.5);
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_stops_before_it_reaches_a_table() {
+        let mut tables = EmbeddingCollection::new(&[plan("v8.ad", 9, 2, &[0])], 5).unwrap();
+        let device = Device::flex().autodiff();
+        let (lookup, staged) = tables.stage(one_hot(&[&[1, 7]]), &device);
+        let pooled = lookup.pooled(&[field("v8.ad", 0)]);
+        let poison = Tensor::<2>::from_data([[1.0, 1.0], [1.0, f32::NAN]], &device);
+        let mut gradients = (pooled * poison).sum().backward();
+        let before = tables.tables()[0].weights(1).to_vec();
+        let error = tables.apply(&lookup, &staged, &mut gradients, 1.0).unwrap_err();
+        assert!(error.to_string().starts_with("the gradient of table `v8.ad` is not finite (row 7)"));
+        assert_eq!(tables.tables()[0].weights(1), before);
+    }
+
+    #[test]
+    fn frozen_tables_stay_and_the_unseen_row_begins_at_zero() {
+        let frozen = TablePlan { frozen: true, ..plan("v", 9, 2, &[0]) };
+        let mut tables = EmbeddingCollection::new(&[frozen], 5).unwrap();
+        assert_eq!(tables.tables()[0].weights(0), [0.0, 0.0]);
+        let (lookup, staged) = tables.stage(one_hot(&[&[1, 7]]), &Device::flex().autodiff());
+        let before = tables.tables()[0].weights(7).to_vec();
+        let mut gradients = lookup.pooled(&[field("v", 0)]).sum().backward();
+        tables.apply(&lookup, &staged, &mut gradients, 1.0).unwrap();
+        assert_eq!(tables.tables()[0].weights(7), before);
+    }
+
+    #[test]
+    fn snapshots_bring_weights_and_state_back() {
+        let adam = RowOptimizer { kind: RowOptimizerKind::Adam, ..RowOptimizer::default() };
+        let plans = [
+            TablePlan { optimizer: adam, ..plan("a", 70_000, 2, &[0]) },
+            TablePlan { optimizer: RowOptimizer::default(), ..plan("b", 9, 3, &[1]) },
+        ];
+        let mut tables = EmbeddingCollection::new(&plans, 5).unwrap();
+        let step = |tables: &mut EmbeddingCollection| {
+            let device = Device::flex().autodiff();
+            let (lookup, staged) = tables.stage(one_hot(&[&[69_999, 1], &[3, 3]]), &device);
+            let a = lookup.pooled(&[field("a", 0)]).square().sum();
+            let mut gradients = (a + lookup.pooled(&[field("b", 1)]).square().sum()).backward();
+            tables.apply(&lookup, &staged, &mut gradients, 1.0).unwrap();
+        };
+        step(&mut tables);
+        let dir = tempfile::tempdir().unwrap();
+        let [weights, state] = ["w", "s"].map(|name| dir.path().join(name));
+        crate::write_snapshot(&weights, tables.weight_tensors()).unwrap();
+        crate::write_snapshot(&state, tables.state_tensors()).unwrap();
+        let names = Snapshot::open(&state).unwrap().names();
+        assert_eq!(names, [
+            "tables.a.moment_1",
+            "tables.a.moment_2",
+            "tables.a.time",
+            "tables.b.accumulator"
+        ]);
+
+        let mut loaded = EmbeddingCollection::new(&plans, 6).unwrap();
+        loaded.load_weights(&mut Snapshot::open(&weights).unwrap()).unwrap();
+        loaded.load_state(&mut Snapshot::open(&state).unwrap()).unwrap();
+        step(&mut tables);
+        step(&mut loaded);
+        for (table, row) in [(0, 69_999), (0, 1), (0, 2), (1, 3)] {
+            assert_eq!(tables.tables()[table].weights(row), loaded.tables()[table].weights(row));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn dedup_numbers_rows_by_first_occurrence(rows in proptest::collection::vec(0u32..40, 0..200)) {
+            let mut dedup = Dedup::default();
+            dedup.begin(rows.len());
+            let slots: Vec<i64> = rows.iter().map(|&row| dedup.slot(row)).collect();
+            let (unique, counts) = dedup.finish();
+            let mut seen = Vec::new();
+            for &row in &rows {
+                if !seen.contains(&row) {
+                    seen.push(row);
+                }
+            }
+            prop_assert_eq!(&unique, &seen);
+            for (row, slot) in rows.iter().zip(&slots) {
+                prop_assert_eq!(unique[*slot as usize], *row);
+            }
+            prop_assert_eq!(counts.iter().sum::<u32>() as usize, rows.len());
+        }
+    }
+}

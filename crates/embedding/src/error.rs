@@ -1,0 +1,79 @@
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// What can go wrong with tables and their snapshots.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read or written.
+    #[error("{path}: cannot {action}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not a snapshot, or a damaged one.
+    #[error("{path}: not an intact safetensors file: {reason}", path = path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A snapshot lacks a tensor.
+    #[error("{path}: holds no tensor `{name}`", path = path.display())]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor in a snapshot has another shape than the model.
+    #[error("{path}: tensor `{name}` is {got}, the model expects {expected}", path = path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Shape and type in the file.
+        got: String,
+        /// Shape and type of the model.
+        expected: String,
+    },
+    /// A gradient is not finite; nothing was updated.
+    #[error(
+        "the gradient of table `{table}` is not finite (row {row}): training diverged; \
+         try a lower learning rate"
+    )]
+    NonFiniteGradient {
+        /// Name of the table.
+        table: String,
+        /// Row of the table.
+        row: u32,
+    },
+    /// An option of a row optimizer is out of its range.
+    #[error("optimizer of table `{table}`: {option} is {value}, expected {expected}")]
+    OutOfRange {
+        /// Name of the table.
+        table: String,
+        /// The option.
+        option: &'static str,
+        /// What it was set to.
+        value: f64,
+        /// The range.
+        expected: &'static str,
+    },
+}
+
+impl Error {
+    pub(crate) fn io<'a>(
+        path: &'a Path,
+        action: &'static str,
+    ) -> impl FnOnce(std::io::Error) -> Self + use<'a> {
+        move |source| Self::Io { path: path.to_owned(), action, source }
+    }
+}

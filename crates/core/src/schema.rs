@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
+
 /// Position of a field in [`Schema::fields`].
 pub type FieldId = usize;
 
@@ -53,11 +55,38 @@ impl Schema {
         self.fields.iter().position(|field| field.name == name)
     }
 
-    /// Fields that a factorization or a linear model reads: all but the sequences, whose order
-    /// such a model would throw away.
-    pub fn pooled_fields(&self) -> Vec<FieldId> {
-        (0..self.fields.len())
-            .filter(|&id| self.fields[id].kind != FieldKind::Sequence)
-            .collect()
+    /// The fields that a component reads as bags: those it names, in that order; if it names
+    /// none, all but the sequences, whose order a bag throws away.
+    ///
+    /// # Errors
+    /// [`Error::UnknownField`]; [`Error::NoFields`] if the data has none.
+    pub fn bags(&self, component: &str, names: &[String]) -> Result<Vec<FieldId>, Error> {
+        let ids = if names.is_empty() {
+            (0..self.fields.len())
+                .filter(|&id| self.fields[id].kind != FieldKind::Sequence)
+                .collect()
+        } else {
+            names
+                .iter()
+                .map(|name| {
+                    self.field(name).ok_or_else(|| Error::UnknownField {
+                        component: component.to_owned(),
+                        field: name.clone(),
+                        known: self.names().join(", "),
+                    })
+                })
+                .collect::<Result<Vec<_>, _>>()?
+        };
+        if ids.is_empty() {
+            return Err(Error::NoFields {
+                component: component.to_owned(),
+                expected: "at least one field that is not a sequence",
+            });
+        }
+        Ok(ids)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.fields.iter().map(|field| field.name.as_str()).collect()
     }
 }

@@ -1,1 +1,312 @@
-//! fm
+//! Factorization machines.
+//!
+//! A pair of features that never occurred together has no weight of its own to learn. A
+//! factorization machine gives each feature `i` a vector `v_i` and takes `⟨v_i, v_j⟩` as the
+//! weight of the pair, so that what `i` learned beside other features carries over:
+//!
+//! ```text
+//! z = Σ_i w_i x_i + Σ_{i<j} ⟨v_i, v_j⟩ x_i x_j
+//! ```
+//!
+//! The pairs cost time linear in the features, since
+//! `Σ_{i<j} ⟨v_i, v_j⟩ x_i x_j = ½ Σ_d [(Σ_i v_id x_i)² − Σ_i v_id² x_i²]`.
+//!
+//! # Source
+//! Rendle, Factorization Machines, ICDM 2010, equation 1 and lemma 3.1. The bias w₀ is that of
+//! [`Scored`](crossfield_core::Scored).
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use crossfield_core::{
+    Component, ComponentConfig, Error, FieldId, Init, Initializer, Lookup, Schema, TableConfig,
+    TableField, factor_table, tables_for,
+};
+use serde::{Deserialize, Serialize};
+
+/// Configuration of an [`Fm`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FmConfig {
+    /// Name of the component; its linear weights are the tables `<name>.<vocabulary>`.
+    pub name: String,
+    /// Fields to read; none: all but the sequences.
+    pub fields: Vec<String>,
+    /// Length k of the vectors; 8 is what libFM's users begin with.
+    pub embedding_dim: usize,
+    /// Whether the linear terms `w_i x_i` are part of it; leave them out beside `wide`.
+    pub linear: bool,
+    /// Standard deviation of the vectors at the beginning. Vectors of zero would stay zero.
+    pub init_std: f32,
+    /// Prefix of the linear tables instead of the name, to share them with another component.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<String>,
+}
+
+impl Default for FmConfig {
+    fn default() -> Self {
+        Self {
+            name: "fm".into(),
+            fields: Vec::new(),
+            embedding_dim: 8,
+            linear: true,
+            init_std: 0.01,
+            share: None,
+        }
+    }
+}
+
+/// Linear terms and factorized pairs of all features, those inside one bag included.
+#[derive(Module, Debug)]
+pub struct Fm {
+    #[module(skip)]
+    factors: Vec<TableField>,
+    #[module(skip)]
+    linear: Vec<TableField>,
+}
+
+impl FmConfig {
+    fn factors(&self, schema: &Schema, ids: &[FieldId]) -> (Vec<TableConfig>, Vec<TableField>) {
+        let initializer = Initializer::Normal { std: self.init_std };
+        tables_for(schema, ids, self.embedding_dim, initializer, |vocabulary| {
+            factor_table(self.embedding_dim, vocabulary)
+        })
+    }
+
+    fn linear(&self, schema: &Schema, ids: &[FieldId]) -> (Vec<TableConfig>, Vec<TableField>) {
+        let ids = if self.linear { ids } else { &[] };
+        let prefix = self.share.as_deref().unwrap_or(&self.name);
+        tables_for(schema, ids, 1, Initializer::Zeros, |vocabulary| format!("{prefix}.{vocabulary}"))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let out_of_range = |option, value: String, expected| {
+            Err(Error::OutOfRange { component: self.name.clone(), option, value, expected })
+        };
+        if !(1..=1024).contains(&self.embedding_dim) {
+            return out_of_range("embedding_dim", self.embedding_dim.to_string(), "1 to 1024");
+        }
+        if !(self.init_std > 0.0 && self.init_std.is_finite()) {
+            return out_of_range("init_std", self.init_std.to_string(), "a number above 0");
+        }
+        Ok(())
+    }
+}
+
+impl ComponentConfig for FmConfig {
+    type Component = Fm;
+
+    fn tables(&self, schema: &Schema) -> Result<Vec<TableConfig>, Error> {
+        self.check()?;
+        let ids = schema.bags(&self.name, &self.fields)?;
+        let mut tables = self.factors(schema, &ids).0;
+        tables.extend(self.linear(schema, &ids).0);
+        Ok(tables)
+    }
+
+    fn init(&self, schema: &Schema, _init: &Init) -> Result<Fm, Error> {
+        self.check()?;
+        let ids = schema.bags(&self.name, &self.fields)?;
+        Ok(Fm { factors: self.factors(schema, &ids).1, linear: self.linear(schema, &ids).1 })
+    }
+}
+
+impl Component for Fm {
+    fn forward(&self, x: &Lookup) -> Tensor<2> {
+        let (sum, square) = x.pooled_with_square(&self.factors);
+        let pairs = interaction_of_sums(sum, square);
+        if self.linear.is_empty() { pairs } else { pairs + x.pooled(&self.linear) }
+    }
+}
+
+/// The sum over all pairs of vectors of their inner product.
+///
+/// # Shapes
+/// - v: `[batch, features, dim]`, each vector times its feature's value
+/// - output: `[batch, 1]`
+pub fn interaction(v: Tensor<3>) -> Tensor<2> {
+    let [batch, _, dim] = v.dims();
+    let square = v.clone().square().sum_dim(1).reshape([batch, dim]);
+    interaction_of_sums(v.sum_dim(1).reshape([batch, dim]), square)
+}
+
+/// [`interaction`] where the sums over the features are known: `½ Σ_d [sum² − square]`.
+///
+/// # Shapes
+/// - sum: `[batch, dim]`, Σ x v
+/// - square: `[batch, dim]`, Σ x² v², element-wise
+/// - output: `[batch, 1]`
+pub fn interaction_of_sums(sum: Tensor<2>, square: Tensor<2>) -> Tensor<2> {
+    (sum.square() - square).sum_dim(1).mul_scalar(0.5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use approx::assert_relative_eq;
+    use burn::tensor::Device;
+    use crossfield_core::{Batch, Field, FieldKind, Jagged, merge_tables};
+    use crossfield_embedding::{EmbeddingCollection, RowOptimizer, RowOptimizerKind, TablePlan};
+
+    fn schema() -> Schema {
+        let field = |name: &str, kind, rows| Field {
+            name: name.into(),
+            kind,
+            vocabulary: name.into(),
+            rows,
+            oov_row: Some(0),
+        };
+        Schema {
+            fields: vec![
+                field("user", FieldKind::Categorical, 6),
+                field("genres", FieldKind::Bag, 5),
+                field("history", FieldKind::Sequence, 9),
+            ],
+            dense: vec![],
+        }
+    }
+
+    fn batch() -> Arc<Batch> {
+        let genres = Jagged {
+            indices: vec![1, 2, 2, 4],
+            offsets: Some(vec![0, 3, 3, 4]),
+            weights: Some(vec![1.0, 0.5, 0.25, -2.0]),
+        };
+        Arc::new(Batch {
+            batch_size: 3,
+            sparse: vec![Jagged::one_hot(vec![3, 5, 3]), genres, Jagged::default()],
+            ..Batch::default()
+        })
+    }
+
+    fn tables(config: &FmConfig, optimizer: RowOptimizer) -> EmbeddingCollection {
+        let plans: Vec<TablePlan> = merge_tables(config.tables(&schema()).unwrap())
+            .unwrap()
+            .into_iter()
+            .map(|config| TablePlan { config, optimizer, frozen: false })
+            .collect();
+        let mut tables = EmbeddingCollection::new(&plans, 3).unwrap();
+        for name in ["fm.user", "fm.genres"] {
+            if let Some(table) = tables.table_mut(name) {
+                for row in 1..table.config().rows as u32 {
+                    table.weights_mut(row)[0] = row as f32 * 0.1;
+                }
+            }
+        }
+        tables
+    }
+
+    /// The equation as it stands: a double loop over the features of each row.
+    fn naive(tables: &EmbeddingCollection, batch: &Batch, linear: bool) -> Vec<f64> {
+        let find = |name: &str| {
+            tables.tables().iter().find(|table| table.config().name == name).unwrap()
+        };
+        (0..batch.batch_size)
+            .map(|row| {
+                let mut features = Vec::new();
+                for (field, name) in ["user", "genres"].iter().enumerate() {
+                    let jagged = &batch.sparse[field];
+                    for at in jagged.range(row) {
+                        features.push((name, jagged.indices[at], f64::from(jagged.weight(at))));
+                    }
+                }
+                let v = |i: usize| find(&format!("v4.{}", features[i].0)).weights(features[i].1);
+                let mut z = 0.0;
+                for i in 0..features.len() {
+                    let (name, index, x) = features[i];
+                    if linear {
+                        z += f64::from(find(&format!("fm.{name}")).weights(index)[0]) * x;
+                    }
+                    for j in i + 1..features.len() {
+                        let dot: f64 =
+                            v(i).iter().zip(v(j)).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+                        z += dot * x * features[j].2;
+                    }
+                }
+                z
+            })
+            .collect()
+    }
+
+    fn config(linear: bool) -> FmConfig {
+        FmConfig { embedding_dim: 4, init_std: 0.5, linear, ..FmConfig::default() }
+    }
+
+    fn scores(config: &FmConfig, tables: &mut EmbeddingCollection, device: &Device) -> Vec<f32> {
+        let init = Init { device: device.clone(), seed: 1 };
+        let fm = config.init(&schema(), &init).unwrap();
+        let (lookup, _) = tables.stage(batch(), device);
+        fm.forward(&lookup).try_into_vec_as::<f32>().unwrap()
+    }
+
+    #[test]
+    fn the_linear_time_form_equals_the_double_loop_bags_included() {
+        for linear in [true, false] {
+            let mut tables = tables(&config(linear), RowOptimizer::default());
+            let expected = naive(&tables, &batch(), linear);
+            let got = scores(&config(linear), &mut tables, &Device::flex());
+            for (got, expected) in got.iter().zip(expected) {
+                assert_relative_eq!(f64::from(*got), expected, epsilon = 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn the_layer_equals_the_component_on_one_vector_a_field() {
+        let v = Tensor::<3>::from_data(
+            [[[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]]],
+            &Device::flex(),
+        );
+        // ⟨a,b⟩ + ⟨a,c⟩ + ⟨b,c⟩ = 1 + 1.5 + 1
+        assert_relative_eq!(interaction(v).into_scalar::<f32>(), 3.5, epsilon = 1e-6);
+    }
+
+    #[test]
+    fn gradients_equal_finite_differences() {
+        let sgd = RowOptimizer { kind: RowOptimizerKind::Sgd, lr: 1.0, ..RowOptimizer::default() };
+        let device = Device::flex().autodiff();
+        let total = |tables: &EmbeddingCollection| -> f64 {
+            naive(tables, &batch(), true).iter().map(|z| z * z).sum()
+        };
+        let mut stepped = tables(&config(true), sgd);
+        let fm = config(true).init(&schema(), &Init { device: device.clone(), seed: 1 }).unwrap();
+        let (lookup, staged) = stepped.stage(batch(), &device);
+        let mut gradients = fm.forward(&lookup).square().sum().backward();
+        stepped.apply(&lookup, &staged, &mut gradients, 1.0).unwrap();
+        for (table, row, at) in [("v4.user", 3, 1), ("v4.genres", 2, 3), ("fm.genres", 4, 0)] {
+            let moved = |by: f32| {
+                let mut tables = tables(&config(true), sgd);
+                tables.table_mut(table).unwrap().weights_mut(row)[at] += by;
+                total(&tables)
+            };
+            let expected = (moved(1e-3) - moved(-1e-3)) / 2e-3;
+            let start = tables(&config(true), sgd).table_mut(table).unwrap().weights(row)[at];
+            let gradient = start - stepped.table_mut(table).unwrap().weights(row)[at];
+            assert_relative_eq!(f64::from(gradient), expected, epsilon = 1e-3, max_relative = 1e-3);
+        }
+    }
+
+    #[cfg(feature = "ndarray")]
+    #[test]
+    #[expect(deprecated, reason = "kept as the second CPU backend")]
+    fn ndarray_scores_as_flex_does() {
+        let mut tables = tables(&config(true), RowOptimizer::default());
+        let flex = scores(&config(true), &mut tables, &Device::flex());
+        let ndarray = scores(&config(true), &mut tables, &Device::ndarray());
+        for (flex, ndarray) in flex.iter().zip(ndarray) {
+            assert_relative_eq!(*flex, ndarray, epsilon = 1e-6);
+        }
+    }
+
+    #[test]
+    fn wrong_options_are_named() {
+        let error = FmConfig { embedding_dim: 0, ..FmConfig::default() }.tables(&schema());
+        assert_eq!(error.unwrap_err().to_string(), "`fm.embedding_dim` is 0: expected 1 to 1024");
+        let error = FmConfig { fields: vec!["usr".into()], ..FmConfig::default() }.tables(&schema());
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "`fm` reads field `usr`, which the data does not have (fields: user, genres, history)"
+        );
+    }
+}

@@ -1,1 +1,124 @@
-//! wide-deep
+//! The wide part of Wide & Deep: a linear model over features, which memorises.
+//!
+//! ```text
+//! z = Σ_i w_i x_i
+//! ```
+//!
+//! Alone, under a logistic loss, it is logistic regression.
+//!
+//! # Source
+//! Cheng et al., Wide & Deep Learning for Recommender Systems, DLRS 2016, section 3.1.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use crossfield_core::{
+    Component, ComponentConfig, Error, Init, Initializer, Lookup, Schema, TableConfig, TableField,
+    tables_for,
+};
+use serde::{Deserialize, Serialize};
+
+/// Configuration of a [`Wide`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WideConfig {
+    /// Name of the component; its weights are the tables `<name>.<vocabulary>`.
+    pub name: String,
+    /// Fields to read; none: all but the sequences.
+    pub fields: Vec<String>,
+    /// Prefix of the tables instead of the name, to share them with another component.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<String>,
+}
+
+impl Default for WideConfig {
+    fn default() -> Self {
+        Self { name: "wide".into(), fields: Vec::new(), share: None }
+    }
+}
+
+/// One weight for each feature.
+#[derive(Module, Debug)]
+pub struct Wide {
+    #[module(skip)]
+    fields: Vec<TableField>,
+}
+
+impl WideConfig {
+    fn lookups(&self, schema: &Schema) -> Result<(Vec<TableConfig>, Vec<TableField>), Error> {
+        let ids = schema.bags(&self.name, &self.fields)?;
+        let prefix = self.share.as_deref().unwrap_or(&self.name);
+        Ok(tables_for(schema, &ids, 1, Initializer::Zeros, |vocabulary| {
+            format!("{prefix}.{vocabulary}")
+        }))
+    }
+}
+
+impl ComponentConfig for WideConfig {
+    type Component = Wide;
+
+    fn tables(&self, schema: &Schema) -> Result<Vec<TableConfig>, Error> {
+        Ok(self.lookups(schema)?.0)
+    }
+
+    fn init(&self, schema: &Schema, _init: &Init) -> Result<Wide, Error> {
+        Ok(Wide { fields: self.lookups(schema)?.1 })
+    }
+}
+
+impl Component for Wide {
+    fn forward(&self, x: &Lookup) -> Tensor<2> {
+        x.pooled(&self.fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use approx::assert_relative_eq;
+    use burn::tensor::Device;
+    use crossfield_core::{Batch, Field, FieldKind, Jagged};
+    use crossfield_embedding::{EmbeddingCollection, RowOptimizer, TablePlan};
+
+    #[test]
+    fn the_score_is_the_weighted_sum_of_the_weights() {
+        let field = |name: &str, kind, rows| Field {
+            name: name.into(),
+            kind,
+            vocabulary: name.into(),
+            rows,
+            oov_row: None,
+        };
+        let schema = Schema {
+            fields: vec![field("age", FieldKind::Numeric, 2), field("tags", FieldKind::Bag, 4)],
+            dense: vec!["age".into()],
+        };
+        let config = WideConfig::default();
+        let plans: Vec<TablePlan> = config
+            .tables(&schema)
+            .unwrap()
+            .into_iter()
+            .map(|config| TablePlan { config, optimizer: RowOptimizer::default(), frozen: false })
+            .collect();
+        let mut tables = EmbeddingCollection::new(&plans, 1).unwrap();
+        tables.table_mut("wide.age").unwrap().weights_mut(0)[0] = 2.0;
+        tables.table_mut("wide.age").unwrap().weights_mut(1)[0] = -1.0;
+        tables.table_mut("wide.tags").unwrap().weights_mut(3)[0] = 0.5;
+        // Row 0: age 1.5, tags {3, 3}; row 1: age missing, no tag.
+        let batch = Arc::new(Batch {
+            batch_size: 2,
+            sparse: vec![
+                Jagged { indices: vec![0, 1], offsets: None, weights: Some(vec![1.5, 1.0]) },
+                Jagged { indices: vec![3, 3], offsets: Some(vec![0, 2, 2]), weights: None },
+            ],
+            ..Batch::default()
+        });
+        let device = Device::flex();
+        let wide = config.init(&schema, &Init { device: device.clone(), seed: 1 }).unwrap();
+        let (lookup, _) = tables.stage(batch, &device);
+        let scores = wide.forward(&lookup).try_into_vec_as::<f32>().unwrap();
+        assert_relative_eq!(scores[0], 4.0);
+        assert_relative_eq!(scores[1], -1.0);
+    }
+}

@@ -1,1 +1,22 @@
-//! train
+//! Training runs: run files, the loop, checkpoints and resume, early stopping.
+//!
+//! The loop is generic over [`Model`](crossfield_core::Model): a model from outside trains like
+//! those of crossfield.
+
+mod checkpoint;
+mod config;
+mod dense;
+mod error;
+mod memory;
+mod run_file;
+mod trainer;
+
+pub use checkpoint::{Evaluation, State};
+pub use config::{
+    DenseOptimizer, DenseOptimizerKind, DeviceConfig, EarlyStop, Executor, OptimizerConfig,
+    RateSchedule, Schedule, ScheduleKind, TableOptions, TrainConfig,
+};
+pub use error::Error;
+pub use memory::{bytes, check_memory, describe_tables, peak_memory, table_bytes};
+pub use run_file::{RunFile, nearest};
+pub use trainer::{FinalMetrics, Observer, Parts, Setup, Timing, Trained, in_pool, train};

@@ -1,0 +1,269 @@
+//! Checkpoints: a folder each, made beside the others and renamed when it is complete.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::optim::ModuleOptimizer;
+use crossfield_core::metrics::Report;
+use crossfield_embedding::{EmbeddingCollection, Snapshot, write_snapshot};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::dense::{self, Number};
+
+/// Weights of tables and dense layers.
+pub(crate) const MODEL: &str = "model.safetensors";
+/// State of their optimizers.
+pub(crate) const OPTIMIZER: &str = "optimizer.safetensors";
+/// Where the run is.
+pub(crate) const STATE: &str = "state.json";
+const FILES: [&str; 3] = [MODEL, OPTIMIZER, STATE];
+/// Prefix of dense optimizer state, beside the tables' `tables.`.
+const DENSE: &str = "dense.";
+
+/// What was measured at the end of an epoch: a line of metrics.jsonl.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Epoch, from 1.
+    pub epoch: usize,
+    /// Steps done.
+    pub step: u64,
+    /// Mean loss of the epoch's batches, each measured before its update.
+    pub train_loss: f64,
+    /// Figures on the validation part, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid: Option<Report>,
+}
+
+/// Where a run is: state.json.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Fingerprint of the vocabularies and fields, in hex.
+    pub schema: String,
+    /// Seed of the run; with `epoch` and `step_in_epoch` it is the random state.
+    pub seed: u64,
+    /// Epochs that are complete.
+    pub epoch: usize,
+    /// Steps of the epoch that is not.
+    pub step_in_epoch: u64,
+    /// Steps in all.
+    pub step: u64,
+    /// Sum over the current epoch's steps of loss × weight, and the weights.
+    pub(crate) loss_sum: f64,
+    pub(crate) loss_weight: f64,
+    /// The step of the best evaluation so far.
+    pub best_step: Option<u64>,
+    /// All evaluations so far.
+    pub evaluations: Vec<Evaluation>,
+    /// Numbers of the dense optimizer's state.
+    pub(crate) dense: BTreeMap<String, Number>,
+}
+
+impl State {
+    pub(crate) fn new(schema: u64, seed: u64) -> Self {
+        Self {
+            schema: format!("{schema:016x}"),
+            seed,
+            epoch: 0,
+            step_in_epoch: 0,
+            step: 0,
+            loss_sum: 0.0,
+            loss_weight: 0.0,
+            best_step: None,
+            evaluations: Vec::new(),
+            dense: BTreeMap::new(),
+        }
+    }
+
+    /// Reads the state of a checkpoint or of a finished run, and checks that it belongs to the
+    /// schema at hand.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::RunDirectory`], [`Error::OtherSchema`].
+    pub fn read(directory: &Path, schema: u64) -> Result<Self, Error> {
+        let path = directory.join(STATE);
+        let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+        let state: Self = serde_json::from_str(&text).map_err(|error| Error::RunDirectory {
+            path: path.clone(),
+            reason: format!("not the state of a run: {error}"),
+        })?;
+        let expected = format!("{schema:016x}");
+        if state.schema != expected {
+            return Err(Error::OtherSchema { path, got: state.schema, expected });
+        }
+        Ok(state)
+    }
+}
+
+/// The checkpoints of a run, in `<run>/checkpoints/step-<n>`.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    folder: PathBuf,
+}
+
+impl Checkpoints {
+    /// Opens the folder and removes what an interrupted save left behind.
+    pub(crate) fn open(run: &Path) -> Result<Self, Error> {
+        let folder = run.join("checkpoints");
+        fs::create_dir_all(&folder).map_err(Error::io(&folder, "create"))?;
+        let checkpoints = Self { folder };
+        for name in checkpoints.entries()? {
+            if name.ends_with(".part") {
+                let path = checkpoints.folder.join(name);
+                fs::remove_dir_all(&path).map_err(Error::io(&path, "remove"))?;
+            }
+        }
+        Ok(checkpoints)
+    }
+
+    fn entries(&self) -> Result<Vec<String>, Error> {
+        let read = || -> std::io::Result<Vec<String>> {
+            fs::read_dir(&self.folder)?
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect()
+        };
+        read().map_err(Error::io(&self.folder, "list"))
+    }
+
+    /// The checkpoint of a step.
+    pub(crate) fn at(&self, step: u64) -> PathBuf {
+        self.folder.join(format!("step-{step:010}"))
+    }
+
+    /// The newest complete checkpoint.
+    pub(crate) fn newest(&self) -> Result<Option<PathBuf>, Error> {
+        let newest = self.entries()?.into_iter().filter(|name| name.starts_with("step-")).max();
+        Ok(newest.map(|name| self.folder.join(name)))
+    }
+
+    /// Saves a checkpoint; the older ones go when it is complete, except the best.
+    pub(crate) fn save<M: Module>(
+        &self,
+        state: &mut State,
+        model: &M,
+        tables: &EmbeddingCollection,
+        optimizer: &ModuleOptimizer,
+    ) -> Result<(), Error> {
+        let complete = self.at(state.step);
+        let part = complete.with_extension("part");
+        let saved = write(&part, state, model, tables, optimizer);
+        if let Err(error) = saved {
+            // The checkpoints before this one are untouched; make room again, if that is possible.
+            let _ = fs::remove_dir_all(&part);
+            return Err(error);
+        }
+        fs::rename(&part, &complete).map_err(Error::io(&complete, "rename into place"))?;
+        sync_folder(&self.folder)?;
+        let keep = [Some(state.step), state.best_step].map(|step| step.map(|step| self.at(step)));
+        for name in self.entries()? {
+            let path = self.folder.join(name);
+            if !keep.contains(&Some(path.clone())) {
+                fs::remove_dir_all(&path).map_err(Error::io(&path, "remove"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the checkpoint of `step` the run's model. Can be repeated if it was interrupted.
+    pub(crate) fn publish(&self, step: u64, run: &Path) -> Result<(), Error> {
+        for name in FILES {
+            let (from, to) = (self.at(step).join(name), run.join(name));
+            let beside = run.join(format!("{name}.part"));
+            let _ = fs::remove_file(&beside);
+            // A second name costs no space; where the file system has none, a copy does.
+            fs::hard_link(&from, &beside)
+                .or_else(|_| fs::copy(&from, &beside).map(|_| ()))
+                .map_err(Error::io(&beside, "write"))?;
+            fs::rename(&beside, &to).map_err(Error::io(&to, "rename into place"))?;
+        }
+        sync_folder(run)
+    }
+
+    /// Removes the folder when the run is finished.
+    pub(crate) fn remove(self) -> Result<(), Error> {
+        fs::remove_dir_all(&self.folder).map_err(Error::io(&self.folder, "remove"))
+    }
+}
+
+fn write<M: Module>(
+    folder: &Path,
+    state: &mut State,
+    model: &M,
+    tables: &EmbeddingCollection,
+    optimizer: &ModuleOptimizer,
+) -> Result<(), Error> {
+    fs::create_dir(folder).map_err(Error::io(folder, "create"))?;
+    let weights = dense::weights(model);
+    let mut tensors = tables.weight_tensors();
+    tensors.extend(weights.iter().map(|(path, tensor)| (path.clone(), tensor.as_snapshot())));
+    write_snapshot(&folder.join(MODEL), tensors)?;
+    let (dense_state, numbers) = dense::optimizer_state(optimizer, model);
+    state.dense = numbers;
+    let mut tensors = tables.state_tensors();
+    tensors.extend(
+        dense_state.iter().map(|(path, tensor)| (format!("{DENSE}{path}"), tensor.as_snapshot())),
+    );
+    write_snapshot(&folder.join(OPTIMIZER), tensors)?;
+    let path = folder.join(STATE);
+    write_synced(&path, &json(state))?;
+    sync_folder(folder)
+}
+
+/// Loads the weights of a checkpoint or of a finished run.
+pub(crate) fn load_weights<M: Module>(
+    folder: &Path,
+    model: M,
+    tables: &mut EmbeddingCollection,
+) -> Result<M, Error> {
+    let mut snapshot = Snapshot::open(&folder.join(MODEL))?;
+    tables.load_weights(&mut snapshot)?;
+    dense::load_weights(model, &mut snapshot)
+}
+
+/// Loads the optimizers' state of a checkpoint.
+pub(crate) fn load_optimizers<M: Module>(
+    folder: &Path,
+    state: &State,
+    model: &M,
+    tables: &mut EmbeddingCollection,
+    optimizer: ModuleOptimizer,
+) -> Result<ModuleOptimizer, Error> {
+    let mut snapshot = Snapshot::open(&folder.join(OPTIMIZER))?;
+    tables.load_state(&mut snapshot)?;
+    dense::load_optimizer_state(optimizer, model, &mut snapshot, DENSE, &state.dense)
+}
+
+/// Pretty JSON with a last line end.
+pub(crate) fn json(value: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(value).expect("numbers, texts and lists");
+    text.push('\n');
+    text
+}
+
+fn write_synced(path: &Path, text: &str) -> Result<(), Error> {
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::File::create(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(Error::io(path, "write"))
+}
+
+/// Writes a file beside its place and renames it, so that a reader sees all of it or none.
+pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
+    let mut name = path.file_name().expect("a file has a name").to_owned();
+    name.push(".part");
+    let beside = path.with_file_name(name);
+    write_synced(&beside, text)?;
+    fs::rename(&beside, path).map_err(Error::io(path, "rename into place"))
+}
+
+/// A rename is only safe on the disk when its folder is.
+fn sync_folder(folder: &Path) -> Result<(), Error> {
+    fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(Error::io(folder, "flush"))
+}

@@ -1,0 +1,457 @@
+//! The `[optimizer]` and `[train]` sections of a run file.
+
+use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
+use burn::lr_scheduler::exponential::ExponentialLrSchedulerConfig;
+use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::{AdaGradConfig, AdamConfig, AdamWConfig, ModuleOptimizer, SgdConfig};
+use burn::tensor::Device;
+use crossfield_core::{Initializer, Loss, TableConfig};
+use crossfield_embedding::{RowOptimizer, RowOptimizerKind, TablePlan};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// `[optimizer]`: how rows and dense weights are updated.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Optimizer of all tables that no entry of `table` matches.
+    pub rows: RowOptimizer,
+    /// Optimizer of the dense weights, the bias among them.
+    pub dense: DenseOptimizer,
+    /// How the learning rates of both go over time.
+    pub schedule: Schedule,
+    /// Exceptions by table; the first match wins.
+    pub table: Vec<TableOptions>,
+}
+
+/// `[[optimizer.table]]`: what differs for the tables whose name matches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableOptions {
+    /// Name of a table; `*` stands for any characters.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// Kind of optimizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<RowOptimizerKind>,
+    /// Learning rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
+    /// L2 on touched rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub l2: Option<f64>,
+    /// L1 of FTRL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub l1: Option<f64>,
+    /// β of FTRL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta: Option<f64>,
+    /// What accumulators begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_accumulator: Option<f64>,
+    /// How rows begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initializer: Option<Initializer>,
+    /// Whether rows stay as they begin.
+    #[serde(default)]
+    pub frozen: bool,
+}
+
+impl OptimizerConfig {
+    /// What each table will be: its optimizer, its initialiser, whether it is frozen.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for an entry that matches no table, or an initialiser that cannot be.
+    pub fn plan(&self, tables: Vec<TableConfig>) -> Result<Vec<TablePlan>, Error> {
+        for options in &self.table {
+            if !tables.iter().any(|table| matches(&options.pattern, &table.name)) {
+                let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+                return Err(Error::Option {
+                    option: "optimizer.table.match".into(),
+                    reason: format!(
+                        "`{}` matches no table (tables: {})",
+                        options.pattern,
+                        names.join(", ")
+                    ),
+                });
+            }
+        }
+        tables
+            .into_iter()
+            .map(|mut config| {
+                let mut optimizer = self.rows;
+                let mut frozen = false;
+                let found =
+                    self.table.iter().find(|options| matches(&options.pattern, &config.name));
+                if let Some(options) = found {
+                    optimizer.kind = options.kind.unwrap_or(optimizer.kind);
+                    optimizer.lr = options.lr.unwrap_or(optimizer.lr);
+                    optimizer.l2 = options.l2.unwrap_or(optimizer.l2);
+                    optimizer.l1 = options.l1.unwrap_or(optimizer.l1);
+                    optimizer.beta = options.beta.unwrap_or(optimizer.beta);
+                    optimizer.initial_accumulator =
+                        options.initial_accumulator.unwrap_or(optimizer.initial_accumulator);
+                    config.initializer = options.initializer.unwrap_or(config.initializer);
+                    frozen = options.frozen;
+                }
+                check_initializer(&config)?;
+                Ok(TablePlan { config, optimizer, frozen })
+            })
+            .collect()
+    }
+}
+
+fn check_initializer(table: &TableConfig) -> Result<(), Error> {
+    let good = match table.initializer {
+        Initializer::Zeros => true,
+        Initializer::Normal { std } => std.is_finite() && std >= 0.0,
+        Initializer::Uniform { low, high } => low.is_finite() && high.is_finite() && low < high,
+    };
+    if good {
+        return Ok(());
+    }
+    Err(Error::Option {
+        option: format!("initializer of table `{}`", table.name),
+        reason: format!("{:?}: expected finite numbers, std ≥ 0, low < high", table.initializer),
+    })
+}
+
+/// Whether `name` matches `pattern`, in which `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((head, tail)) => name.strip_prefix(head).is_some_and(|rest| {
+            (0..=rest.len()).any(|at| rest.is_char_boundary(at) && matches(tail, &rest[at..]))
+        }),
+    }
+}
+
+/// Rule by which dense weights are updated; Burn's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DenseOptimizerKind {
+    /// Adam.
+    #[default]
+    Adam,
+    /// Adam with decoupled weight decay.
+    Adamw,
+    /// AdaGrad.
+    Adagrad,
+    /// Plain gradient descent.
+    Sgd,
+}
+
+/// `optimizer.dense`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DenseOptimizer {
+    /// The rule.
+    pub kind: DenseOptimizerKind,
+    /// Learning rate.
+    pub lr: f64,
+    /// Weight decay (L2; decoupled in AdamW).
+    pub weight_decay: f32,
+    /// Decay of Adam's first moment.
+    pub beta1: f32,
+    /// Decay of Adam's second moment.
+    pub beta2: f32,
+    /// ε of Adam and AdaGrad.
+    pub eps: f32,
+}
+
+impl Default for DenseOptimizer {
+    fn default() -> Self {
+        Self {
+            kind: DenseOptimizerKind::Adam,
+            lr: 0.001,
+            weight_decay: 0.0,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+        }
+    }
+}
+
+impl DenseOptimizer {
+    /// Burn's optimizer.
+    pub fn init(&self) -> ModuleOptimizer {
+        let decay = (self.weight_decay > 0.0).then(|| WeightDecayConfig::new(self.weight_decay));
+        match self.kind {
+            DenseOptimizerKind::Adam => AdamConfig::new()
+                .with_beta_1(self.beta1)
+                .with_beta_2(self.beta2)
+                .with_epsilon(self.eps)
+                .with_weight_decay(decay)
+                .init(),
+            DenseOptimizerKind::Adamw => AdamWConfig::new()
+                .with_beta_1(self.beta1)
+                .with_beta_2(self.beta2)
+                .with_epsilon(self.eps)
+                .with_weight_decay(self.weight_decay)
+                .init(),
+            DenseOptimizerKind::Adagrad => {
+                AdaGradConfig::new().with_epsilon(self.eps).with_weight_decay(decay).init()
+            }
+            DenseOptimizerKind::Sgd => SgdConfig::new().with_weight_decay(decay).init(),
+        }
+    }
+}
+
+/// Shape of a learning rate over time; Burn's own schedulers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleKind {
+    /// The same all the time.
+    #[default]
+    Constant,
+    /// A straight line from 1 to `end` over the run.
+    Linear,
+    /// Half a cosine from 1 to `end` over the run.
+    Cosine,
+    /// Times `gamma` at each step.
+    Exponential,
+}
+
+/// `optimizer.schedule`: a factor on all learning rates.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Schedule {
+    /// The shape.
+    pub kind: ScheduleKind,
+    /// Factor at the end of the run (linear, cosine).
+    pub end: f64,
+    /// Factor from step to step (exponential).
+    pub gamma: f64,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self { kind: ScheduleKind::Constant, end: 0.0, gamma: 0.9999 }
+    }
+}
+
+/// The factor on the learning rates, step by step.
+pub struct RateSchedule(Option<ModuleLrScheduler>);
+
+impl Schedule {
+    /// The factors of a run of `steps` steps, from step `first` (from 0) on.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for numbers that Burn's schedulers refuse.
+    pub fn init(&self, steps: u64, first: u64) -> Result<RateSchedule, Error> {
+        let steps = usize::try_from(steps.max(1)).unwrap_or(usize::MAX);
+        let scheduler = match self.kind {
+            ScheduleKind::Constant => return Ok(RateSchedule(None)),
+            ScheduleKind::Linear => LinearLrSchedulerConfig::new(1.0, self.end, steps).init(),
+            ScheduleKind::Cosine => {
+                CosineAnnealingLrSchedulerConfig::new(1.0, steps).with_min_lr(self.end).init()
+            }
+            ScheduleKind::Exponential => ExponentialLrSchedulerConfig::new(1.0, self.gamma).init(),
+        };
+        let mut scheduler = scheduler.map_err(|reason| Error::Option {
+            option: "optimizer.schedule".into(),
+            reason,
+        })?;
+        // The schedulers hold no more than a position: walk there instead of saving it.
+        for _ in 0..first {
+            scheduler.step();
+        }
+        Ok(RateSchedule(Some(scheduler)))
+    }
+}
+
+impl RateSchedule {
+    /// The factor of the next step.
+    pub fn step(&mut self) -> f64 {
+        self.0.as_mut().map_or(1.0, |scheduler| scheduler.step().base())
+    }
+}
+
+/// Who does the steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Executor {
+    /// Burn: any component, on any device.
+    #[default]
+    Burn,
+}
+
+/// Where tensors are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceConfig {
+    /// Burn's own CPU backend.
+    #[default]
+    Flex,
+    /// The `ndarray` CPU backend; needs a build with the feature `ndarray`.
+    Ndarray,
+}
+
+impl DeviceConfig {
+    /// The device, without autodiff.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if this build does not have it.
+    pub fn init(self) -> Result<Device, Error> {
+        match self {
+            DeviceConfig::Flex => Ok(Device::flex()),
+            #[cfg(feature = "ndarray")]
+            #[expect(deprecated, reason = "kept as the second CPU backend")]
+            DeviceConfig::Ndarray => Ok(Device::ndarray()),
+            #[cfg(not(feature = "ndarray"))]
+            DeviceConfig::Ndarray => Err(Error::Option {
+                option: "train.device".into(),
+                reason: "`ndarray` needs a build with `--features ndarray`; this one has flex"
+                    .into(),
+            }),
+        }
+    }
+}
+
+/// `train.early_stop`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EarlyStop {
+    /// Epochs without a better validation figure after which training ends.
+    pub patience: usize,
+}
+
+impl Default for EarlyStop {
+    fn default() -> Self {
+        Self { patience: 1 }
+    }
+}
+
+/// `[train]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Who does the steps.
+    pub executor: Executor,
+    /// What is minimised.
+    pub loss: Loss,
+    /// Passes over the training rows.
+    pub epochs: usize,
+    /// Rows a step.
+    pub batch_size: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Threads of the tensor operations; 0: as many as the machine has. Results do not depend on
+    /// it.
+    pub threads: usize,
+    /// Ends training when the validation figure no longer improves, and goes back to the best
+    /// epoch; without it all epochs are trained and the last one is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_stop: Option<EarlyStop>,
+    /// Steps between checkpoints inside an epoch; 0: only at the end of each.
+    pub checkpoint_every: u64,
+    /// Where tensors are computed.
+    pub device: DeviceConfig,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            executor: Executor::Burn,
+            loss: Loss::Logistic,
+            epochs: 5,
+            batch_size: 1024,
+            seed: 1,
+            threads: 0,
+            early_stop: None,
+            checkpoint_every: 0,
+            device: DeviceConfig::Flex,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// [`Error::Option`].
+    pub fn check(&self) -> Result<(), Error> {
+        let at_least_one = |option: &str, value: usize| {
+            if value > 0 {
+                return Ok(());
+            }
+            Err(Error::Option { option: option.into(), reason: "is 0: expected 1 or more".into() })
+        };
+        at_least_one("train.epochs", self.epochs)?;
+        at_least_one("train.batch_size", self.batch_size)?;
+        self.early_stop.map_or(Ok(()), |stop| at_least_one("train.early_stop.patience", stop.patience))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_match_any_characters() {
+        for (pattern, name, expected) in [
+            ("wide.*", "wide.ad", true),
+            ("wide.*", "wide2.ad", false),
+            ("*", "v8.ad", true),
+            ("v*.ad", "v16.ad", true),
+            ("v*.ad", "v16.ads", false),
+            ("v8.ad", "v8.ad", true),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    fn table(name: &str) -> TableConfig {
+        TableConfig {
+            name: name.into(),
+            rows: 3,
+            dim: 1,
+            fields: vec![0],
+            initializer: Initializer::Zeros,
+            oov_row: None,
+        }
+    }
+
+    #[test]
+    fn the_first_matching_entry_wins_and_what_it_leaves_out_stays() {
+        let config: OptimizerConfig = toml::from_str(
+            "rows = { kind = 'adagrad', lr = 0.2 }\n\
+             [[table]]\nmatch = 'wide.*'\nkind = 'ftrl'\nl1 = 0.5\n\
+             [[table]]\nmatch = '*'\nfrozen = true",
+        )
+        .unwrap();
+        let plans = config.plan(vec![table("v8.ad"), table("wide.ad")]).unwrap();
+        assert_eq!(plans[0].optimizer.kind, RowOptimizerKind::Adagrad);
+        assert!(plans[0].frozen);
+        assert_eq!(plans[1].optimizer.kind, RowOptimizerKind::Ftrl);
+        assert_eq!((plans[1].optimizer.l1, plans[1].optimizer.lr), (0.5, 0.2));
+        assert!(!plans[1].frozen);
+    }
+
+    #[test]
+    fn an_entry_that_matches_nothing_is_an_error() {
+        let config: OptimizerConfig =
+            toml::from_str("[[table]]\nmatch = 'wide.*'\nkind = 'ftrl'").unwrap();
+        assert_eq!(
+            config.plan(vec![table("v8.ad")]).unwrap_err().to_string(),
+            "optimizer.table.match: `wide.*` matches no table (tables: v8.ad)"
+        );
+    }
+
+    #[test]
+    fn schedules_resume_where_they_were() {
+        for kind in [ScheduleKind::Linear, ScheduleKind::Cosine, ScheduleKind::Exponential] {
+            let schedule = Schedule { kind, ..Schedule::default() };
+            let mut whole = schedule.init(10, 0).unwrap();
+            let factors: Vec<f64> = (0..10).map(|_| whole.step()).collect();
+            assert_eq!(factors[0], 1.0, "{kind:?}");
+            assert!(factors[9] < factors[1], "{kind:?}");
+            let mut rest = schedule.init(10, 6).unwrap();
+            assert_eq!(rest.step(), factors[6], "{kind:?}");
+        }
+        assert_eq!(Schedule::default().init(10, 0).unwrap().step(), 1.0);
+    }
+}

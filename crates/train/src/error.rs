@@ -1,0 +1,119 @@
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// What can stop a run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(#[from] crossfield_data::Error),
+    /// The model does not fit the data.
+    #[error(transparent)]
+    Model(#[from] crossfield_core::Error),
+    /// A table or a snapshot.
+    #[error(transparent)]
+    Tables(#[from] crossfield_embedding::Error),
+    /// Predictions that cannot be measured.
+    #[error(transparent)]
+    Metrics(#[from] crossfield_core::metrics::MetricsError),
+    /// A file cannot be read or written.
+    #[error("{path}: cannot {action}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A run file that is not TOML, or not a run file.
+    #[error("{place}: {message}")]
+    RunFile {
+        /// File, and line where it is known.
+        place: String,
+        /// What is wrong, and what was expected.
+        message: String,
+    },
+    /// A `--set` that cannot be applied.
+    #[error("--set {assignment}: {reason}")]
+    Set {
+        /// As it was given.
+        assignment: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of the run directory that cannot be understood.
+    #[error("{path}: {reason}", path = path.display())]
+    RunDirectory {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A checkpoint that was made under other vocabularies or fields.
+    #[error(
+        "{path}: belongs to another schema (fingerprint {got}, this data gives {expected}): \
+         the data, the fields or the split changed since; train anew with another --out",
+        path = path.display()
+    )]
+    OtherSchema {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Fingerprint in the checkpoint.
+        got: String,
+        /// Fingerprint of the schema at hand.
+        expected: String,
+    },
+    /// Tables that do not fit into memory.
+    #[error(
+        "not enough memory: the tables need {weights} and their optimizers {state}, \
+         {total} in all; {available} is available\n{tables}"
+    )]
+    Memory {
+        /// Size of the weights.
+        weights: String,
+        /// Size of the optimizers' state.
+        state: String,
+        /// Their sum.
+        total: String,
+        /// What the system can give.
+        available: String,
+        /// The arithmetic, table by table.
+        tables: String,
+    },
+    /// The loss is no number any more.
+    #[error(
+        "training diverged: the loss is {loss} at epoch {epoch}, step {step} (rows: {optimizer}); \
+         try a lower learning rate (optimizer.rows.lr) or more L2 (optimizer.rows.l2)"
+    )]
+    Diverged {
+        /// The loss.
+        loss: f32,
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step of the run, from 1.
+        step: u64,
+        /// Kind and rate of the row optimizer.
+        optimizer: String,
+    },
+    /// An option that does not fit the others.
+    #[error("{option}: {reason}")]
+    Option {
+        /// The key of the run file.
+        option: String,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Names the file and the action that an I/O error interrupted.
+    pub fn io<'a>(
+        path: &'a Path,
+        action: &'static str,
+    ) -> impl FnOnce(std::io::Error) -> Self + use<'a> {
+        move |source| Self::Io { path: path.to_owned(), action, source }
+    }
+}

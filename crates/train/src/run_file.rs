@@ -1,0 +1,219 @@
+//! Run files: reading, overriding, and saying what is wrong with them.
+
+use std::path::Path;
+
+use crossfield_data::{DataConfig, DataSpec, FieldConfig, LabelConfig};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, OptimizerConfig, TrainConfig};
+
+/// A run file; `M` is the `[model]` section, which belongs to whoever knows the models.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunFile<M> {
+    /// Where rows come from.
+    #[serde(default)]
+    pub data: DataConfig,
+    /// What is predicted.
+    #[serde(default)]
+    pub label: LabelConfig,
+    /// The columns that models read.
+    #[serde(default)]
+    pub field: Vec<FieldConfig>,
+    /// The model.
+    pub model: M,
+    /// How it is updated.
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    /// How long, on what, from which seed.
+    #[serde(default)]
+    pub train: TrainConfig,
+}
+
+impl<M: Serialize + DeserializeOwned> RunFile<M> {
+    /// Reads a run file and applies `key=value` overrides.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::RunFile`] with the nearest key for an unknown one, [`Error::Set`].
+    pub fn read(path: &Path, sets: &[String]) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+        Self::parse(&text, &path.display().to_string(), sets)
+    }
+
+    /// As [`read`](Self::read), from the text of a file called `name`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn parse(text: &str, name: &str, sets: &[String]) -> Result<Self, Error> {
+        let at_line = |at: usize| format!("{name}:{}", text[..at].matches('\n').count() + 1);
+        let mut table: toml::Table = toml::from_str(text).map_err(|error| Error::RunFile {
+            place: error.span().map_or(name.to_owned(), |span| at_line(span.start)),
+            message: error.message().to_owned(),
+        })?;
+        for assignment in sets {
+            set(&mut table, assignment)?;
+        }
+        serde_path_to_error::deserialize(table).map_err(|error| {
+            let path = error.path().to_string();
+            // The table has no positions any more; the text as it stands may still have them.
+            let span = toml::from_str::<Self>(text).err().and_then(|error| error.span());
+            Error::RunFile {
+                place: span.map_or(name.to_owned(), |span| at_line(span.start)),
+                message: explain(&path, error.inner().message()),
+            }
+        })
+    }
+
+    /// The text of a complete run file, every default written out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a run file is made of tables, lists, texts and numbers")
+    }
+
+    /// The part that describes data.
+    pub fn data_spec(&self) -> DataSpec {
+        DataSpec {
+            data: self.data.clone(),
+            label: self.label.clone(),
+            field: self.field.clone(),
+        }
+    }
+}
+
+/// Sets `a.b.0.c=value`, making tables on the way. The value is TOML, or else text.
+fn set(table: &mut toml::Table, assignment: &str) -> Result<(), Error> {
+    let refuse = |reason: String| Error::Set { assignment: assignment.to_owned(), reason };
+    let (key, text) = assignment
+        .split_once('=')
+        .ok_or_else(|| refuse("expected key=value, as in train.epochs=3".into()))?;
+    let value = format!("value = {text}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(text.to_owned()));
+    let (parents, last) = match key.rsplit_once('.') {
+        Some((parents, last)) => (parents.split('.').collect(), last),
+        None => (Vec::new(), key),
+    };
+    if key.split('.').any(str::is_empty) {
+        return Err(refuse("a part of the key is empty".into()));
+    }
+    let mut at = table;
+    let mut parents = parents.into_iter().peekable();
+    while let Some(parent) = parents.next() {
+        let next = at
+            .entry(parent)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let next = match next {
+            toml::Value::Array(items) => {
+                let index = parents.next().unwrap_or(last);
+                let count = items.len();
+                index.parse::<usize>().ok().and_then(|index| items.get_mut(index)).ok_or_else(
+                    || refuse(format!("`{parent}` is a list of {count}: `{index}` is not in it")),
+                )?
+            }
+            other => other,
+        };
+        at = next
+            .as_table_mut()
+            .ok_or_else(|| refuse(format!("`{parent}` is a value, not a table")))?;
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// Turns serde's message into one that names the key and the nearest known one.
+fn explain(path: &str, message: &str) -> String {
+    let message = message.lines().next().unwrap_or_default();
+    let path = path.trim_matches('.');
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    for (what, start) in [("key", "unknown field"), ("value", "unknown variant")] {
+        if let (true, Some((&unknown, known))) =
+            (message.starts_with(start), quoted.split_first())
+        {
+            let parent = path.strip_suffix(unknown).unwrap_or(path).trim_end_matches('.');
+            let place = match (what, parent) {
+                ("key", "" | "?") => format!("`{unknown}`"),
+                ("key", parent) => format!("`{parent}.{unknown}`"),
+                (_, parent) => format!("`{unknown}` of `{parent}`"),
+            };
+            let advice = nearest(unknown, known)
+                .map_or(String::new(), |near| format!(": did you mean `{near}`?"));
+            return format!("unknown {what} {place}{advice} (known: {})", known.join(", "));
+        }
+    }
+    if path.is_empty() || path == "?" { message.to_owned() } else { format!("`{path}`: {message}") }
+}
+
+/// The known name that is nearest to a mistyped one, if one is near.
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    known
+        .iter()
+        .map(|&known| (strsim::jaro_winkler(name, known), known))
+        .filter(|&(similarity, _)| similarity > 0.7)
+        .max_by(|left, right| left.0.total_cmp(&right.0))
+        .map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Run = RunFile<toml::Table>;
+    const TEXT: &str = "[data]\ntrain = 'a.csv'\n[[field]]\nname = 'user'\n[model]\nkind = 'fm'\n";
+
+    fn error(text: &str, sets: &[&str]) -> String {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        Run::parse(text, "a.toml", &sets).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_complete_run_file_reads_back_equal() {
+        let run = Run::parse(TEXT, "a.toml", &[]).unwrap();
+        let text = run.to_toml();
+        assert!(text.contains("batch_size = 1024"), "{text}");
+        assert_eq!(Run::parse(&text, "b.toml", &[]).unwrap(), run);
+    }
+
+    #[test]
+    fn set_reaches_tables_lists_and_new_keys() {
+        let sets = ["train.epochs=9", "field.0.name=item", "optimizer.rows.lr=0.5", "data.test=t.csv"]
+            .map(str::to_owned);
+        let run = Run::parse(TEXT, "a.toml", &sets).unwrap();
+        assert_eq!(run.train.epochs, 9);
+        assert_eq!(run.field[0].name, "item");
+        assert_eq!(run.optimizer.rows.lr, 0.5);
+        assert_eq!(run.data.test, ["t.csv"]);
+    }
+
+    #[test]
+    fn unknown_keys_are_answered_with_the_nearest() {
+        let message = error(&format!("{TEXT}[train]\nepoch = 3\n"), &[]);
+        assert!(
+            message.starts_with("a.toml:8: unknown key `train.epoch`: did you mean `epochs`?"),
+            "{message}"
+        );
+        let message = error(&format!("{TEXT}[optimizer]\nrows = {{ kind = 'adagrat' }}\n"), &[]);
+        assert!(message.contains("did you mean `adagrad`?"), "{message}");
+        let message = error(TEXT, &["train.epoch=3"]);
+        assert!(
+            message.starts_with("a.toml: unknown key `train.epoch`: did you mean `epochs`?"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_toml_and_wrong_types_name_their_place() {
+        assert!(error("[data\n", &[]).starts_with("a.toml:1: "));
+        let message = error(&format!("{TEXT}[train]\nepochs = 'many'\n"), &[]);
+        assert!(message.starts_with("a.toml:8: `train.epochs`: invalid type"), "{message}");
+        assert_eq!(
+            error(TEXT, &["train"]),
+            "--set train: expected key=value, as in train.epochs=3"
+        );
+        assert_eq!(
+            error(TEXT, &["field.7.name=x"]),
+            "--set field.7.name=x: `field` is a list of 1: `7` is not in it"
+        );
+    }
+}

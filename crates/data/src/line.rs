@@ -71,10 +71,6 @@ impl LineReader {
         })
     }
 
-    pub(crate) fn file(&self) -> &str {
-        &self.file
-    }
-
     /// The next line that is not blank, and its number; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<(&str, u64)>, Error> {
         let mut blank = None;

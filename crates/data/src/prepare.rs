@@ -402,19 +402,13 @@ fn assemble(
     parts.test.extend(valid_end as u32..table.rows as u32);
     let schema = fit(&table, &plan.fields, &parts.train)?;
     let mut named = vec![("train", parts.train.as_slice(), &train_files)];
-    let from = |files| {
-        if wanted_files(files) {
-            files
-        } else {
-            &train_files
-        }
-    };
     for (name, rows, files) in [
         ("valid", &parts.valid, &valid_files),
         ("test", &parts.test, &test_files),
     ] {
         if !rows.is_empty() {
-            named.push((name, rows, from(files)));
+            let own = !files.is_empty();
+            named.push((name, rows, if own { files } else { &train_files }));
         }
     }
     let rows: Vec<_> = named.iter().map(|(name, rows, _)| (*name, *rows)).collect();
@@ -458,10 +452,6 @@ fn assemble(
         test,
         report,
     })
-}
-
-fn wanted_files(files: &[String]) -> bool {
-    !files.is_empty()
 }
 
 fn push_generated(table: &mut Table, log: &dyn Generated) -> Result<Vec<f32>, Error> {

@@ -149,10 +149,6 @@ impl ListColumn {
         }
         finite
     }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
 }
 
 /// How a label's text becomes a number.
@@ -596,7 +592,7 @@ mod tests {
         assert_eq!(column.lists.indices, [7, 8, 9, 7]);
         assert_eq!(column.lists.offsets, Some(vec![0, 1, 2, 2, 4]));
         assert_eq!(column.lists.weights, Some(vec![1.0, 1.0, 0.5, 1.0]));
-        assert_eq!(column.rows(), 4);
+        assert_eq!(column.lists.rows(), 4);
     }
 
     #[test]

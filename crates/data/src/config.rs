@@ -1,0 +1,732 @@
+//! The sections `[data]`, `[label]` and `[[field]]` of a run file.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::Error;
+pub use crate::line::Encoding;
+
+/// Where the data is and what of it is used: the run file's `[data]`, `[label]` and `[[field]]`.
+///
+/// ```
+/// use crossfield_data::{DataSpec, FieldConfig};
+/// let mut spec = DataSpec::default();
+/// spec.data.train = vec!["clicks.csv".into()];
+/// spec.field = vec![FieldConfig { name: "item".into(), ..FieldConfig::default() }];
+/// assert_eq!(spec.complete().field[0].min_count, Some(1));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSpec {
+    /// `[data]`.
+    pub data: DataConfig,
+    /// `[label]`.
+    pub label: LabelConfig,
+    /// `[[field]]`.
+    pub field: Vec<FieldConfig>,
+}
+
+impl DataSpec {
+    /// The same with every default that its format and its kinds of fields imply written out.
+    pub fn complete(&self) -> Self {
+        Self {
+            data: self.data.complete(),
+            label: self.label.clone(),
+            field: self
+                .field
+                .iter()
+                .map(|field| field.complete(self.data.format))
+                .collect(),
+        }
+    }
+}
+
+/// The format of data files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Lines of cells between separators.
+    #[default]
+    Csv,
+    /// `label index:value …`; the index is a row number.
+    Libsvm,
+    /// `label field:index:value …`; the index is a row number.
+    Libffm,
+    /// Like csv, tab-separated, with the columns `user item rating timestamp`.
+    Ratings,
+    /// The generated ad log.
+    Synth,
+}
+
+impl Format {
+    /// Whether the indices in the file are row numbers.
+    pub(crate) fn is_indexed(self) -> bool {
+        matches!(self, Self::Libsvm | Self::Libffm)
+    }
+}
+
+/// `[data]`: files, their format and how they are split. Paths are relative to the current
+/// directory; `$NAME` and `${NAME}` in them are replaced from the environment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// Format of all files. Default: csv.
+    pub format: Format,
+    /// Files to train on: a path or a list; `.gz` and `.zst` are decompressed.
+    #[serde(deserialize_with = "one_or_many")]
+    pub train: Vec<String>,
+    /// Files to validate on. Default: none.
+    #[serde(deserialize_with = "one_or_many")]
+    pub valid: Vec<String>,
+    /// Files to test on. Default: none.
+    #[serde(deserialize_with = "one_or_many")]
+    pub test: Vec<String>,
+    /// Which rows of the train files become validation and test rows. Parts that have files of
+    /// their own are not split off. Default: none; of a generated log `random`, a tenth each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<SplitConfig>,
+    /// One ASCII character between cells. Default: `,`, for ratings a tab.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub separator: Option<String>,
+    /// Whether the first line names the columns, or their names. Default: true, for ratings
+    /// `["user", "item", "rating", "timestamp"]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<Header>,
+    /// Default: utf-8.
+    pub encoding: Encoding,
+    /// Whether blanks around cells are dropped. Default: true.
+    pub trim: bool,
+    /// Cells that stand for a missing value: numerics become the mean plus an indicator,
+    /// categoricals a value of their own. Default: the empty cell.
+    #[serde(deserialize_with = "one_or_many")]
+    pub missing: Vec<String>,
+    /// Largest index of a libsvm or libffm file; it is a row number. Default: 2147483647.
+    pub max_index: u64,
+    /// Longest line in bytes. Default: 1 MiB.
+    pub max_line: usize,
+    /// Side files joined to csv and ratings tables.
+    pub join: Vec<JoinConfig>,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            format: Format::Csv,
+            train: Vec::new(),
+            valid: Vec::new(),
+            test: Vec::new(),
+            split: None,
+            separator: None,
+            header: None,
+            encoding: Encoding::Utf8,
+            trim: true,
+            missing: vec![String::new()],
+            max_index: 2_147_483_647,
+            max_line: 1 << 20,
+            join: Vec::new(),
+        }
+    }
+}
+
+impl DataConfig {
+    /// The same with every default that the format implies written out.
+    pub fn complete(&self) -> Self {
+        let mut complete = self.clone();
+        let (separator, header) = match self.format {
+            Format::Csv => (",", Header::Present(true)),
+            Format::Ratings => (
+                "\t",
+                Header::Names(
+                    ["user", "item", "rating", "timestamp"]
+                        .map(str::to_owned)
+                        .to_vec(),
+                ),
+            ),
+            Format::Synth => {
+                complete.split.get_or_insert(SplitConfig::Random {
+                    valid: 0.1,
+                    test: 0.1,
+                });
+                (",", Header::Present(true))
+            }
+            Format::Libsvm | Format::Libffm => return complete,
+        };
+        complete.separator.get_or_insert(separator.to_owned());
+        complete.header.get_or_insert(header);
+        complete
+    }
+}
+
+/// Whether a file names its columns in its first line, or their names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Header {
+    /// `true`: the first line names the columns. `false`: they are called `0`, `1`, ….
+    Present(bool),
+    /// The file has no header; these are the names.
+    Names(Vec<String>),
+}
+
+impl Default for Header {
+    fn default() -> Self {
+        Self::Present(true)
+    }
+}
+
+/// How validation and test rows are taken from the rows of the train files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SplitConfig {
+    /// Shares of all rows, drawn by the run's seed.
+    Random {
+        /// Share of validation rows, 0 for none.
+        #[serde(default)]
+        valid: f64,
+        /// Share of test rows, 0 for none.
+        #[serde(default)]
+        test: f64,
+    },
+    /// The latest rows are test rows, those before them validation rows; ties by row order.
+    Time {
+        /// The numeric column that orders the rows.
+        column: String,
+        /// Share of validation rows, 0 for none.
+        #[serde(default)]
+        valid: f64,
+        /// Share of test rows, 0 for none.
+        #[serde(default)]
+        test: f64,
+    },
+    /// Each user's last row is a test row, the one before it a validation row. Users with fewer
+    /// than three rows stay in training.
+    LeaveLast {
+        /// The column that names the user.
+        user: String,
+        /// The numeric column that orders a user's rows; ties by row order.
+        time: String,
+        /// Whether validation rows are taken.
+        #[serde(default = "yes")]
+        valid: bool,
+        /// Whether test rows are taken.
+        #[serde(default = "yes")]
+        test: bool,
+    },
+    /// Row numbers listed in files, counted from 0 over all train files, one a line.
+    Rows {
+        /// File of the test rows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        test: Option<String>,
+        /// File of the validation rows, or a share of the rows that are not test rows, drawn by
+        /// the run's seed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        valid: Option<RowsPart>,
+    },
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Rows of a part: a share, or a file that lists them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RowsPart {
+    /// A share of the rows, drawn by the run's seed.
+    Share(f64),
+    /// A file of row numbers from 0, one a line.
+    File(String),
+}
+
+/// `[[data.join]]`: a side file whose columns are added to each row by a key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JoinConfig {
+    /// The side file.
+    pub file: String,
+    /// The key column, of this name in both files. It may come from an earlier join.
+    pub on: String,
+    /// One ASCII character between cells. Default: `,`.
+    pub separator: String,
+    /// Whether the first line names the columns, or their names. Default: true.
+    pub header: Header,
+    /// Default: utf-8.
+    pub encoding: Encoding,
+}
+
+impl Default for JoinConfig {
+    fn default() -> Self {
+        Self {
+            file: String::new(),
+            on: String::new(),
+            separator: ",".to_owned(),
+            header: Header::Present(true),
+            encoding: Encoding::Utf8,
+        }
+    }
+}
+
+/// `[label]`: what is predicted, and how rows count.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LabelConfig {
+    /// The label's column. Default: `label`.
+    pub column: String,
+    /// Values that are 1; all others are 0, or an error if `negative` is given.
+    #[serde(deserialize_with = "one_or_many")]
+    pub positive: Vec<String>,
+    /// Values that are 0.
+    #[serde(deserialize_with = "one_or_many")]
+    pub negative: Vec<String>,
+    /// Numbers from here on are 1, those below are 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// The column of the sample weights. Default: none, all rows weigh 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<String>,
+    /// The column of the groups (users, queries) for GAUC. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+impl Default for LabelConfig {
+    fn default() -> Self {
+        Self {
+            column: "label".to_owned(),
+            positive: Vec::new(),
+            negative: Vec::new(),
+            threshold: None,
+            weight: None,
+            group: None,
+        }
+    }
+}
+
+/// `[[field]]`: a column and how it reaches the model. Keys that do not belong to the kind are
+/// errors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FieldConfig {
+    /// Name, unique in a run file.
+    pub name: String,
+    /// Default: categorical.
+    pub kind: Kind,
+    /// The column. Default: the field's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// A bag of columns of 0 and 1: the names of the columns that are 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
+    /// The vocabulary; fields of the same one share rows. Default: the field's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<String>,
+    /// Values seen less often in training are out of vocabulary. Default: 1. (categorical, bag,
+    /// sequence)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_count: Option<u64>,
+    /// What separates the values of a list. Default: `|`. (bag, sequence)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<String>,
+    /// What separates a value from its weight, as in `a:2|b:0.5`. Default: no weights. (bag,
+    /// sequence)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_delimiter: Option<String>,
+    /// Default: sum. (bag)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<Pooling>,
+    /// Default: standardise. (numeric)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transform: Option<TransformKind>,
+    /// Number of quantiles, default 33 (`transform = "quantile"`), or the edges themselves
+    /// (`transform = "buckets"`). (numeric)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buckets: Option<Buckets>,
+    /// Rows that the values are hashed into. Default: 100000. (hashed)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_rows: Option<u32>,
+    /// Only the last so many of a sequence are kept; 0 keeps all. Default: 0. (sequence)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_len: Option<u32>,
+}
+
+impl FieldConfig {
+    /// The same with every default of its kind written out.
+    pub fn complete(&self, format: Format) -> Self {
+        let mut complete = self.clone();
+        if self.columns.is_none() {
+            complete.column.get_or_insert(self.name.clone());
+        }
+        complete.vocabulary.get_or_insert(self.name.clone());
+        match self.kind {
+            Kind::Categorical => {
+                complete.min_count.get_or_insert(1);
+            }
+            Kind::Bag => {
+                complete.pooling.get_or_insert(Pooling::Sum);
+                if !format.is_indexed() {
+                    complete.min_count.get_or_insert(1);
+                    if self.columns.is_none() {
+                        complete.delimiter.get_or_insert("|".to_owned());
+                    }
+                }
+            }
+            Kind::Sequence => {
+                complete.min_count.get_or_insert(1);
+                complete.delimiter.get_or_insert("|".to_owned());
+                complete.max_len.get_or_insert(0);
+            }
+            Kind::Numeric => {
+                let transform = *complete.transform.get_or_insert(TransformKind::Standardise);
+                if transform == TransformKind::Quantile {
+                    complete.buckets.get_or_insert(Buckets::Count(33));
+                }
+            }
+            Kind::Hashed => {
+                complete.hash_rows.get_or_insert(100_000);
+            }
+        }
+        complete
+    }
+
+    /// The key that this kind does not have, if one is set.
+    pub(crate) fn check(&self, format: Format) -> Result<(), Error> {
+        use Kind::{Bag, Categorical, Hashed, Numeric, Sequence};
+        let indexed = format.is_indexed();
+        let fail = |key: &str, value: String, expected: String| {
+            let key = format!("field `{}`: {key}", self.name);
+            Err(Error::Config {
+                key,
+                value,
+                expected,
+            })
+        };
+        if indexed && self.kind != Bag {
+            let kind = self.kind.name().to_owned();
+            return fail("kind", kind, "`bag` in a libsvm or libffm file".to_owned());
+        }
+        let lists: &[Kind] = &[Bag, Sequence];
+        let learned: &[Kind] = if indexed {
+            &[]
+        } else {
+            &[Categorical, Bag, Sequence]
+        };
+        let lists = if indexed || self.columns.is_some() {
+            &[]
+        } else {
+            lists
+        };
+        let keys: [(&str, bool, &[Kind]); 9] = [
+            (
+                "columns",
+                self.columns.is_some(),
+                if indexed { &[] } else { &[Bag] },
+            ),
+            ("min_count", self.min_count.is_some(), learned),
+            ("delimiter", self.delimiter.is_some(), lists),
+            ("weight_delimiter", self.weight_delimiter.is_some(), lists),
+            ("pooling", self.pooling.is_some(), &[Bag]),
+            ("transform", self.transform.is_some(), &[Numeric]),
+            ("buckets", self.buckets.is_some(), &[Numeric]),
+            ("hash_rows", self.hash_rows.is_some(), &[Hashed]),
+            ("max_len", self.max_len.is_some(), &[Sequence]),
+        ];
+        for (key, set, kinds) in keys {
+            if set && !kinds.contains(&self.kind) {
+                let owners: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+                let owners = if owners.is_empty() {
+                    "no such key here".to_owned()
+                } else {
+                    format!("it only in fields of kind {}", owners.join(", "))
+                };
+                let value = format!("(set on kind {})", self.kind.name());
+                return fail(key, value, owners);
+            }
+        }
+        if let (Some(column), Some(_)) = (&self.column, &self.columns) {
+            return fail(
+                "column",
+                column.clone(),
+                "either `column` or `columns`".to_owned(),
+            );
+        }
+        if self.columns.as_ref().is_some_and(Vec::is_empty) {
+            return fail("columns", "[]".to_owned(), "at least one column".to_owned());
+        }
+        for (key, text) in [
+            ("delimiter", &self.delimiter),
+            ("weight_delimiter", &self.weight_delimiter),
+        ] {
+            if text.as_ref().is_some_and(String::is_empty) {
+                return fail(key, "\"\"".to_owned(), "at least one character".to_owned());
+            }
+        }
+        if self.weight_delimiter.is_some() && self.weight_delimiter == self.delimiter {
+            let value = self.delimiter.clone().unwrap_or_default();
+            return fail(
+                "weight_delimiter",
+                value,
+                "another text than the delimiter".to_owned(),
+            );
+        }
+        if self.min_count == Some(0) {
+            return fail("min_count", "0".to_owned(), "at least 1".to_owned());
+        }
+        if let Some(rows @ (0 | u32::MAX)) = self.hash_rows {
+            return fail("hash_rows", rows.to_string(), "1 to 4294967294".to_owned());
+        }
+        let transform = self.transform.unwrap_or_default();
+        match (&self.buckets, transform) {
+            (None, TransformKind::Buckets) => fail(
+                "buckets",
+                "(not set)".to_owned(),
+                "edges such as [20, 30, 40]".to_owned(),
+            ),
+            (Some(Buckets::Edges(edges)), TransformKind::Buckets) => {
+                let rising = edges.windows(2).all(|pair| pair[0] < pair[1]);
+                if edges.is_empty() || !rising || edges.iter().any(|edge| !edge.is_finite()) {
+                    return fail(
+                        "buckets",
+                        format!("{edges:?}"),
+                        "at least one edge, all finite, each larger than the one before".to_owned(),
+                    );
+                }
+                Ok(())
+            }
+            (Some(Buckets::Count(count)), TransformKind::Quantile) if *count >= 2 => Ok(()),
+            (Some(Buckets::Count(count)), TransformKind::Quantile) => fail(
+                "buckets",
+                count.to_string(),
+                "at least 2 quantiles".to_owned(),
+            ),
+            (Some(buckets), _) => fail(
+                "buckets",
+                match buckets {
+                    Buckets::Count(count) => count.to_string(),
+                    Buckets::Edges(edges) => format!("{edges:?}"),
+                },
+                "a number with transform = \"quantile\", or edges with transform = \"buckets\""
+                    .to_owned(),
+            ),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+/// The kind of a field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// One value a row.
+    #[default]
+    Categorical,
+    /// Any number of values a row, pooled.
+    Bag,
+    /// A number.
+    Numeric,
+    /// An ordered list of values, oldest first.
+    Sequence,
+    /// One value a row, hashed into a fixed number of rows.
+    Hashed,
+}
+
+impl Kind {
+    /// The name in a run file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Categorical => "categorical",
+            Self::Bag => "bag",
+            Self::Numeric => "numeric",
+            Self::Sequence => "sequence",
+            Self::Hashed => "hashed",
+        }
+    }
+}
+
+/// How the values of a bag are pooled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Each value counts with its weight.
+    #[default]
+    Sum,
+    /// The weights of a row are divided by their sum.
+    Mean,
+}
+
+/// What is done to numbers; everything is learned from the training part alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransformKind {
+    /// (x − mean) / standard deviation.
+    #[default]
+    Standardise,
+    /// sign(x) · ln(1 + |x|), then standardised.
+    Log,
+    /// One-hot buckets between quantiles of all values and of those that are not zero.
+    Quantile,
+    /// One-hot buckets between given edges; a value equal to an edge is right of it.
+    Buckets,
+}
+
+/// Number of quantiles, or edges of buckets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Buckets {
+    /// So many quantiles.
+    Count(u32),
+    /// These edges, rising.
+    Edges(Vec<f64>),
+}
+
+/// One text or a list of them; numbers and booleans stand for their text.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum One {
+        Text(String),
+        Bool(bool),
+        Integer(i64),
+        Number(f64),
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Texts {
+        One(One),
+        Many(Vec<One>),
+    }
+    let text = |one| match one {
+        One::Text(text) => text,
+        One::Bool(truth) => truth.to_string(),
+        One::Integer(number) => number.to_string(),
+        One::Number(number) => number.to_string(),
+    };
+    Ok(match Texts::deserialize(deserializer)? {
+        Texts::One(one) => vec![text(one)],
+        Texts::Many(many) => many.into_iter().map(text).collect(),
+    })
+}
+
+/// `path` with `$NAME` and `${NAME}` replaced from the environment. A `$` before anything but a
+/// name stays.
+///
+/// # Errors
+/// [`Error::Environment`] if a variable is not set or not UTF-8.
+pub fn expand(path: &str) -> Result<String, Error> {
+    let mut expanded = String::new();
+    let mut rest = path;
+    while let Some(position) = rest.find('$') {
+        expanded.push_str(&rest[..position]);
+        rest = &rest[position + 1..];
+        let (braced, inner) = match rest.strip_prefix('{') {
+            Some(inner) => (true, inner),
+            None => (false, rest),
+        };
+        let length = inner
+            .find(|character: char| !character.is_ascii_alphanumeric() && character != '_')
+            .unwrap_or(inner.len());
+        let (variable, after) = inner.split_at(length);
+        let after = if braced {
+            after.strip_prefix('}')
+        } else {
+            Some(after)
+        };
+        match after {
+            Some(after) if !variable.is_empty() => {
+                expanded.push_str(&std::env::var(variable).map_err(|_| Error::Environment {
+                    path: path.to_owned(),
+                    variable: variable.to_owned(),
+                })?);
+                rest = after;
+            }
+            _ => expanded.push('$'),
+        }
+    }
+    expanded.push_str(rest);
+    Ok(expanded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environment_variables_are_replaced_and_unset_ones_named() {
+        // Cargo sets this variable for every test.
+        let root = std::env::var("CARGO_MANIFEST_DIR").unwrap();
+        assert_eq!(
+            expand("$CARGO_MANIFEST_DIR/a$").unwrap(),
+            format!("{root}/a$")
+        );
+        assert_eq!(
+            expand("x${CARGO_MANIFEST_DIR}y").unwrap(),
+            format!("x{root}y")
+        );
+        assert_eq!(
+            expand("$CROSSFIELD_UNSET_9/a.csv").unwrap_err().to_string(),
+            "`$CROSSFIELD_UNSET_9/a.csv`: the environment variable `CROSSFIELD_UNSET_9` is not \
+             set; expected its value"
+        );
+    }
+
+    #[test]
+    fn a_complete_spec_reads_back_equal() {
+        let spec: DataSpec = serde_json::from_str(
+            r#"{"data": {"format": "ratings", "train": "u.data", "missing": ["", "?"],
+                "split": {"kind": "rows", "test": "rows", "valid": 0.1},
+                "join": [{"file": "u.item", "on": "item", "separator": "|"}]},
+                "label": {"column": "rating", "threshold": 4, "positive": [1, "a"]},
+                "field": [{"name": "user"}, {"name": "age", "kind": "numeric",
+                "transform": "quantile"}, {"name": "genres", "kind": "bag",
+                "columns": ["Action"]}, {"name": "history", "kind": "sequence"}]}"#,
+        )
+        .unwrap();
+        assert_eq!(spec.label.positive, ["1", "a"]);
+        let complete = spec.complete();
+        assert_eq!(complete.data.separator.as_deref(), Some("\t"));
+        assert_eq!(complete.field[1].buckets, Some(Buckets::Count(33)));
+        assert_eq!(complete.field[2].delimiter, None);
+        assert_eq!(complete.field[3].max_len, Some(0));
+        let text = serde_json::to_string(&complete).unwrap();
+        assert_eq!(serde_json::from_str::<DataSpec>(&text).unwrap(), complete);
+        assert_eq!(complete.complete(), complete);
+        for field in &complete.field {
+            field.check(Format::Ratings).unwrap();
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        let refused = |text: &str| {
+            serde_json::from_str::<DataSpec>(text)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(refused(r#"{"data": {"trian": "a"}}"#).contains("unknown field `trian`"));
+        let split = r#"{"data": {"split": {"kind": "random", "vlaid": 0.1}}}"#;
+        assert!(refused(split).contains("unknown field `vlaid`"));
+        assert!(refused(r#"{"field": [{"nmae": "a"}]}"#).contains("unknown field `nmae`"));
+    }
+
+    #[test]
+    fn keys_of_another_kind_are_refused() {
+        let field = FieldConfig {
+            name: "age".to_owned(),
+            buckets: Some(Buckets::Count(3)),
+            ..FieldConfig::default()
+        };
+        assert_eq!(
+            field.check(Format::Csv).unwrap_err().to_string(),
+            "field `age`: buckets = (set on kind categorical): expected it only in fields of kind \
+             numeric"
+        );
+        let field = FieldConfig {
+            kind: Kind::Numeric,
+            transform: Some(TransformKind::Buckets),
+            buckets: Some(Buckets::Edges(vec![2.0, 1.0])),
+            ..field
+        };
+        assert_eq!(
+            field.check(Format::Csv).unwrap_err().to_string(),
+            "field `age`: buckets = [2.0, 1.0]: expected at least one edge, all finite, each \
+             larger than the one before"
+        );
+    }
+}

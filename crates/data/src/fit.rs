@@ -1,0 +1,698 @@
+//! From raw columns to vocabularies, transforms and encoded rows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crossfield_core::rng::name_key;
+use crossfield_core::{Field, FieldKind, Jagged, Schema, Targets};
+
+use crate::config::{Buckets, FieldConfig, Kind, Pooling, TransformKind};
+use crate::dataset::Dataset;
+use crate::error::Error;
+use crate::intern::{Interner, mix};
+use crate::raw::{Column, ListColumn, MISSING, Table};
+use crate::report::FieldReport;
+use crate::schema::{Bits, FittedField, FittedSchema, Transform, Vocabulary};
+
+/// A field, complete, and where its values are.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub(crate) config: FieldConfig,
+    pub(crate) column: usize,
+    /// The dictionary of its texts.
+    pub(crate) dict: Option<usize>,
+}
+
+impl Planned {
+    pub(crate) fn vocabulary(&self) -> &str {
+        self.config
+            .vocabulary
+            .as_deref()
+            .unwrap_or(&self.config.name)
+    }
+}
+
+/// Learns vocabularies and transforms from the rows `train` of `table`.
+pub(crate) fn fit(table: &Table, fields: &[Planned], train: &[u32]) -> Result<FittedSchema, Error> {
+    let mut by_vocabulary = BTreeMap::<&str, Vec<&Planned>>::new();
+    for field in fields {
+        if field.config.kind != Kind::Numeric {
+            by_vocabulary
+                .entry(field.vocabulary())
+                .or_default()
+                .push(field);
+        }
+    }
+    let mut vocabularies = BTreeMap::new();
+    for (name, fields) in by_vocabulary {
+        let vocabulary = match (fields[0].dict, fields[0].config.kind) {
+            (Some(dict), _) => count_keys(table, &fields, &table.dicts[dict], train),
+            (None, Kind::Hashed) => Vocabulary::Hashed {
+                rows: fields[0].config.hash_rows.unwrap_or_default(),
+            },
+            (None, _) => seen_indices(table, &fields, train)?,
+        };
+        vocabularies.insert(name.to_owned(), vocabulary);
+    }
+    let mut schema = Schema::default();
+    let mut fitted = Vec::new();
+    let mut indicators = Vec::new();
+    for field in fields {
+        let config = &field.config;
+        let transform = match &table.columns[field.column] {
+            Column::Number(numbers) => learn_transform(config, numbers, train)?,
+            _ => Transform::None {},
+        };
+        let (rows, oov_row) = match &transform {
+            Transform::None {} => {
+                let vocabulary = &vocabularies[field.vocabulary()];
+                (vocabulary.rows(), vocabulary.oov_row())
+            }
+            Transform::Standard { indicator, .. } => {
+                schema.dense.push(config.name.clone());
+                if *indicator {
+                    indicators.push(format!("{}.missing", config.name));
+                }
+                (2, None)
+            }
+            Transform::Buckets { edges } => (edges.len() as u32 + 2, None),
+        };
+        schema.fields.push(Field {
+            name: config.name.clone(),
+            kind: match config.kind {
+                Kind::Categorical => FieldKind::Categorical,
+                Kind::Bag => FieldKind::Bag,
+                Kind::Numeric => FieldKind::Numeric,
+                Kind::Sequence => FieldKind::Sequence,
+                Kind::Hashed => FieldKind::Hashed,
+            },
+            vocabulary: field.vocabulary().to_owned(),
+            rows,
+            oov_row,
+        });
+        fitted.push(FittedField {
+            config: config.clone(),
+            transform,
+        });
+    }
+    schema.dense.extend(indicators);
+    Ok(FittedSchema {
+        schema: Arc::new(schema),
+        fields: fitted,
+        vocabularies,
+    })
+}
+
+/// Keys by falling count, then by first appearance in the training rows.
+fn count_keys(table: &Table, fields: &[&Planned], dict: &Interner, train: &[u32]) -> Vocabulary {
+    let mut counts = vec![0u64; dict.len()];
+    // Row and field of the first appearance.
+    let mut first = vec![u64::MAX; dict.len()];
+    for (position, field) in fields.iter().enumerate() {
+        let mut see = |row: usize, id: u32| {
+            counts[id as usize] += 1;
+            let place = (row * fields.len() + position) as u64;
+            first[id as usize] = first[id as usize].min(place);
+        };
+        for &row in train {
+            let row = row as usize;
+            match &table.columns[field.column] {
+                Column::Text(ids) => see(row, ids[row]),
+                Column::List(list) => {
+                    list.lists
+                        .range(row)
+                        .for_each(|at| see(row, list.lists.indices[at]));
+                }
+                Column::Hash(_) | Column::Number(_) => {
+                    unreachable!("only texts and lists have a dictionary")
+                }
+            }
+        }
+    }
+    let min_count = fields[0].config.min_count.unwrap_or(1);
+    let mut kept: Vec<u32> = (0..dict.len() as u32)
+        .filter(|&id| counts[id as usize] >= min_count)
+        .collect();
+    // Ids break ties inside one list: they follow the order of its values.
+    kept.sort_by_key(|&id| (u64::MAX - counts[id as usize], first[id as usize], id));
+    let mut keys = Interner::default();
+    for &id in &kept {
+        keys.intern(dict.text(id));
+    }
+    Vocabulary::Keys {
+        keys,
+        counts: kept.iter().map(|&id| counts[id as usize]).collect(),
+    }
+}
+
+fn seen_indices(table: &Table, fields: &[&Planned], train: &[u32]) -> Result<Vocabulary, Error> {
+    let mut seen = Bits::default();
+    for field in fields {
+        let Column::List(list) = &table.columns[field.column] else {
+            unreachable!("row numbers come in lists");
+        };
+        for &row in train {
+            for at in list.lists.range(row as usize) {
+                seen.insert(list.lists.indices[at]);
+            }
+        }
+    }
+    // The largest index is at most u32::MAX - 2: the run file's limit is checked.
+    let Some(largest) = seen.largest() else {
+        return Err(Error::NoValues {
+            field: fields[0].config.name.clone(),
+        });
+    };
+    Ok(Vocabulary::Indices {
+        seen,
+        rows: largest + 2,
+    })
+}
+
+fn log(x: f64) -> f64 {
+    x.signum() * x.abs().ln_1p()
+}
+
+fn learn_transform(
+    config: &FieldConfig,
+    numbers: &[f64],
+    train: &[u32],
+) -> Result<Transform, Error> {
+    let present = || {
+        train
+            .iter()
+            .map(|&row| numbers[row as usize])
+            .filter(|x| !x.is_nan())
+    };
+    let count = present().count();
+    if count == 0 {
+        return Err(Error::NoValues {
+            field: config.name.clone(),
+        });
+    }
+    let kind = config.transform.unwrap_or_default();
+    match (kind, &config.buckets) {
+        (TransformKind::Standardise | TransformKind::Log, _) => {
+            let as_log = kind == TransformKind::Log;
+            let values = || present().map(move |x| if as_log { log(x) } else { x });
+            // Away from the first value, so that a constant has the deviation 0 exactly.
+            let origin = values().next().unwrap_or_default();
+            let n = count as f64;
+            let mean = origin + values().map(|x| x - origin).sum::<f64>() / n;
+            let variance = values().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
+            let deviation = variance.sqrt();
+            let (mean, deviation) = (mean, if deviation > 0.0 { deviation } else { 1.0 });
+            if !mean.is_finite() || !deviation.is_finite() {
+                return Err(Error::NoValues {
+                    field: config.name.clone(),
+                });
+            }
+            Ok(Transform::Standard {
+                log: as_log,
+                mean,
+                deviation,
+                indicator: count < train.len(),
+            })
+        }
+        (TransformKind::Buckets, Some(Buckets::Edges(edges))) => Ok(Transform::Buckets {
+            edges: edges.clone(),
+        }),
+        (_, buckets) => {
+            let quantiles = match buckets {
+                Some(Buckets::Count(count)) => *count as usize,
+                _ => 33,
+            };
+            let mut all: Vec<f64> = present().collect();
+            all.sort_by(f64::total_cmp);
+            let smallest = all[0];
+            let mut edges = quantile_edges(&all, quantiles);
+            all.retain(|&x| x != 0.0);
+            edges.extend(quantile_edges(&all, quantiles));
+            // Nothing in training is left of the smallest value.
+            edges.retain(|&edge| edge > smallest);
+            edges.sort_by(f64::total_cmp);
+            edges.dedup();
+            Ok(Transform::Buckets { edges })
+        }
+    }
+}
+
+/// `count` quantiles of sorted values, from the smallest to the largest, linear in between.
+fn quantile_edges(sorted: &[f64], count: usize) -> Vec<f64> {
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return Vec::new();
+    };
+    (0..count)
+        .map(|quantile| {
+            let place = last as f64 * quantile as f64 / (count - 1) as f64;
+            let low = place.floor() as usize;
+            let high = (low + 1).min(last);
+            sorted[low] + (sorted[high] - sorted[low]) * (place - low as f64)
+        })
+        .collect()
+}
+
+/// What became of the values of one field in one part.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    out_of_vocabulary: u64,
+    missing: u64,
+}
+
+/// Encodes `parts`, rows of `table`, field by field; the raw columns are dropped on the way.
+pub(crate) fn encode(
+    table: Table,
+    fields: &[Planned],
+    fitted: &FittedSchema,
+    parts: &[(&'static str, &[u32])],
+    probabilities: Option<&[f32]>,
+) -> Result<(Vec<Dataset>, Vec<FieldReport>), Error> {
+    let n_dense = fitted.schema.dense.len();
+    let mut table = table;
+    let mut datasets: Vec<Dataset> = Vec::new();
+    for (_, rows) in parts {
+        let pick = |all: &[f32]| -> Vec<f32> {
+            if all.is_empty() {
+                return Vec::new();
+            }
+            rows.iter().map(|&row| all[row as usize]).collect()
+        };
+        let groups = &table.groups;
+        datasets.push(Dataset {
+            schema: fitted.schema.clone(),
+            rows: rows.len(),
+            sparse: Vec::new(),
+            dense: vec![0.0; rows.len() * n_dense],
+            targets: Targets {
+                labels: pick(&table.labels),
+                weights: (!table.weights.is_empty()).then(|| pick(&table.weights)),
+                groups: (!groups.is_empty())
+                    .then(|| rows.iter().map(|&row| groups[row as usize]).collect()),
+                log_q: None,
+            },
+            probabilities: probabilities.map(pick),
+        });
+    }
+    // Rows of the ids of each dictionary, made once.
+    let mut row_of = BTreeMap::<&str, Vec<u32>>::new();
+    for field in fields {
+        if let (Some(dict), Some(Vocabulary::Keys { keys, .. })) =
+            (field.dict, fitted.vocabularies.get(field.vocabulary()))
+        {
+            row_of.entry(field.vocabulary()).or_insert_with(|| {
+                let texts = table.dicts[dict].iter();
+                texts
+                    .map(|text| keys.get(text).map_or(0, |id| id + 1))
+                    .collect()
+            });
+        }
+    }
+    let missing_ids: Vec<Option<u32>> = table.dicts.iter().map(|dict| dict.get(MISSING)).collect();
+    let mut dense_column = 0;
+    let mut indicator_column = fitted
+        .fields
+        .iter()
+        .filter(|field| matches!(field.transform, Transform::Standard { .. }))
+        .count();
+    let mut reports = Vec::new();
+    for (id, (field, learned)) in fields.iter().zip(&fitted.fields).enumerate() {
+        let mut report = FieldReport {
+            name: field.config.name.clone(),
+            kind: field.config.kind.name(),
+            distinct: None,
+            kept: None,
+            out_of_vocabulary: Vec::new(),
+            missing: Vec::new(),
+            collisions: None,
+        };
+        let column = &table.columns[field.column];
+        for ((part, rows), dataset) in parts.iter().zip(&mut datasets) {
+            let (lists, counts) = match &learned.transform {
+                Transform::None {} => encode_values(
+                    column,
+                    rows,
+                    &fitted.vocabularies[field.vocabulary()],
+                    row_of.get(field.vocabulary()).map_or(&[], Vec::as_slice),
+                    field.dict.and_then(|dict| missing_ids[dict]),
+                    &field.config.name,
+                )?,
+                transform => {
+                    let numbers = NumberField {
+                        name: &field.config.name,
+                        part,
+                        transform,
+                        dense: (dense_column, indicator_column, n_dense),
+                    };
+                    numbers.encode(column, rows, &mut dataset.dense)?
+                }
+            };
+            dataset.sparse.push(lists);
+            report.out_of_vocabulary.push(counts.out_of_vocabulary);
+            report.missing.push(counts.missing);
+        }
+        if let Transform::Standard { indicator, .. } = learned.transform {
+            dense_column += 1;
+            indicator_column += usize::from(indicator);
+        }
+        describe(&mut report, field, fields, fitted, &table, parts[0].1);
+        reports.push(report);
+        // Two copies of a large column only as long as both are needed.
+        let vocabulary = field.vocabulary();
+        let needed = fields[id + 1..]
+            .iter()
+            .any(|later| later.column == field.column || later.vocabulary() == vocabulary);
+        if !needed {
+            for done in fields[..=id]
+                .iter()
+                .filter(|done| done.vocabulary() == vocabulary)
+            {
+                if fields[id + 1..]
+                    .iter()
+                    .all(|later| later.column != done.column)
+                {
+                    table.columns[done.column] = Column::Number(Vec::new());
+                }
+            }
+        }
+    }
+    Ok((datasets, reports))
+}
+
+/// The distinct values of a field's vocabulary in the training rows, once per vocabulary that is
+/// still whole: fields of the same one share the answer.
+fn describe(
+    report: &mut FieldReport,
+    field: &Planned,
+    fields: &[Planned],
+    fitted: &FittedSchema,
+    table: &Table,
+    train: &[u32],
+) {
+    let sharing = fields.iter().filter(|other| {
+        other.config.kind != Kind::Numeric && other.vocabulary() == field.vocabulary()
+    });
+    match fitted.vocabularies.get(field.vocabulary()) {
+        _ if field.config.kind == Kind::Numeric => {}
+        None => {}
+        Some(Vocabulary::Keys { keys, .. }) => {
+            let mut seen = Bits::default();
+            for other in sharing {
+                match &table.columns[other.column] {
+                    Column::Text(ids) => {
+                        train.iter().for_each(|&row| seen.insert(ids[row as usize]))
+                    }
+                    Column::List(list) => {
+                        for &row in train {
+                            let range = list.lists.range(row as usize);
+                            list.lists.indices[range]
+                                .iter()
+                                .for_each(|&value| seen.insert(value));
+                        }
+                    }
+                    Column::Hash(_) | Column::Number(_) => {}
+                }
+            }
+            report.distinct = Some(seen.count());
+            report.kept = Some(keys.len() as u64);
+        }
+        Some(Vocabulary::Indices { seen, .. }) => {
+            report.distinct = Some(seen.count());
+            report.kept = Some(seen.count());
+        }
+        Some(Vocabulary::Hashed { rows }) => {
+            let mut keys: Vec<u64> = Vec::new();
+            for other in sharing {
+                if let Column::Hash(all) = &table.columns[other.column] {
+                    keys.extend(train.iter().map(|&row| all[row as usize]));
+                }
+            }
+            keys.sort_unstable();
+            keys.dedup();
+            let mut places: Vec<u32> = keys.iter().map(|&key| hashed_row(key, *rows)).collect();
+            places.sort_unstable();
+            let alone = places
+                .chunk_by(|a, b| a == b)
+                .filter(|chunk| chunk.len() == 1)
+                .count();
+            let distinct = places.len();
+            places.dedup();
+            report.distinct = Some(distinct as u64);
+            report.kept = Some(places.len() as u64);
+            report.collisions = Some(if distinct == 0 {
+                0.0
+            } else {
+                (distinct - alone) as f64 / distinct as f64
+            });
+        }
+    }
+}
+
+fn hashed_row(key: u64, rows: u32) -> u32 {
+    (key % u64::from(rows)) as u32
+}
+
+fn encode_values(
+    column: &Column,
+    rows: &[u32],
+    vocabulary: &Vocabulary,
+    row_of: &[u32],
+    missing: Option<u32>,
+    name: &str,
+) -> Result<(Jagged, Counts), Error> {
+    let mut counts = Counts::default();
+    let lists = match (column, vocabulary) {
+        (Column::Text(ids), Vocabulary::Keys { .. }) => {
+            let encoded = rows.iter().map(|&row| {
+                let id = ids[row as usize];
+                counts.missing += u64::from(Some(id) == missing);
+                let row = row_of[id as usize];
+                counts.out_of_vocabulary += u64::from(row == 0);
+                row
+            });
+            Jagged::one_hot(encoded.collect())
+        }
+        (Column::Hash(keys), Vocabulary::Hashed { rows: n_rows }) => {
+            let missing = mix(name_key(MISSING));
+            let encoded = rows.iter().map(|&row| {
+                let key = keys[row as usize];
+                counts.missing += u64::from(key == missing);
+                hashed_row(key, *n_rows)
+            });
+            Jagged::one_hot(encoded.collect())
+        }
+        (Column::List(list), _) => {
+            let lists = &list.lists;
+            let mut encoded = ListColumn::default();
+            for &row in rows {
+                let range = lists.range(row as usize);
+                counts.missing += u64::from(range.is_empty());
+                for at in range {
+                    let value = lists.indices[at];
+                    let (index, known) = match vocabulary {
+                        Vocabulary::Indices { seen, rows } => {
+                            if seen.contains(value) {
+                                (value, true)
+                            } else {
+                                (rows - 1, false)
+                            }
+                        }
+                        _ => {
+                            let row = row_of[value as usize];
+                            (row, row != 0)
+                        }
+                    };
+                    counts.out_of_vocabulary += u64::from(!known);
+                    encoded.push(index, lists.weight(at));
+                }
+                // A mean was divided by its sum when it was read.
+                encoded.end_row(Pooling::Sum, name)?;
+            }
+            encoded.lists
+        }
+        _ => unreachable!("a vocabulary fits the columns that it was learned from"),
+    };
+    Ok((lists, counts))
+}
+
+struct NumberField<'a> {
+    name: &'a str,
+    part: &'static str,
+    transform: &'a Transform,
+    /// The field's dense column, its indicator's, and the number of dense columns.
+    dense: (usize, usize, usize),
+}
+
+impl NumberField<'_> {
+    fn encode(
+        &self,
+        column: &Column,
+        rows: &[u32],
+        dense: &mut [f32],
+    ) -> Result<(Jagged, Counts), Error> {
+        let Column::Number(numbers) = column else {
+            unreachable!("numeric fields read numbers");
+        };
+        let mut counts = Counts::default();
+        let mut indices = Vec::with_capacity(rows.len());
+        let mut weights = Vec::new();
+        let (value_column, indicator_column, n_dense) = self.dense;
+        for (position, &row) in rows.iter().enumerate() {
+            let number = numbers[row as usize];
+            counts.missing += u64::from(number.is_nan());
+            match self.transform {
+                Transform::Buckets { edges } => indices.push(if number.is_nan() {
+                    edges.len() as u32 + 1
+                } else {
+                    edges.partition_point(|&edge| edge <= number) as u32
+                }),
+                Transform::Standard { indicator, .. } if number.is_nan() => {
+                    indices.push(1);
+                    weights.push(1.0);
+                    if *indicator {
+                        dense[position * n_dense + indicator_column] = 1.0;
+                    }
+                }
+                Transform::Standard {
+                    log: as_log,
+                    mean,
+                    deviation,
+                    ..
+                } => {
+                    let value = if *as_log { log(number) } else { number };
+                    let value = ((value - mean) / deviation) as f32;
+                    if !value.is_finite() {
+                        return Err(Error::Overflow {
+                            field: self.name.to_owned(),
+                            row: position,
+                            part: self.part,
+                            value: number,
+                        });
+                    }
+                    indices.push(0);
+                    weights.push(value);
+                    dense[position * n_dense + value_column] = value;
+                }
+                Transform::None {} => unreachable!("numeric fields have a transform"),
+            }
+        }
+        let weights = matches!(self.transform, Transform::Standard { .. }).then_some(weights);
+        Ok((
+            Jagged {
+                indices,
+                offsets: None,
+                weights,
+            },
+            counts,
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transform(kind: TransformKind, buckets: Option<Buckets>, numbers: &[f64]) -> Transform {
+        let config = FieldConfig {
+            name: "n".to_owned(),
+            kind: Kind::Numeric,
+            transform: Some(kind),
+            buckets,
+            ..FieldConfig::default()
+        };
+        let rows: Vec<u32> = (0..numbers.len() as u32).collect();
+        learn_transform(&config, numbers, &rows).unwrap()
+    }
+
+    fn encoded(transform: &Transform, numbers: &[f64]) -> (Jagged, Vec<f32>) {
+        let n_dense = 2;
+        let mut dense = vec![0.0; n_dense * numbers.len()];
+        let field = NumberField {
+            name: "n",
+            part: "train",
+            transform,
+            dense: (0, 1, n_dense),
+        };
+        let rows: Vec<u32> = (0..numbers.len() as u32).collect();
+        let column = Column::Number(numbers.to_vec());
+        let lists = field.encode(&column, &rows, &mut dense).unwrap().0;
+        (lists, dense)
+    }
+
+    #[test]
+    fn numbers_are_standardised_and_missing_ones_are_the_mean() {
+        let numbers = [1.0, 3.0, f64::NAN];
+        let learned = transform(TransformKind::Standardise, None, &numbers);
+        let expected = Transform::Standard {
+            log: false,
+            mean: 2.0,
+            deviation: 1.0,
+            indicator: true,
+        };
+        assert_eq!(learned, expected);
+        let (lists, dense) = encoded(&learned, &numbers);
+        assert_eq!(lists.indices, [0, 0, 1]);
+        assert_eq!(lists.weights, Some(vec![-1.0, 1.0, 1.0]));
+        assert_eq!(dense, [-1.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_constant_is_zero_not_nan() {
+        let learned = transform(TransformKind::Standardise, None, &[0.1, 0.1, 0.1]);
+        assert_eq!(
+            encoded(&learned, &[0.1, 1.1]).0.weights,
+            Some(vec![0.0, 1.0])
+        );
+    }
+
+    #[test]
+    fn log_keeps_the_sign() {
+        let e = std::f64::consts::E;
+        let learned = transform(TransformKind::Log, None, &[e - 1.0, 1.0 - e]);
+        // Logs 1 and -1: mean 0, deviation 1.
+        let weights = encoded(&learned, &[e - 1.0, 1.0 - e, 0.0])
+            .0
+            .weights
+            .unwrap();
+        let expected = [1.0, -1.0, 0.0];
+        assert!(
+            weights
+                .iter()
+                .zip(expected)
+                .all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-6)
+        );
+    }
+
+    #[test]
+    fn quantiles_of_all_and_of_non_zero_values_are_united() {
+        let numbers = [0.0, 0.0, 0.0, 0.0, 10.0, 20.0, 30.0];
+        let count = Some(Buckets::Count(3));
+        let learned = transform(TransformKind::Quantile, count, &numbers);
+        // All: 0, 0, 30. Not zero: 10, 20, 30. The smallest value, 0, is no edge.
+        assert_eq!(
+            learned,
+            Transform::Buckets {
+                edges: vec![10.0, 20.0, 30.0]
+            }
+        );
+        let (lists, _) = encoded(&learned, &[0.0, 9.9, 10.0, 25.0, 99.0, -5.0, f64::NAN]);
+        assert_eq!(lists.indices, [0, 0, 1, 2, 3, 0, 4]);
+        assert!(lists.is_one_hot());
+    }
+
+    #[test]
+    fn a_value_equal_to_an_edge_is_right_of_it() {
+        let edges = Some(Buckets::Edges(vec![20.0, 30.0]));
+        let learned = transform(TransformKind::Buckets, edges, &[1.0]);
+        let (lists, _) = encoded(&learned, &[19.9, 20.0, 30.0, f64::NAN]);
+        assert_eq!(lists.indices, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn quantiles_are_linear_between_values() {
+        assert_eq!(
+            quantile_edges(&[0.0, 1.0, 10.0], 5),
+            [0.0, 0.5, 1.0, 5.5, 10.0]
+        );
+        assert_eq!(quantile_edges(&[7.0], 2), [7.0, 7.0]);
+    }
+}

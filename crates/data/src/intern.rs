@@ -1,0 +1,142 @@
+//! Texts as small numbers.
+
+/// The texts seen so far, each with an id in the order of first appearance.
+///
+/// All texts lie in one allocation and the hash table holds ids only: interning a text that is
+/// known allocates nothing, and a new one costs its bytes and about 16 more.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Interner {
+    text: String,
+    ends: Vec<u64>,
+    /// Open addressing: ids, or `FREE`. Its length is a power of two, at most half full.
+    slots: Vec<u32>,
+}
+
+const FREE: u32 = u32::MAX;
+
+impl Interner {
+    /// Number of texts.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The text with this id.
+    pub(crate) fn text(&self, id: u32) -> &str {
+        let id = id as usize;
+        let start = if id == 0 {
+            0
+        } else {
+            self.ends[id - 1] as usize
+        };
+        &self.text[start..self.ends[id] as usize]
+    }
+
+    /// All texts in the order of their ids.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.len() as u32).map(|id| self.text(id))
+    }
+
+    /// The id of `text`, if it has one.
+    pub(crate) fn get(&self, text: &str) -> Option<u32> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let id = self.slots[self.slot(text)];
+        (id != FREE).then_some(id)
+    }
+
+    /// The id of `text`, a new one if it has none yet.
+    pub(crate) fn intern(&mut self, text: &str) -> u32 {
+        if self.slots.len() < 2 * (self.len() + 1) {
+            self.grow();
+        }
+        let slot = self.slot(text);
+        if self.slots[slot] != FREE {
+            return self.slots[slot];
+        }
+        let id = self.len() as u32;
+        assert!(
+            id < FREE,
+            "more than 4 billion distinct texts in one column"
+        );
+        self.slots[slot] = id;
+        self.text.push_str(text);
+        self.ends.push(self.text.len() as u64);
+        id
+    }
+
+    /// The slot that holds `text`, or the free one where it belongs.
+    fn slot(&self, text: &str) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut slot = hash(text.as_bytes()) as usize & mask;
+        while self.slots[slot] != FREE && self.text(self.slots[slot]) != text {
+            slot = (slot + 1) & mask;
+        }
+        slot
+    }
+
+    fn grow(&mut self) {
+        let mask = (self.slots.len() * 2).max(16) - 1;
+        let mut slots = vec![FREE; mask + 1];
+        for id in 0..self.len() as u32 {
+            let mut slot = hash(self.text(id).as_bytes()) as usize & mask;
+            while slots[slot] != FREE {
+                slot = (slot + 1) & mask;
+            }
+            slots[slot] = id;
+        }
+        self.slots = slots;
+    }
+}
+
+/// A fast hash of bytes; it decides nothing but the place in a table that is never written.
+fn hash(bytes: &[u8]) -> u64 {
+    let mut state = bytes.len() as u64;
+    let mut chunks = bytes.chunks_exact(8);
+    for chunk in &mut chunks {
+        let word = u64::from_le_bytes(chunk.try_into().expect("chunks have eight bytes"));
+        state = (state ^ word)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29);
+    }
+    let last = chunks
+        .remainder()
+        .iter()
+        .fold(0, |word, &byte| word << 8 | u64::from(byte));
+    mix((state ^ last).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// The finaliser of splitmix64: every bit of the input reaches every bit of the output.
+pub(crate) fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_follow_first_appearance_and_survive_growth() {
+        let mut interner = Interner::default();
+        assert_eq!(interner.get("a"), None);
+        let texts: Vec<String> = (0..1000).map(|n| format!("value-{n}")).collect();
+        for (id, text) in texts.iter().enumerate() {
+            assert_eq!(interner.intern(text), id as u32);
+        }
+        assert_eq!(interner.intern("value-0"), 0);
+        assert_eq!(interner.get("value-999"), Some(999));
+        assert_eq!(interner.text(500), "value-500");
+        assert_eq!(interner.get("value-1000"), None);
+        assert_eq!(interner.intern(""), 1000);
+        assert_eq!(interner.get(""), Some(1000));
+        assert_eq!(interner.iter().count(), 1001);
+    }
+
+    #[test]
+    fn mix_is_the_finaliser_of_splitmix64() {
+        // First output of splitmix64 with seed 0 (Vigna's reference code): mix(golden gamma).
+        assert_eq!(mix(0x9e37_79b9_7f4a_7c15), 0xe220_a839_7b1d_cdaf);
+    }
+}

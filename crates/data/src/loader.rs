@@ -1,0 +1,170 @@
+//! Batches of a data set, made ready on a thread of their own.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use crossfield_core::Batch;
+use crossfield_core::rng::{Purpose, rng};
+
+use crate::dataset::Dataset;
+use crate::split::shuffle;
+
+/// Batches that may wait for the model.
+const DEPTH: usize = 4;
+
+/// In which order an epoch visits the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// A new order each epoch, the same for the same seed and epoch.
+    Shuffled {
+        /// The run's seed.
+        seed: u64,
+        /// The epoch, from 0.
+        epoch: u64,
+    },
+    /// As the rows stand.
+    Sequential,
+}
+
+/// The batches of one epoch, in an order that the seed decides; the last may be smaller.
+///
+/// They are prepared on a thread of their own, up to four ahead. A loader that starts at a later
+/// step gives exactly what the full epoch gives from there on.
+pub struct Loader {
+    batches: Option<Receiver<Batch>>,
+    thread: Option<JoinHandle<()>>,
+    steps: usize,
+}
+
+impl Loader {
+    /// Batches of `batch_size` rows from step `first_step` (from 0) on.
+    ///
+    /// # Panics
+    /// If `batch_size` is 0, or the system gives no thread.
+    pub fn new(dataset: Arc<Dataset>, order: Order, batch_size: usize, first_step: usize) -> Self {
+        assert!(batch_size > 0, "a batch has at least one row");
+        let steps = dataset.len().div_ceil(batch_size);
+        let make = move |sender: std::sync::mpsc::SyncSender<Batch>| {
+            let mut rows: Vec<u32> = (0..dataset.len() as u32).collect();
+            if let Order::Shuffled { seed, epoch } = order {
+                shuffle(&mut rows, &mut rng(seed, Purpose::Shuffle, epoch, 0));
+            }
+            for rows in rows.chunks(batch_size).skip(first_step) {
+                // An error: the loader was dropped, nobody wants the rest.
+                if sender.send(dataset.batch(rows)).is_err() {
+                    return;
+                }
+            }
+        };
+        Self::on_thread(steps, make)
+    }
+
+    fn on_thread(
+        steps: usize,
+        make: impl FnOnce(std::sync::mpsc::SyncSender<Batch>) + Send + 'static,
+    ) -> Self {
+        let (sender, receiver) = sync_channel(DEPTH);
+        let thread = std::thread::Builder::new()
+            .name("loader".to_owned())
+            .spawn(move || make(sender))
+            .expect("the system has a thread for the loader");
+        Self {
+            batches: Some(receiver),
+            thread: Some(thread),
+            steps,
+        }
+    }
+
+    /// Steps of a whole epoch, whichever step this loader starts at.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Batch;
+
+    fn next(&mut self) -> Option<Batch> {
+        if let Ok(batch) = self.batches.as_ref()?.recv() {
+            return Some(batch);
+        }
+        self.batches = None;
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
+            std::panic::resume_unwind(panic);
+        }
+        None
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // Without a receiver the thread's next send fails, and it ends.
+        self.batches = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was about a batch that nobody asked for.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Dataset;
+
+    fn numbered(rows: u32) -> Arc<Dataset> {
+        Arc::new(Dataset::numbered(rows))
+    }
+
+    fn labels(loader: Loader) -> Vec<Vec<f32>> {
+        loader.map(|batch| batch.targets.labels).collect()
+    }
+
+    #[test]
+    fn an_epoch_is_complete_and_its_order_repeatable() {
+        let data = numbered(23);
+        let order = Order::Shuffled { seed: 7, epoch: 1 };
+        let first = labels(Loader::new(data.clone(), order, 5, 0));
+        assert_eq!(
+            first.iter().map(Vec::len).collect::<Vec<_>>(),
+            [5, 5, 5, 5, 3]
+        );
+        let mut all = first.concat();
+        assert_ne!(all, (0..23).map(|row| row as f32).collect::<Vec<_>>());
+        all.sort_by(f32::total_cmp);
+        assert_eq!(all, (0..23).map(|row| row as f32).collect::<Vec<_>>());
+        assert_eq!(labels(Loader::new(data.clone(), order, 5, 0)), first);
+        let next = Order::Shuffled { seed: 7, epoch: 2 };
+        assert_ne!(labels(Loader::new(data.clone(), next, 5, 0)), first);
+        let rest = Loader::new(data, order, 5, 3);
+        assert_eq!(rest.steps(), 5);
+        assert_eq!(labels(rest), first[3..]);
+    }
+
+    #[test]
+    fn sequential_keeps_the_rows_and_late_starts_are_empty() {
+        let data = numbered(5);
+        let batches = labels(Loader::new(data.clone(), Order::Sequential, 2, 0));
+        assert_eq!(batches, [vec![0.0, 1.0], vec![2.0, 3.0], vec![4.0]]);
+        assert!(labels(Loader::new(data, Order::Sequential, 2, 3)).is_empty());
+    }
+
+    #[test]
+    fn a_loader_dropped_early_ends_its_thread() {
+        let data = numbered(1000);
+        let mut loader = Loader::new(data.clone(), Order::Sequential, 1, 0);
+        assert!(loader.next().is_some());
+        drop(loader);
+        // The thread has ended, so nothing else holds the rows.
+        assert_eq!(Arc::strong_count(&data), 1);
+    }
+
+    #[test]
+    fn a_panic_while_preparing_reaches_the_caller() {
+        let mut loader = Loader::on_thread(1, |_| panic!("no such row"));
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| loader.next()));
+        let message = caught.unwrap_err();
+        assert_eq!(message.downcast_ref::<&str>(), Some(&"no such row"));
+    }
+}

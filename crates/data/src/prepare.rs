@@ -1,0 +1,528 @@
+//! From a run file's data sections to encoded data sets.
+
+use std::collections::BTreeMap;
+
+use crate::config::{DataSpec, FieldConfig, Format, Kind, Pooling, SplitConfig, expand};
+use crate::dataset::Dataset;
+use crate::error::{At, Error};
+use crate::fit::{Planned, encode, fit};
+use crate::indexed::{self, FEATURES};
+use crate::raw::{Column, LabelKind, Labels, Read, Spec, Table};
+use crate::report::{DataReport, PartReport};
+use crate::schema::FittedSchema;
+use crate::split::{self, Wanted, split};
+use crate::tabular::{self, Side};
+
+/// Data sets ready to train on, and what was learned to encode them.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// Vocabularies and transforms, learned from the training part.
+    pub schema: FittedSchema,
+    /// Training rows.
+    pub train: Dataset,
+    /// Validation rows, if there is a file or a split for them.
+    pub valid: Option<Dataset>,
+    /// Test rows, if there is a file or a split for them.
+    pub test: Option<Dataset>,
+    /// What a person wants to know about them.
+    pub report: DataReport,
+}
+
+/// Rows that are generated instead of read, as text cells like those of a csv file.
+pub trait Generated {
+    /// What messages call it in place of a file name.
+    fn name(&self) -> &str;
+    /// The names of the columns.
+    fn header(&self) -> &[&str];
+    /// Number of rows.
+    fn rows(&self) -> usize;
+    /// Replaces `cells` by those of `row`.
+    fn record(&self, row: usize, cells: &mut Vec<String>);
+    /// The true probability of a positive label in `row`.
+    fn probability(&self, row: usize) -> f32;
+}
+
+/// Which columns to keep for which field.
+struct Plan {
+    specs: Vec<Spec>,
+    n_dicts: usize,
+    fields: Vec<Planned>,
+    time: Option<usize>,
+    user: Option<usize>,
+}
+
+fn config_error(key: impl Into<String>, value: impl Into<String>, expected: &str) -> Error {
+    Error::Config {
+        key: key.into(),
+        value: value.into(),
+        expected: expected.to_owned(),
+    }
+}
+
+impl Plan {
+    /// `spec` is complete.
+    fn new(spec: &DataSpec, split: Option<&SplitConfig>) -> Result<Self, Error> {
+        let mut plan = Self {
+            specs: Vec::new(),
+            n_dicts: 0,
+            fields: Vec::new(),
+            time: None,
+            user: None,
+        };
+        let format = spec.data.format;
+        let mut vocabularies = BTreeMap::<String, &FieldConfig>::new();
+        let mut dicts = BTreeMap::<String, usize>::new();
+        for (position, field) in spec.field.iter().enumerate() {
+            if field.name.is_empty() {
+                let expected = "a name for each field";
+                return Err(config_error(
+                    format!("field {}: name", position + 1),
+                    "\"\"",
+                    expected,
+                ));
+            }
+            if spec.field[..position]
+                .iter()
+                .any(|other| other.name == field.name)
+            {
+                return Err(config_error("field: name", &field.name, "each name once"));
+            }
+            field.check(format)?;
+            let vocabulary = field.vocabulary.as_deref().unwrap_or(&field.name);
+            if let Some(first) = vocabularies.get(vocabulary) {
+                check_sharing(vocabulary, first, field)?;
+            } else {
+                vocabularies.insert(vocabulary.to_owned(), field);
+            }
+            let wanted_by = format!("field `{}`", field.name);
+            let mut dict = || {
+                let next = dicts.len();
+                *dicts.entry(vocabulary.to_owned()).or_insert(next)
+            };
+            let pooling = field.pooling.unwrap_or_default();
+            let (read, dict) = match field.kind {
+                _ if format.is_indexed() => (Read::Indices { pooling }, None),
+                Kind::Categorical => {
+                    let dict = dict();
+                    (Read::Text { dict }, Some(dict))
+                }
+                Kind::Hashed => (Read::Hash, None),
+                Kind::Numeric => (Read::Number { required: false }, None),
+                Kind::Bag if field.columns.is_some() => {
+                    let dict = dict();
+                    (Read::Flags { dict, pooling }, Some(dict))
+                }
+                Kind::Bag | Kind::Sequence => {
+                    let dict = dict();
+                    let read = Read::List {
+                        dict,
+                        delimiter: field.delimiter.clone().unwrap_or_default(),
+                        weight_delimiter: field.weight_delimiter.clone(),
+                        pooling: if field.kind == Kind::Bag {
+                            pooling
+                        } else {
+                            Pooling::Sum
+                        },
+                        max_len: field.max_len.unwrap_or(0) as usize,
+                    };
+                    (read, Some(dict))
+                }
+            };
+            let columns = match (&field.columns, &field.column) {
+                (Some(columns), _) => columns.clone(),
+                (None, column) => vec![column.clone().unwrap_or_else(|| field.name.clone())],
+            };
+            let column = plan.keep(Spec {
+                columns,
+                read,
+                wanted_by,
+            });
+            plan.fields.push(Planned {
+                config: field.clone(),
+                column,
+                dict,
+            });
+        }
+        plan.n_dicts = dicts.len();
+        let (user, time) = match split {
+            Some(SplitConfig::Time { column, .. }) => (None, Some(column)),
+            Some(SplitConfig::LeaveLast { user, time, .. }) => (Some(user), Some(time)),
+            _ => (None, None),
+        };
+        if format.is_indexed() {
+            let name = if format == Format::Libsvm {
+                "libsvm"
+            } else {
+                "libffm"
+            };
+            for (key, column) in [
+                ("data.split", time),
+                ("label.weight", spec.label.weight.as_ref()),
+                ("label.group", spec.label.group.as_ref()),
+            ] {
+                if let Some(column) = column {
+                    let expected = format!("no column by name in a {name} file");
+                    return Err(config_error(key, column, &expected));
+                }
+            }
+            for (key, set) in [
+                ("data.separator", spec.data.separator.is_some()),
+                ("data.header", spec.data.header.is_some()),
+                ("data.join", !spec.data.join.is_empty()),
+            ] {
+                if set {
+                    return Err(config_error(
+                        key,
+                        "(set)",
+                        &format!("no such key with {name}"),
+                    ));
+                }
+            }
+            return Ok(plan);
+        }
+        if spec.field.is_empty() {
+            return Err(config_error("field", "(none)", "at least one [[field]]"));
+        }
+        plan.time = time.map(|column| {
+            plan.keep(Spec {
+                columns: vec![column.clone()],
+                read: Read::Number { required: true },
+                wanted_by: "data.split".to_owned(),
+            })
+        });
+        if let Some(user) = user {
+            let dict = plan.n_dicts;
+            plan.n_dicts += 1;
+            plan.user = Some(plan.keep(Spec {
+                columns: vec![user.clone()],
+                read: Read::Text { dict },
+                wanted_by: "data.split".to_owned(),
+            }));
+        }
+        Ok(plan)
+    }
+
+    /// The column for `spec`; one that is kept already if it reads the same.
+    fn keep(&mut self, spec: Spec) -> usize {
+        let same = |kept: &Spec| kept.columns == spec.columns && kept.read == spec.read;
+        self.specs.iter().position(same).unwrap_or_else(|| {
+            self.specs.push(spec);
+            self.specs.len() - 1
+        })
+    }
+}
+
+/// Whether two fields can share a vocabulary.
+fn check_sharing(vocabulary: &str, first: &FieldConfig, field: &FieldConfig) -> Result<(), Error> {
+    let key = |key: &str| format!("field `{}`: {key}", field.name);
+    let (a, b) = (first.kind, field.kind);
+    let learned = |kind| matches!(kind, Kind::Categorical | Kind::Bag | Kind::Sequence);
+    if !(learned(a) && learned(b) || a == Kind::Hashed && b == Kind::Hashed) {
+        let expected = format!(
+            "a vocabulary of its own: kind {} cannot share one with `{}` of kind {}",
+            b.name(),
+            first.name,
+            a.name()
+        );
+        return Err(config_error(key("vocabulary"), vocabulary, &expected));
+    }
+    for (name, first_value, value) in [
+        ("min_count", first.min_count, field.min_count),
+        (
+            "hash_rows",
+            first.hash_rows.map(u64::from),
+            field.hash_rows.map(u64::from),
+        ),
+    ] {
+        if first_value != value {
+            let shown = |value: Option<u64>| value.map_or("none".to_owned(), |it| it.to_string());
+            let expected = format!(
+                "{} as in field `{}`, which shares the vocabulary `{vocabulary}`",
+                shown(first_value),
+                first.name
+            );
+            return Err(config_error(key(name), shown(value), &expected));
+        }
+    }
+    Ok(())
+}
+
+/// What reads files into a table, whatever their format.
+struct Reader<'a> {
+    spec: &'a DataSpec,
+    sides: Vec<Side>,
+    columns: indexed::Columns,
+}
+
+impl<'a> Reader<'a> {
+    fn new(spec: &'a DataSpec, plan: &Plan, file: &str) -> Result<Self, Error> {
+        let data = &spec.data;
+        if data.max_index > u64::from(u32::MAX - 2) {
+            let expected = "at most 4294967293 (indices are 32 bits)";
+            return Err(config_error(
+                "data.max_index",
+                data.max_index.to_string(),
+                expected,
+            ));
+        }
+        let columns = if spec.field.is_empty() {
+            indexed::Columns::open()
+        } else if data.format.is_indexed() {
+            indexed::Columns::declared(data.format, &plan.specs, file)?
+        } else {
+            indexed::Columns::default()
+        };
+        let sides = data.join.iter().map(|join| Side::open(join, data));
+        Ok(Self {
+            spec,
+            sides: sides.collect::<Result<_, _>>()?,
+            columns,
+        })
+    }
+
+    fn read(&mut self, table: &mut Table, files: &[String]) -> Result<(), Error> {
+        for file in files {
+            if self.spec.data.format.is_indexed() {
+                indexed::read(table, &mut self.columns, file, &self.spec.data)?;
+            } else {
+                tabular::read(table, file, &self.spec.data, &self.sides)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn expanded(files: &[String]) -> Result<Vec<String>, Error> {
+    files.iter().map(|file| expand(file)).collect()
+}
+
+/// Reads, splits, learns and encodes the data that `spec` describes. `seed` decides random
+/// splits; `label` follows from the loss.
+///
+/// # Errors
+/// [`Error`] for anything that is wrong with the description or the files, with its place.
+pub fn prepare(spec: &DataSpec, seed: u64, label: LabelKind) -> Result<Prepared, Error> {
+    assemble(spec, seed, label, None)
+}
+
+/// As [`prepare`], with the rows of `log` in place of train files. The true probabilities go with
+/// the rows.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_generated(
+    spec: &DataSpec,
+    seed: u64,
+    label: LabelKind,
+    log: &dyn Generated,
+) -> Result<Prepared, Error> {
+    assemble(spec, seed, label, Some(log))
+}
+
+fn assemble(
+    spec: &DataSpec,
+    seed: u64,
+    label: LabelKind,
+    log: Option<&dyn Generated>,
+) -> Result<Prepared, Error> {
+    let spec = spec.complete();
+    let split_config = spec.data.split.as_ref();
+    let mut plan = Plan::new(&spec, split_config)?;
+    let files = [&spec.data.train, &spec.data.valid, &spec.data.test].map(|files| expanded(files));
+    let [train_files, valid_files, test_files] = files;
+    let (mut train_files, valid_files, test_files) = (train_files?, valid_files?, test_files?);
+    let mut table = Table::new(
+        plan.specs.clone(),
+        plan.n_dicts,
+        &spec.label,
+        label,
+        &spec.data.missing,
+        Labels::Required,
+    )?;
+    if let Some(log) = log {
+        if !train_files.is_empty() || !valid_files.is_empty() || !test_files.is_empty() {
+            let expected = "no files beside generated data";
+            return Err(config_error("data.train", "(set)", expected));
+        }
+        train_files = vec![log.name().to_owned()];
+    } else if train_files.is_empty() {
+        return Err(config_error("data.train", "(not set)", "at least one file"));
+    }
+    let mut reader = Reader::new(&spec, &plan, &train_files[0])?;
+    let mut probabilities = None;
+    match log {
+        Some(log) => probabilities = Some(push_generated(&mut table, log)?),
+        None => reader.read(&mut table, &train_files)?,
+    }
+    let train_rows = table.rows;
+    if spec.field.is_empty() {
+        reader.columns.close();
+        for (number, column) in reader.columns.numbers() {
+            let name = match spec.data.format {
+                Format::Libsvm => FEATURES.to_owned(),
+                _ => number.to_string(),
+            };
+            let config = FieldConfig {
+                name,
+                kind: Kind::Bag,
+                vocabulary: Some("index".to_owned()),
+                ..FieldConfig::default()
+            };
+            let config = config.complete(spec.data.format);
+            plan.fields.push(Planned {
+                config,
+                column,
+                dict: None,
+            });
+        }
+    }
+    reader.read(&mut table, &valid_files)?;
+    let valid_end = table.rows;
+    reader.read(&mut table, &test_files)?;
+    let time = plan.time.map(|column| match &table.columns[column] {
+        Column::Number(numbers) => numbers.as_slice(),
+        _ => unreachable!("the time of a split is read as a number"),
+    });
+    let user = plan.user.map(|column| match &table.columns[column] {
+        Column::Text(ids) => ids.as_slice(),
+        _ => unreachable!("the user of a split is read as text"),
+    });
+    let wanted = Wanted {
+        valid: valid_files.is_empty(),
+        test: test_files.is_empty(),
+    };
+    let mut parts = split(
+        split_config,
+        train_rows,
+        split::Columns { time, user },
+        wanted,
+        seed,
+    )?;
+    parts.valid.extend(train_rows as u32..valid_end as u32);
+    parts.test.extend(valid_end as u32..table.rows as u32);
+    let schema = fit(&table, &plan.fields, &parts.train)?;
+    let mut named = vec![("train", parts.train.as_slice(), &train_files)];
+    for (name, rows, files) in [
+        ("valid", &parts.valid, &valid_files),
+        ("test", &parts.test, &test_files),
+    ] {
+        if !rows.is_empty() {
+            let own = !files.is_empty();
+            named.push((name, rows, if own { files } else { &train_files }));
+        }
+    }
+    let rows: Vec<_> = named.iter().map(|(name, rows, _)| (*name, *rows)).collect();
+    let (datasets, fields) = encode(
+        table,
+        &plan.fields,
+        &schema,
+        &rows,
+        probabilities.as_deref(),
+    )?;
+    let part_reports = named
+        .iter()
+        .zip(&datasets)
+        .map(|((name, rows, files), dataset)| PartReport {
+            name,
+            files: files.to_vec(),
+            rows: rows.len(),
+            label_mean: dataset.label_mean(),
+        });
+    let report = DataReport {
+        parts: part_reports.collect(),
+        fields,
+    };
+    let names: Vec<_> = named.iter().map(|(name, ..)| *name).collect();
+    let mut datasets = datasets.into_iter();
+    let train = datasets
+        .next()
+        .expect("the training part is always encoded");
+    let (mut valid, mut test) = (None, None);
+    for (name, dataset) in names[1..].iter().zip(datasets) {
+        *(if *name == "valid" {
+            &mut valid
+        } else {
+            &mut test
+        }) = Some(dataset);
+    }
+    Ok(Prepared {
+        schema,
+        train,
+        valid,
+        test,
+        report,
+    })
+}
+
+fn push_generated(table: &mut Table, log: &dyn Generated) -> Result<Vec<f32>, Error> {
+    let binding = table.bind(log.name(), log.header())?;
+    let mut record = Vec::new();
+    let mut probabilities = Vec::with_capacity(log.rows());
+    for row in 0..log.rows() {
+        log.record(row, &mut record);
+        let cells: Vec<&str> = record.iter().map(String::as_str).collect();
+        let at = At {
+            file: log.name(),
+            line: row as u64 + 1,
+        };
+        if cells.len() != log.header().len() {
+            let (file, found) = (log.name().to_owned(), cells.len());
+            let expected = log.header().len();
+            return Err(Error::ColumnCount {
+                file,
+                line: at.line,
+                found,
+                expected,
+            });
+        }
+        table.push(&cells, &binding, at)?;
+        probabilities.push(log.probability(row));
+    }
+    if probabilities.is_empty() {
+        let file = log.name().to_owned();
+        return Err(Error::Empty {
+            file,
+            expected: "at least one record",
+        });
+    }
+    Ok(probabilities)
+}
+
+/// Encodes files with a schema that was learned before: its fields are read, as `spec` describes
+/// the files. Rows keep the order of the files.
+///
+/// # Errors
+/// As [`prepare`]. With [`Labels::Optional`], files may lack the columns of labels, weights and
+/// groups.
+pub fn encode_files(
+    spec: &DataSpec,
+    schema: &FittedSchema,
+    files: &[String],
+    label: LabelKind,
+    labels: Labels,
+) -> Result<Dataset, Error> {
+    let mut described = spec.clone();
+    described.field = schema.field_configs().cloned().collect();
+    let described = described.complete();
+    let plan = Plan::new(&described, None)?;
+    let files = expanded(files)?;
+    let Some(first) = files.first() else {
+        return Err(config_error("files", "(none)", "at least one file"));
+    };
+    let mut table = Table::new(
+        plan.specs.clone(),
+        plan.n_dicts,
+        &described.label,
+        label,
+        &described.data.missing,
+        labels,
+    )?;
+    let mut reader = Reader::new(&described, &plan, first)?;
+    if spec.field.is_empty() {
+        reader.columns.close();
+    }
+    reader.read(&mut table, &files)?;
+    let rows: Vec<u32> = (0..table.rows as u32).collect();
+    let (datasets, _) = encode(table, &plan.fields, schema, &[("encoded", &rows)], None)?;
+    Ok(datasets.into_iter().next().expect("one part was encoded"))
+}

@@ -1,0 +1,186 @@
+//! What a person wants to know about the data before training.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Files, rows and values of a data set, by part and by field.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DataReport {
+    /// The parts that exist: train, valid, test.
+    pub parts: Vec<PartReport>,
+    /// The fields in the order of the schema.
+    pub fields: Vec<FieldReport>,
+}
+
+/// One part of the data.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PartReport {
+    /// train, valid or test.
+    pub name: &'static str,
+    /// The files that its rows come from.
+    pub files: Vec<String>,
+    /// Number of rows.
+    pub rows: usize,
+    /// Mean label, weighted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_mean: Option<f64>,
+}
+
+/// One field.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FieldReport {
+    /// Name.
+    pub name: String,
+    /// Kind as in the run file.
+    pub kind: &'static str,
+    /// Distinct values in training; fields of the same vocabulary are counted together. `None`
+    /// for numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distinct: Option<u64>,
+    /// Of those, the ones with a row of their own (hashed: rows with at least one value).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<u64>,
+    /// Occurrences that go to the out-of-vocabulary row, by part: in training the rare values, in
+    /// the others rare and unseen ones.
+    pub out_of_vocabulary: Vec<u64>,
+    /// Missing values and empty lists, by part.
+    pub missing: Vec<u64>,
+    /// Hashed fields: share of the distinct values that share their row with another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collisions: Option<f64>,
+}
+
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn clipped(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width - 1).collect();
+    kept + "…"
+}
+
+impl fmt::Display for DataReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<7}{:>13}{:>12}  files", "part", "rows", "label mean")?;
+        for part in &self.parts {
+            let mean = part
+                .label_mean
+                .map_or("-".to_owned(), |mean| format!("{mean:.4}"));
+            let rows = grouped(part.rows as u64);
+            let files = clipped(&part.files.join(" "), 66);
+            writeln!(f, "{:<7}{rows:>13}{mean:>12}  {files}", part.name)?;
+        }
+        writeln!(f)?;
+        let parts: Vec<_> = self.parts.iter().map(|part| part.name).collect();
+        let width = |least: usize, texts: &mut dyn Iterator<Item = usize>| {
+            texts.max().unwrap_or(0).max(least)
+        };
+        let names = width(
+            5,
+            &mut self.fields.iter().map(|field| field.name.chars().count()),
+        );
+        let names = names.min(22);
+        write!(
+            f,
+            "{:<names$} {:<11}{:>12}{:>12}",
+            "field", "kind", "distinct", "kept"
+        )?;
+        for part in &parts {
+            write!(f, "{:>10}", format!("oov.{part}"))?;
+        }
+        writeln!(f, "{:>10}", "missing")?;
+        for field in &self.fields {
+            let count =
+                |number: Option<u64>| number.map_or("-".to_owned(), |number| short(number, 11));
+            let name = clipped(&field.name, names);
+            write!(f, "{name:<names$} {:<11}", field.kind)?;
+            write!(f, "{:>12}{:>12}", count(field.distinct), count(field.kept))?;
+            for &number in &field.out_of_vocabulary {
+                write!(f, "{:>10}", short(number, 9))?;
+            }
+            writeln!(f, "{:>10}", short(field.missing.iter().sum(), 9))?;
+        }
+        for field in &self.fields {
+            if let Some(share) = field.collisions {
+                let percent = 100.0 * share;
+                let name = clipped(&field.name, 40);
+                writeln!(f, "{name}: {percent:.2} % of its values share a hashed row")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `number` with separators, or in millions where those need more than `width` characters.
+fn short(number: u64, width: usize) -> String {
+    let text = grouped(number);
+    if text.len() <= width {
+        text
+    } else {
+        format!("{:.1}M", number as f64 / 1e6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_aligned_and_narrow() {
+        let part = |name, rows| PartReport {
+            name,
+            files: vec!["a.csv".repeat(30)],
+            rows,
+            label_mean: Some(0.25),
+        };
+        let report = DataReport {
+            parts: vec![
+                part("train", 45_840_617),
+                part("valid", 10),
+                part("test", 7),
+            ],
+            fields: vec![FieldReport {
+                name: "a field with quite a long name".to_owned(),
+                kind: "categorical",
+                distinct: Some(10_131_227),
+                kept: Some(999),
+                out_of_vocabulary: vec![1_787_654_321, 2, 3],
+                missing: vec![4, 5, 6],
+                collisions: Some(0.125),
+            }],
+        };
+        let text = report.to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= 100),
+            "{text}"
+        );
+        assert_eq!(lines[0], "part            rows  label mean  files");
+        assert!(
+            lines[1].starts_with("train     45,840,617      0.2500  a.csv"),
+            "{text}"
+        );
+        assert_eq!(
+            lines[6],
+            "a field with quite a … categorical  10,131,227         999   1787.7M         2\
+             \x20        3        15"
+        );
+        assert_eq!(lines[5].chars().count(), lines[6].chars().count());
+        assert_eq!(
+            lines[7],
+            "a field with quite a long name: 12.50 % of its values share a hashed row"
+        );
+    }
+}

@@ -1,0 +1,444 @@
+//! What was learned from the training part: vocabularies and transforms.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use crossfield_core::Schema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::FieldConfig;
+use crate::error::Error;
+use crate::intern::Interner;
+
+/// The schema of a run: the fields as models see them, and the vocabularies and transforms that
+/// were learned from the training part to encode them.
+#[derive(Clone, Debug)]
+pub struct FittedSchema {
+    pub(crate) schema: Arc<Schema>,
+    pub(crate) fields: Vec<FittedField>,
+    pub(crate) vocabularies: BTreeMap<String, Vocabulary>,
+}
+
+/// A field and what was learned for it alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FittedField {
+    pub(crate) config: FieldConfig,
+    pub(crate) transform: Transform,
+}
+
+/// What is done to the numbers of a field.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum Transform {
+    /// The field has no numbers.
+    None {},
+    /// (x or sign(x)·ln(1 + |x|) − mean) / deviation.
+    Standard {
+        log: bool,
+        mean: f64,
+        deviation: f64,
+        indicator: bool,
+    },
+    /// One bucket between any two edges and one beyond each end; the last row is for missing.
+    Buckets { edges: Vec<f64> },
+}
+
+/// The values of a vocabulary and their rows.
+#[derive(Clone, Debug)]
+pub(crate) enum Vocabulary {
+    /// Row 0 is out of vocabulary; key `i` has row `i + 1`.
+    Keys { keys: Interner, counts: Vec<u64> },
+    /// The index is the row; the last row is out of vocabulary.
+    Indices { seen: Bits, rows: u32 },
+    /// The hash of the value modulo `rows` is the row.
+    Hashed { rows: u32 },
+}
+
+impl Vocabulary {
+    pub(crate) fn rows(&self) -> u32 {
+        match self {
+            Self::Keys { keys, .. } => keys.len() as u32 + 1,
+            Self::Indices { rows, .. } | Self::Hashed { rows } => *rows,
+        }
+    }
+
+    pub(crate) fn oov_row(&self) -> Option<u32> {
+        match self {
+            Self::Keys { .. } => Some(0),
+            Self::Indices { rows, .. } => Some(rows - 1),
+            Self::Hashed { .. } => None,
+        }
+    }
+}
+
+/// A set of row numbers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Bits(Vec<u64>);
+
+impl Bits {
+    pub(crate) fn insert(&mut self, index: u32) {
+        let word = index as usize / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (index % 64);
+    }
+
+    pub(crate) fn contains(&self, index: u32) -> bool {
+        self.0
+            .get(index as usize / 64)
+            .is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    pub(crate) fn largest(&self) -> Option<u32> {
+        let word = self.0.iter().rposition(|&word| word != 0)?;
+        Some((word * 64) as u32 + 63 - self.0[word].leading_zeros())
+    }
+
+    /// Lengths of runs, those of absent and of present numbers in turn, from 0 to the largest.
+    fn runs(&self) -> String {
+        let mut runs = Vec::new();
+        let (mut present, mut length) = (false, 0u64);
+        for index in 0..self.largest().map_or(0, |largest| largest + 1) {
+            if self.contains(index) != present {
+                runs.push(length.to_string());
+                (present, length) = (!present, 0);
+            }
+            length += 1;
+        }
+        if length > 0 {
+            runs.push(length.to_string());
+        }
+        runs.join(" ")
+    }
+
+    /// The set with these runs, all below `rows`; `None` if they are no such runs.
+    fn from_runs(runs: &str, rows: u32) -> Option<Self> {
+        let mut bits = Self::default();
+        let mut start = 0u32;
+        for (position, run) in runs.split_ascii_whitespace().enumerate() {
+            let end = start
+                .checked_add(run.parse().ok()?)
+                .filter(|&end| end < rows)?;
+            if position % 2 == 1 {
+                (start..end).for_each(|index| bits.insert(index));
+            }
+            start = end;
+        }
+        Some(bits)
+    }
+}
+
+/// `schema.json`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    version: u32,
+    schema: Schema,
+    fields: Vec<FittedField>,
+    vocabularies: BTreeMap<String, SavedVocabulary>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+enum SavedVocabulary {
+    Keys { file: String, rows: u32 },
+    Indices { rows: u32, seen: String },
+    Hashed { rows: u32 },
+}
+
+const VERSION: u32 = 1;
+const SCHEMA_FILE: &str = "schema.json";
+
+impl FittedSchema {
+    /// The fields and dense columns as models see them.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// The fields as the run file describes them, with every default written out.
+    pub fn field_configs(&self) -> impl Iterator<Item = &FieldConfig> {
+        self.fields.iter().map(|field| &field.config)
+    }
+
+    /// The value behind `row` of a vocabulary of texts; `None` for the out-of-vocabulary row, a
+    /// row beyond the end, and vocabularies of row numbers or hashes.
+    pub fn key(&self, vocabulary: &str, row: u32) -> Option<&str> {
+        match self.vocabularies.get(vocabulary)? {
+            Vocabulary::Keys { keys, .. } => {
+                (row >= 1 && row as usize <= keys.len()).then(|| keys.text(row - 1))
+            }
+            Vocabulary::Indices { .. } | Vocabulary::Hashed { .. } => None,
+        }
+    }
+
+    /// The row of a value in a vocabulary of texts; `None` if the vocabulary does not hold it.
+    pub fn row(&self, vocabulary: &str, value: &str) -> Option<u32> {
+        match self.vocabularies.get(vocabulary)? {
+            Vocabulary::Keys { keys, .. } => keys.get(value).map(|id| id + 1),
+            Vocabulary::Indices { .. } | Vocabulary::Hashed { .. } => None,
+        }
+    }
+
+    /// How often the value behind `row` was seen in training, in a vocabulary of texts.
+    pub fn count(&self, vocabulary: &str, row: u32) -> Option<u64> {
+        match self.vocabularies.get(vocabulary)? {
+            Vocabulary::Keys { counts, .. } => counts.get((row as usize).checked_sub(1)?).copied(),
+            Vocabulary::Indices { .. } | Vocabulary::Hashed { .. } => None,
+        }
+    }
+
+    /// A hash of the whole content: schemas that encode differently have different ones, so that
+    /// a checkpoint can refuse a schema it was not trained with.
+    pub fn fingerprint(&self) -> u64 {
+        let saved = serde_json::to_vec(&self.saved()).expect("a schema is plain data");
+        let mut hash = Fnv::default();
+        hash.bytes(&saved);
+        for vocabulary in self.vocabularies.values() {
+            if let Vocabulary::Keys { keys, counts } = vocabulary {
+                for (key, count) in keys.iter().zip(counts) {
+                    hash.bytes(&(key.len() as u64).to_le_bytes());
+                    hash.bytes(key.as_bytes());
+                    hash.bytes(&count.to_le_bytes());
+                }
+            }
+        }
+        hash.0
+    }
+
+    fn saved(&self) -> Saved {
+        let vocabularies = self.vocabularies.iter().map(|(name, vocabulary)| {
+            let rows = vocabulary.rows();
+            let saved = match vocabulary {
+                Vocabulary::Keys { .. } => SavedVocabulary::Keys {
+                    file: vocabulary_file(name),
+                    rows,
+                },
+                Vocabulary::Indices { seen, .. } => SavedVocabulary::Indices {
+                    rows,
+                    seen: seen.runs(),
+                },
+                Vocabulary::Hashed { .. } => SavedVocabulary::Hashed { rows },
+            };
+            (name.clone(), saved)
+        });
+        Saved {
+            version: VERSION,
+            schema: (*self.schema).clone(),
+            fields: self.fields.clone(),
+            vocabularies: vocabularies.collect(),
+        }
+    }
+
+    /// Writes `schema.json` and `vocabularies/<name>.csv` (key, count; row 1 first) below
+    /// `directory`. Each file is written beside its place and then renamed.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if a file cannot be written; what was there before stays.
+    pub fn save(&self, directory: &Path) -> Result<(), Error> {
+        let saved = self.saved();
+        let folder = directory.join("vocabularies");
+        fs::create_dir_all(&folder).map_err(|source| write_error(&folder, source))?;
+        for (name, vocabulary) in &self.vocabularies {
+            if let Vocabulary::Keys { keys, counts } = vocabulary {
+                write_beside(&directory.join(vocabulary_file(name)), |file| {
+                    let mut writer = csv::Writer::from_writer(file);
+                    writer.write_record(["key", "count"])?;
+                    for (key, count) in keys.iter().zip(counts) {
+                        writer.write_record([key, &count.to_string()])?;
+                    }
+                    writer.flush()
+                })?;
+            }
+        }
+        write_beside(&directory.join(SCHEMA_FILE), |file| {
+            serde_json::to_writer_pretty(&mut *file, &saved)?;
+            file.write_all(b"\n")
+        })
+    }
+
+    /// Reads what [`save`](Self::save) wrote; the numbers come back to the bit.
+    ///
+    /// # Errors
+    /// [`Error::Open`] if a file is missing, [`Error::Schema`] if one does not hold what was
+    /// saved.
+    pub fn load(directory: &Path) -> Result<Self, Error> {
+        let path = directory.join(SCHEMA_FILE);
+        let file = path.display().to_string();
+        let text = fs::read_to_string(&path).map_err(|source| Error::Open {
+            file: file.clone(),
+            source,
+        })?;
+        let wrong = |problem: String| Error::Schema {
+            file: file.clone(),
+            problem,
+        };
+        let saved: Saved = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        if saved.version != VERSION {
+            return Err(wrong(format!(
+                "version {} instead of {VERSION}",
+                saved.version
+            )));
+        }
+        let mut vocabularies = BTreeMap::new();
+        for (name, vocabulary) in saved.vocabularies {
+            let (vocabulary, rows) = match vocabulary {
+                SavedVocabulary::Keys { file, rows } => (load_keys(&directory.join(file))?, rows),
+                SavedVocabulary::Indices { rows, seen } => {
+                    let seen = Bits::from_runs(&seen, rows)
+                        .ok_or_else(|| wrong(format!("vocabulary `{name}`: broken runs")))?;
+                    (Vocabulary::Indices { seen, rows }, rows)
+                }
+                SavedVocabulary::Hashed { rows } => (Vocabulary::Hashed { rows }, rows),
+            };
+            if vocabulary.rows() != rows || rows == 0 {
+                let found = vocabulary.rows();
+                return Err(wrong(format!(
+                    "vocabulary `{name}` has {found} rows, not {rows}"
+                )));
+            }
+            vocabularies.insert(name, vocabulary);
+        }
+        let fields = saved.fields;
+        if fields.len() != saved.schema.fields.len() {
+            return Err(wrong("two numbers of fields".to_owned()));
+        }
+        for (fitted, field) in fields.iter().zip(&saved.schema.fields) {
+            let rows = match &fitted.transform {
+                Transform::None {} => vocabularies.get(&field.vocabulary).map(Vocabulary::rows),
+                Transform::Standard { .. } => Some(2),
+                Transform::Buckets { edges } => Some(edges.len() as u32 + 2),
+            };
+            if rows != Some(field.rows) || fitted.config.name != field.name {
+                return Err(wrong(format!(
+                    "field `{}` does not fit what encodes it",
+                    field.name
+                )));
+            }
+        }
+        Ok(Self {
+            schema: Arc::new(saved.schema),
+            fields,
+            vocabularies,
+        })
+    }
+}
+
+fn load_keys(path: &Path) -> Result<Vocabulary, Error> {
+    let file = path.display().to_string();
+    let opened = File::open(path).map_err(|source| Error::Open {
+        file: file.clone(),
+        source,
+    })?;
+    let wrong = |problem: String| Error::Schema {
+        file: file.clone(),
+        problem,
+    };
+    let mut reader = csv::Reader::from_reader(opened);
+    let (mut keys, mut counts) = (Interner::default(), Vec::new());
+    for (row, record) in reader.records().enumerate() {
+        let record = record.map_err(|error| wrong(error.to_string()))?;
+        let count = record.get(1).and_then(|count| count.parse().ok());
+        let (Some(key), Some(count), 2) = (record.get(0), count, record.len()) else {
+            return Err(wrong(format!("record {} is not `key,count`", row + 1)));
+        };
+        if (keys.intern(key) as usize) < row {
+            return Err(wrong(format!("`{key}` stands twice")));
+        }
+        counts.push(count);
+    }
+    Ok(Vocabulary::Keys { keys, counts })
+}
+
+/// The file of a vocabulary. Bytes that some file system does not take are escaped.
+fn vocabulary_file(name: &str) -> String {
+    let mut file = "vocabularies/".to_owned();
+    for (position, byte) in name.bytes().enumerate() {
+        match byte {
+            b'.' if position == 0 => file.push_str("%2E"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+                file.push(char::from(byte));
+            }
+            _ => file.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    file + ".csv"
+}
+
+fn write_error(path: &Path, source: std::io::Error) -> Error {
+    Error::Write {
+        file: path.display().to_string(),
+        source,
+    }
+}
+
+/// Writes a file beside its place, then renames it.
+fn write_beside(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> Result<(), Error> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    let written = File::create(beside).and_then(|file| {
+        let mut file = BufWriter::new(file);
+        write(&mut file)?;
+        file.flush()?;
+        file.get_ref().sync_all()?;
+        fs::rename(beside, path)
+    });
+    written.map_err(|source| {
+        // The old file, if any, is untouched; what is left of the new one is of no use.
+        let _ = fs::remove_file(beside);
+        write_error(path, source)
+    })
+}
+
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(crossfield_core::rng::name_key(""))
+    }
+}
+
+impl Fnv {
+    fn bytes(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_come_back_from_their_runs() {
+        let mut bits = Bits::default();
+        for index in [2, 3, 64, 130] {
+            bits.insert(index);
+        }
+        assert_eq!(bits.runs(), "2 2 60 1 65 1");
+        assert_eq!(Bits::from_runs("2 2 60 1 65 1", 132), Some(bits.clone()));
+        assert_eq!(Bits::from_runs("2 2 60 1 65 1", 131), None);
+        assert_eq!((bits.count(), bits.largest()), (4, Some(130)));
+        assert!(bits.contains(64) && !bits.contains(65) && !bits.contains(100_000));
+        assert_eq!(Bits::default().runs(), "");
+    }
+
+    #[test]
+    fn file_names_of_vocabularies_are_escaped() {
+        assert_eq!(vocabulary_file("item"), "vocabularies/item.csv");
+        assert_eq!(vocabulary_file("../a b"), "vocabularies/%2E.%2Fa%20b.csv");
+    }
+}

@@ -1,0 +1,264 @@
+//! Csv files, ratings files and the side files that are joined to them.
+
+use crate::config::{DataConfig, Encoding, Header, JoinConfig, expand};
+use crate::error::{At, Error};
+use crate::intern::Interner;
+use crate::line::{Cutting, LineReader};
+use crate::raw::Table;
+
+/// Records of a file of cells.
+struct Records {
+    file: String,
+    lines: LineReader,
+    cutting: Cutting,
+    header: Vec<String>,
+    unquoted: String,
+    /// The cells of the first line, where it had to be read to count the columns.
+    first: Option<Vec<String>>,
+}
+
+/// How a file of cells is written.
+struct Layout<'a> {
+    separator: &'a str,
+    header: &'a Header,
+    encoding: Encoding,
+    trim: bool,
+    max_line: usize,
+}
+
+impl Records {
+    fn open(file: &str, key: &str, layout: &Layout<'_>) -> Result<Self, Error> {
+        let &[separator] = layout.separator.as_bytes() else {
+            return Err(Error::Config {
+                key: key.to_owned(),
+                value: format!("{:?}", layout.separator),
+                expected: "one ASCII character".to_owned(),
+            });
+        };
+        if !separator.is_ascii() || matches!(separator, b'"' | b'\n' | b'\r') {
+            return Err(Error::Config {
+                key: key.to_owned(),
+                value: format!("{:?}", layout.separator),
+                expected: "a character other than a quote or a line end".to_owned(),
+            });
+        }
+        let mut records = Self {
+            file: file.to_owned(),
+            lines: LineReader::open(file, layout.encoding, layout.max_line)?,
+            cutting: Cutting {
+                separator,
+                trim: layout.trim,
+            },
+            header: Vec::new(),
+            unquoted: String::new(),
+            first: None,
+        };
+        match layout.header {
+            Header::Names(names) => records.header = names.clone(),
+            Header::Present(present) => {
+                let expected = if *present {
+                    "a header and at least one record"
+                } else {
+                    "at least one record"
+                };
+                let mut cells = Vec::new();
+                if records.cut(&mut cells)?.is_none() {
+                    return Err(Error::Empty {
+                        file: file.to_owned(),
+                        expected,
+                    });
+                }
+                let cells: Vec<String> = cells.into_iter().map(str::to_owned).collect();
+                if *present {
+                    records.header = cells;
+                } else {
+                    records.header = (0..cells.len()).map(|column| column.to_string()).collect();
+                    records.first = Some(cells);
+                }
+            }
+        }
+        for (position, name) in records.header.iter().enumerate() {
+            if records.header[..position].contains(name) {
+                let (file, column) = (file.to_owned(), name.clone());
+                return Err(Error::DuplicateColumn { file, column });
+            }
+        }
+        Ok(records)
+    }
+
+    /// Appends the cells of the next line; gives its number, `None` at the end.
+    fn cut<'a>(&'a mut self, cells: &mut Vec<&'a str>) -> Result<Option<u64>, Error> {
+        let Some((text, line)) = self.lines.next()? else {
+            return Ok(None);
+        };
+        let at = At {
+            file: &self.file,
+            line,
+        };
+        self.cutting.cut(text, at, &mut self.unquoted, cells)?;
+        Ok(Some(line))
+    }
+
+    /// Gives the cells and the line of each record to `take`.
+    fn for_each(
+        mut self,
+        mut take: impl FnMut(Vec<&str>, At<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut any = false;
+        if let Some(first) = self.first.take() {
+            any = true;
+            let at = At {
+                file: &self.file,
+                line: 1,
+            };
+            take(first.iter().map(String::as_str).collect(), at)?;
+        }
+        let expected = self.header.len();
+        // The closure keeps the name while the cells borrow the rest.
+        let file = self.file.clone();
+        loop {
+            let mut cells = Vec::with_capacity(expected);
+            let Some(line) = self.cut(&mut cells)? else {
+                break;
+            };
+            if cells.len() != expected {
+                return Err(Error::ColumnCount {
+                    file,
+                    line,
+                    found: cells.len(),
+                    expected,
+                });
+            }
+            any = true;
+            take(cells, At { file: &file, line })?;
+        }
+        if any {
+            Ok(())
+        } else {
+            Err(Error::Empty {
+                file,
+                expected: "at least one record",
+            })
+        }
+    }
+}
+
+/// A side file in memory, by key.
+pub(crate) struct Side {
+    file: String,
+    on: String,
+    /// Names of its columns but the key.
+    header: Vec<String>,
+    /// The id of a key is its row.
+    keys: Interner,
+    /// The cells of all rows, one after the other.
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Side {
+    pub(crate) fn open(config: &JoinConfig, data: &DataConfig) -> Result<Self, Error> {
+        let file = expand(&config.file)?;
+        let layout = Layout {
+            separator: &config.separator,
+            header: &config.header,
+            encoding: config.encoding,
+            trim: data.trim,
+            max_line: data.max_line,
+        };
+        let records = Records::open(&file, "data.join.separator", &layout)?;
+        let key = records.header.iter().position(|name| *name == config.on);
+        let key = key.ok_or_else(|| Error::NoColumn {
+            wanted_by: "data.join.on".to_owned(),
+            file: file.clone(),
+            column: config.on.clone(),
+            hint: crate::error::hint(&config.on, records.header.iter().map(String::as_str)),
+        })?;
+        let mut header = records.header.clone();
+        header.remove(key);
+        let mut side = Self {
+            file,
+            on: config.on.clone(),
+            header,
+            keys: Interner::default(),
+            text: String::new(),
+            ends: Vec::new(),
+        };
+        records.for_each(|cells, at| {
+            let rows = side.keys.len();
+            if (side.keys.intern(cells[key]) as usize) < rows {
+                return Err(at.value(&side.on, cells[key], "each key once"));
+            }
+            for (column, cell) in cells.iter().enumerate() {
+                if column != key {
+                    side.text.push_str(cell);
+                    side.ends.push(side.text.len());
+                }
+            }
+            Ok(())
+        })?;
+        Ok(side)
+    }
+
+    fn append<'a>(&'a self, row: u32, cells: &mut Vec<&'a str>) {
+        let columns = self.header.len();
+        let first = row as usize * columns;
+        for cell in first..first + columns {
+            let start = if cell == 0 { 0 } else { self.ends[cell - 1] };
+            cells.push(&self.text[start..self.ends[cell]]);
+        }
+    }
+}
+
+/// Reads a csv or ratings file into `table`.
+pub(crate) fn read(
+    table: &mut Table,
+    file: &str,
+    data: &DataConfig,
+    sides: &[Side],
+) -> Result<(), Error> {
+    let layout = Layout {
+        separator: data.separator.as_deref().unwrap_or(","),
+        header: &data.header.clone().unwrap_or_default(),
+        encoding: data.encoding,
+        trim: data.trim,
+        max_line: data.max_line,
+    };
+    let records = Records::open(file, "data.separator", &layout)?;
+    let header = records.header.clone();
+    let mut joined: Vec<&str> = header.iter().map(String::as_str).collect();
+    let mut keys = Vec::new();
+    for side in sides {
+        let key = joined.iter().position(|name| *name == side.on);
+        keys.push(key.ok_or_else(|| Error::NoColumn {
+            wanted_by: "data.join.on".to_owned(),
+            file: file.to_owned(),
+            column: side.on.clone(),
+            hint: crate::error::hint(&side.on, joined.iter().copied()),
+        })?);
+        for name in &side.header {
+            if joined.contains(&name.as_str()) {
+                let (file, column) = (format!("{file} joined with {}", side.file), name.clone());
+                return Err(Error::DuplicateColumn { file, column });
+            }
+            joined.push(name);
+        }
+    }
+    let binding = table.bind(file, &joined)?;
+    records.for_each(|cells, at| {
+        let mut cells = cells;
+        for (side, &key) in sides.iter().zip(&keys) {
+            let value = cells[key];
+            let row = side.keys.get(value).ok_or_else(|| Error::JoinKey {
+                file: at.file.to_owned(),
+                line: at.line,
+                column: side.on.clone(),
+                value: value.to_owned(),
+                side: side.file.clone(),
+                keys: side.keys.len(),
+            })?;
+            side.append(row, &mut cells);
+        }
+        table.push(&cells, &binding, at)
+    })
+}

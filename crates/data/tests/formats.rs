@@ -1,0 +1,604 @@
+//! Each format, split and kind of field, from file to batch.
+
+use std::sync::Arc;
+
+use crossfield_core::{FieldKind, Jagged};
+use crossfield_data::{
+    DataSpec, Error, FieldConfig, Format, Generated, Header, JoinConfig, Kind, LabelKind, Labels,
+    Loader, Order, Pooling, RowsPart, SplitConfig, TransformKind, encode_files, prepare,
+    prepare_generated,
+};
+
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+fn field(name: &str, kind: Kind) -> FieldConfig {
+    FieldConfig {
+        name: name.to_owned(),
+        kind,
+        ..FieldConfig::default()
+    }
+}
+
+fn spec(train: String, fields: Vec<FieldConfig>) -> DataSpec {
+    let mut spec = DataSpec {
+        field: fields,
+        ..DataSpec::default()
+    };
+    spec.data.train = vec![train];
+    spec
+}
+
+#[test]
+fn keys_are_ordered_by_count_and_unknown_values_go_to_row_0() {
+    let files = Files::new();
+    let train = files.write("t.csv", "label,item\n1,b\n0,a\n1,a\n0,c\n1,?\n0,d\n0,d\n");
+    let mut spec = spec(train, vec![field("item", Kind::Categorical)]);
+    spec.data.missing = vec!["?".to_owned()];
+    spec.data.valid = vec![files.write("v.csv", "label,item\n1,a\n0,new\n1,?\n1,c\n")];
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    // a and d twice, a first; then b, c and the missing value by first appearance.
+    let keys: Vec<_> = (0..7).map(|row| prepared.schema.key("item", row)).collect();
+    let expected = [
+        None,
+        Some("a"),
+        Some("d"),
+        Some("b"),
+        Some("c"),
+        Some("<missing>"),
+        None,
+    ];
+    assert_eq!(keys, expected);
+    assert_eq!(prepared.schema.count("item", 1), Some(2));
+    assert_eq!(prepared.schema.row("item", "b"), Some(3));
+    let item = &prepared.schema.schema().fields[0];
+    assert_eq!((item.rows, item.oov_row), (6, Some(0)));
+    assert_eq!(
+        prepared.train.sparse()[0],
+        Jagged::one_hot(vec![3, 1, 1, 4, 5, 2, 2])
+    );
+    assert_eq!(prepared.valid.unwrap().sparse()[0].indices, [1, 0, 5, 4]);
+    let report = &prepared.report.fields[0];
+    assert_eq!((report.distinct, report.kept), (Some(5), Some(5)));
+    assert_eq!(report.out_of_vocabulary, [0, 1]);
+    assert_eq!(report.missing, [1, 1]);
+
+    spec.field[0].min_count = Some(2);
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    assert_eq!(prepared.train.sparse()[0].indices, [0, 1, 1, 0, 0, 2, 2]);
+    let report = &prepared.report.fields[0];
+    assert_eq!((report.distinct, report.kept), (Some(5), Some(2)));
+    assert_eq!(report.out_of_vocabulary, [3, 3]);
+    assert_eq!(prepared.report.parts[0].label_mean, Some(3.0 / 7.0));
+}
+
+#[test]
+fn validation_rows_of_the_same_file_teach_nothing() {
+    let files = Files::new();
+    let train = files.write("t.csv", "label,item,t\n1,late,9\n0,a,1\n1,b,2\n0,b,3\n");
+    let mut spec = spec(train, vec![field("item", Kind::Categorical)]);
+    let column = "t".to_owned();
+    spec.data.split = Some(SplitConfig::Time {
+        column,
+        valid: 0.25,
+        test: 0.0,
+    });
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    assert_eq!(prepared.schema.row("item", "late"), None);
+    assert_eq!(prepared.valid.unwrap().sparse()[0].indices, [0]);
+    assert_eq!(prepared.train.sparse()[0].indices, [2, 1, 1]);
+    assert!(prepared.test.is_none());
+}
+
+#[test]
+fn quotes_headers_and_separators_vary() {
+    let files = Files::new();
+    let quoted = files.write("q.csv", "\u{feff}label,item\n1,\"a, \"\"b\"\"\"\n0,c\n");
+    let fields = vec![field("item", Kind::Categorical)];
+    let prepared = prepare(&spec(quoted, fields.clone()), 1, LabelKind::Binary).unwrap();
+    assert_eq!(prepared.schema.key("item", 1), Some("a, \"b\""));
+
+    let plain = files.write("p.tsv", "1\tx\n0\ty\n");
+    let mut named = spec(plain.clone(), fields);
+    named.data.separator = Some("\t".to_owned());
+    named.data.header = Some(Header::Names(vec!["label".to_owned(), "item".to_owned()]));
+    let prepared = prepare(&named, 1, LabelKind::Binary).unwrap();
+    assert_eq!(prepared.train.sparse()[0].indices, [1, 2]);
+
+    named.data.header = Some(Header::Present(false));
+    named.label.column = "0".to_owned();
+    named.field = vec![field("1", Kind::Categorical)];
+    let prepared = prepare(&named, 1, LabelKind::Binary).unwrap();
+    assert_eq!(prepared.schema.key("1", 2), Some("y"));
+}
+
+#[test]
+fn bags_and_sequences_share_a_vocabulary() {
+    let files = Files::new();
+    let train = files.write(
+        "t.csv",
+        "label,item,liked,tags\n1,a,b|a|c,x:1|y:3\n0,b,,x:2\n1,c,c|c,\n",
+    );
+    let mut liked = field("liked", Kind::Sequence);
+    liked.vocabulary = Some("item".to_owned());
+    liked.max_len = Some(2);
+    let mut tags = field("tags", Kind::Bag);
+    tags.weight_delimiter = Some(":".to_owned());
+    tags.pooling = Some(Pooling::Mean);
+    let spec = spec(train, vec![field("item", Kind::Categorical), liked, tags]);
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    // b stands once in item: what max_len cuts off is not counted. a: 2, c: 4.
+    assert_eq!(prepared.schema.count("item", 1), Some(4));
+    let batch = prepared.train.batch(&[0, 1, 2]);
+    assert_eq!(batch.sparse[0].indices, [2, 3, 1]);
+    assert_eq!(
+        batch.sparse[1],
+        Jagged {
+            indices: vec![2, 1, 1, 1],
+            offsets: Some(vec![0, 2, 2, 4]),
+            weights: None
+        }
+    );
+    assert_eq!(
+        batch.sparse[2],
+        Jagged {
+            indices: vec![1, 2, 1],
+            offsets: Some(vec![0, 2, 3, 3]),
+            weights: Some(vec![0.25, 0.75, 1.0])
+        }
+    );
+    let fields = &prepared.schema.schema().fields;
+    assert_eq!(
+        (fields[1].kind, fields[1].rows),
+        (FieldKind::Sequence, fields[0].rows)
+    );
+    assert_eq!(prepared.report.fields[1].missing, [1]);
+}
+
+#[test]
+fn hashed_values_have_rows_without_a_vocabulary() {
+    let files = Files::new();
+    let train = files.write("t.csv", "label,id\n1,a\n0,b\n1,a\n");
+    let mut id = field("id", Kind::Hashed);
+    id.hash_rows = Some(1);
+    let mut spec = spec(train, vec![id]);
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    assert_eq!(prepared.train.sparse()[0].indices, [0, 0, 0]);
+    let report = &prepared.report.fields[0];
+    assert_eq!(
+        (report.distinct, report.kept, report.collisions),
+        (Some(2), Some(1), Some(1.0))
+    );
+    spec.field[0].hash_rows = Some(1000);
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    let field = &prepared.schema.schema().fields[0];
+    assert_eq!((field.rows, field.oov_row), (1000, None));
+    let indices = &prepared.train.sparse()[0].indices;
+    assert!(indices[0] == indices[2] && indices[0] != indices[1] && indices[1] < 1000);
+}
+
+#[test]
+fn numbers_are_dense_columns_too() {
+    let files = Files::new();
+    let train = files.write("t.csv", "label,x,y\n1,1,\n0,3,5\n");
+    let fields = vec![field("x", Kind::Numeric), field("y", Kind::Numeric)];
+    let mut spec = spec(train, fields);
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    assert_eq!(prepared.schema.schema().dense, ["x", "y", "y.missing"]);
+    let batch = prepared.train.batch(&[1, 0]);
+    assert_eq!(batch.dense, Some(vec![1.0, 0.0, 0.0, -1.0, 0.0, 1.0]));
+    assert_eq!(batch.sparse[1].indices, [0, 1]);
+    assert_eq!(prepared.schema.schema().fields[0].rows, 2);
+    spec.field[0].transform = Some(TransformKind::Quantile);
+    spec.field.truncate(1);
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    let fields = &prepared.schema.schema().fields;
+    // 32 edges above the smallest of the values 1 and 3, 33 buckets, one row for missing.
+    assert_eq!((fields[0].rows, fields[0].oov_row), (34, None));
+    assert_eq!(prepared.train.sparse()[0], Jagged::one_hot(vec![0, 32]));
+    assert!(prepared.train.batch(&[0]).dense.is_none());
+}
+
+#[test]
+fn ml_100k_is_ratings_with_two_joins() {
+    let files = Files::new();
+    let train = files.write("u.data", "1\t10\t5\t100\n2\t20\t3\t90\n1\t20\t4\t120\n");
+    let users = files.write("u.user", "1|24|M|artist|85711\n2|53|F|other|94043\n");
+    let items = files.write(
+        "u.item",
+        b"10|Caf\xe9 (1995)|0|1|1\n20|Heat|1|0|0\n30|unseen|0|0|0\n",
+    );
+    let join = |file: String, on: &str, header: &[&str], encoding| JoinConfig {
+        file,
+        on: on.to_owned(),
+        separator: "|".to_owned(),
+        header: Header::Names(header.iter().map(|&name| name.to_owned()).collect()),
+        encoding,
+    };
+    let mut genres = field("genres", Kind::Bag);
+    genres.columns = Some(["unknown", "Action", "Crime"].map(str::to_owned).to_vec());
+    genres.pooling = Some(Pooling::Mean);
+    let mut age = field("age", Kind::Numeric);
+    age.transform = Some(TransformKind::Buckets);
+    age.buckets = Some(crossfield_data::Buckets::Edges(vec![20.0, 30.0]));
+    let fields = vec![
+        field("user", Kind::Categorical),
+        field("title", Kind::Categorical),
+        age,
+        genres,
+    ];
+    let mut spec = spec(train, fields);
+    spec.data.format = Format::Ratings;
+    spec.data.join = vec![
+        join(
+            users,
+            "user",
+            &["user", "age", "gender", "occupation", "zip"],
+            crossfield_data::Encoding::Utf8,
+        ),
+        join(
+            items,
+            "item",
+            &["item", "title", "unknown", "Action", "Crime"],
+            crossfield_data::Encoding::Latin1,
+        ),
+    ];
+    spec.label.column = "rating".to_owned();
+    spec.label.threshold = Some(4.0);
+    spec.label.group = Some("user".to_owned());
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    let targets = prepared.train.targets();
+    assert_eq!(targets.labels, [1.0, 0.0, 1.0]);
+    assert_eq!(targets.groups, Some(vec![0, 1, 0]));
+    assert_eq!(prepared.schema.row("title", "Café (1995)"), Some(2));
+    let sparse = prepared.train.sparse();
+    assert_eq!(sparse[2].indices, [1, 2, 1]);
+    assert_eq!(prepared.schema.key("genres", 1), Some("unknown"));
+    assert_eq!(
+        sparse[3],
+        Jagged {
+            indices: vec![2, 3, 1, 1],
+            offsets: Some(vec![0, 2, 3, 4]),
+            weights: Some(vec![0.5, 0.5, 1.0, 1.0])
+        }
+    );
+
+    let test = files.write("rows", "0\n");
+    let valid = Some(RowsPart::File(files.write("valid-rows", "2\n")));
+    spec.data.split = Some(SplitConfig::Rows {
+        test: Some(test),
+        valid,
+    });
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    assert_eq!(prepared.train.targets().labels, [0.0]);
+    assert_eq!(prepared.test.unwrap().targets().groups, Some(vec![0]));
+    spec.label.threshold = None;
+    let prepared = prepare(&spec, 1, LabelKind::Number).unwrap();
+    assert_eq!(prepared.valid.unwrap().targets().labels, [4.0]);
+}
+
+#[test]
+fn libsvm_indices_are_rows_and_unseen_ones_are_out_of_vocabulary() {
+    let files = Files::new();
+    let train = files.write("t.svm", "1 0:1 3:0.5 # a comment\n-1 5:2 5:2\n+1\n");
+    let mut spec = spec(train, Vec::new());
+    spec.data.format = Format::Libsvm;
+    spec.data.valid = vec![files.write("v.svm", "0 3:1 4:1 9:2\n")];
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    let features = &prepared.schema.schema().fields[0];
+    assert_eq!(
+        (features.name.as_str(), features.vocabulary.as_str()),
+        ("features", "index")
+    );
+    assert_eq!((features.rows, features.oov_row), (7, Some(6)));
+    assert_eq!(
+        prepared.train.sparse()[0],
+        Jagged {
+            indices: vec![0, 3, 5, 5],
+            offsets: Some(vec![0, 2, 4, 4]),
+            weights: Some(vec![1.0, 0.5, 2.0, 2.0])
+        }
+    );
+    assert_eq!(prepared.train.targets().labels, [1.0, 0.0, 1.0]);
+    let valid = prepared.valid.unwrap();
+    assert_eq!(valid.sparse()[0].indices, [3, 6, 6]);
+    assert_eq!(valid.sparse()[0].weights, Some(vec![1.0, 1.0, 2.0]));
+    assert_eq!(prepared.report.fields[0].out_of_vocabulary, [0, 2]);
+    // A file to predict may lack the labels.
+    let bare = files.write("p.svm", "3:1\n0:1 1:1\n");
+    let (kind, optional) = (LabelKind::Binary, Labels::Optional);
+    let data = encode_files(&spec, &prepared.schema, &[bare.clone()], kind, optional).unwrap();
+    assert!(data.targets().labels.is_empty());
+    assert_eq!(data.batch(&[1]).sparse[0].indices, [0, 6]);
+    let mixed = files.write("m.svm", "1 3:1\n0:1 1:1\n");
+    let error = encode_files(&spec, &prepared.schema, &[mixed], kind, optional).unwrap_err();
+    assert!(error.to_string().ends_with(
+        "m.svm` line 2: it has no label; expected the same in all rows that are read together"
+    ));
+}
+
+#[test]
+fn libffm_fields_share_one_vocabulary_and_one_hot_fields_stay_so() {
+    let files = Files::new();
+    let train = files.write("t.ffm", "1 0:2:1 1:7:1\n0 0:3:1 1:8:0.5\n1 0:2:1 2:9:1\n");
+    let mut spec = spec(train, Vec::new());
+    spec.data.format = Format::Libffm;
+    spec.data.test = vec![files.write("v.ffm", "1 0:4:1 0:2:1\n")];
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    let fields = &prepared.schema.schema().fields;
+    let names: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
+    assert_eq!(names, ["0", "1", "2"]);
+    assert!(
+        fields
+            .iter()
+            .all(|field| field.vocabulary == "index" && field.rows == 11)
+    );
+    let batch = prepared.train.batch(&[2, 0]);
+    assert_eq!(batch.sparse[0], Jagged::one_hot(vec![2, 2]));
+    assert_eq!(batch.sparse[1].offsets, Some(vec![0, 0, 1]));
+    // Field 2 appears in the third row: the rows before it are empty.
+    assert_eq!(prepared.train.sparse()[2].offsets, Some(vec![0, 0, 0, 1]));
+    let test = prepared.test.unwrap();
+    assert_eq!(test.sparse()[0].indices, [10, 2]);
+    assert!(test.sparse()[2].range(0).is_empty());
+    // Declared fields: those alone are kept.
+    spec.field = vec![FieldConfig {
+        column: Some("1".into()),
+        ..field("ad", Kind::Bag)
+    }];
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    assert_eq!(prepared.schema.schema().fields[0].rows, 10);
+    assert_eq!(prepared.train.sparse()[0].indices, [7, 8]);
+    spec.field[0].column = Some("ad".to_owned());
+    let error = prepare(&spec, 1, LabelKind::Binary).unwrap_err();
+    assert!(matches!(error, Error::NoColumn { .. }), "{error}");
+}
+
+#[test]
+fn a_saved_schema_encodes_as_before() {
+    let files = Files::new();
+    let train = files.write(
+        "t.csv",
+        "label,item,x,z,q,h\n1,\"a,b\",0.1,1,7,a\n0,,0.7,2,8,b\n1,c,,3,9,c\n0,c,1e-9,4,0,d\n",
+    );
+    let mut z = field("z", Kind::Numeric);
+    z.transform = Some(TransformKind::Log);
+    let mut q = field("q", Kind::Numeric);
+    q.transform = Some(TransformKind::Quantile);
+    let fields = vec![
+        field("item", Kind::Categorical),
+        field("x", Kind::Numeric),
+        z,
+        q,
+        field("h", Kind::Hashed),
+    ];
+    let mut spec = spec(train.clone(), fields);
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    let directory = files.0.path().join("run");
+    prepared.schema.save(&directory).unwrap();
+    let loaded = crossfield_data::FittedSchema::load(&directory).unwrap();
+    assert_eq!(loaded.fingerprint(), prepared.schema.fingerprint());
+    assert_eq!(loaded.schema(), prepared.schema.schema());
+    assert!(loaded.field_configs().eq(prepared.schema.field_configs()));
+    let (kind, required) = (LabelKind::Binary, Labels::Required);
+    let again = encode_files(&spec, &loaded, &[train], kind, required).unwrap();
+    assert_eq!(again, prepared.train);
+    let files_of = |folder: &str| {
+        let entries = std::fs::read_dir(directory.join(folder)).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(files_of("."), ["schema.json", "vocabularies"]);
+    assert_eq!(files_of("vocabularies"), ["item.csv"]);
+
+    spec.field[0].min_count = Some(2);
+    let other = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    assert_ne!(other.schema.fingerprint(), loaded.fingerprint());
+    let text = std::fs::read_to_string(directory.join("vocabularies/item.csv")).unwrap();
+    assert_eq!(text, "key,count\nc,2\n\"a,b\",1\n<missing>,1\n");
+    let swapped = text.replace("\"a,b\"", "\"a,x\"");
+    files.write("run/vocabularies/item.csv", swapped);
+    let edited = crossfield_data::FittedSchema::load(&directory).unwrap();
+    assert_ne!(edited.fingerprint(), loaded.fingerprint());
+    files.write("run/vocabularies/item.csv", "key,count\nc,2\n");
+    let error = crossfield_data::FittedSchema::load(&directory)
+        .unwrap_err()
+        .to_string();
+    assert!(error.ends_with(
+        "schema.json`: vocabulary `item` has 2 rows, not 4; expected a schema as it was saved"
+    ));
+}
+
+#[test]
+fn identity_vocabularies_come_back_too() {
+    let files = Files::new();
+    let train = files.write("t.svm", "1 1:1 3:1\n0 200:1\n");
+    let mut spec = spec(train, Vec::new());
+    spec.data.format = Format::Libsvm;
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    prepared.schema.save(files.0.path()).unwrap();
+    let loaded = crossfield_data::FittedSchema::load(files.0.path()).unwrap();
+    assert_eq!(loaded.fingerprint(), prepared.schema.fingerprint());
+    let test = files.write("v.svm", "1 1:1 2:1 200:1 500:1\n");
+    let (kind, required) = (LabelKind::Binary, Labels::Required);
+    let data = encode_files(&spec, &loaded, &[test], kind, required).unwrap();
+    assert_eq!(data.sparse()[0].indices, [1, 201, 200, 201]);
+}
+
+#[test]
+fn labels_may_be_absent_where_nothing_is_learned() {
+    let files = Files::new();
+    let train = files.write("t.csv", "label,item,w\n1,a,1\n0,b,3\n");
+    let mut spec = spec(train, vec![field("item", Kind::Categorical)]);
+    spec.label.weight = Some("w".to_owned());
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    assert_eq!(prepared.train.targets().weights, Some(vec![1.0, 3.0]));
+    assert_eq!(prepared.train.label_mean(), Some(0.25));
+    let bare = [files.write("p.csv", "item\nb\nnew\n")];
+    let kind = LabelKind::Binary;
+    let data = encode_files(&spec, &prepared.schema, &bare, kind, Labels::Optional).unwrap();
+    let batch = data.batch(&[1, 0]);
+    assert_eq!(batch.sparse[0].indices, [0, 2]);
+    assert!(batch.targets.labels.is_empty() && batch.targets.weights.is_none());
+    let error = encode_files(&spec, &prepared.schema, &bare, kind, Labels::Required).unwrap_err();
+    assert!(error.to_string().starts_with("label.column: `"), "{error}");
+}
+
+#[test]
+fn leave_last_reads_user_and_time_from_the_table() {
+    let files = Files::new();
+    let train = files.write(
+        "t.csv",
+        "label,user,item,t\n0,u,a,3\n1,u,b,1\n1,u,c,2\n0,v,a,9\n1,u,d,3\n",
+    );
+    let mut spec = spec(train, vec![field("item", Kind::Categorical)]);
+    spec.data.split = Some(SplitConfig::LeaveLast {
+        user: "user".to_owned(),
+        time: "t".to_owned(),
+        valid: true,
+        test: true,
+    });
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    assert_eq!(prepared.train.targets().labels, [1.0, 1.0, 0.0]);
+    assert_eq!(prepared.valid.unwrap().targets().labels, [0.0]);
+    assert_eq!(prepared.test.unwrap().targets().labels, [1.0]);
+}
+
+struct Coins;
+
+impl Generated for Coins {
+    fn name(&self) -> &str {
+        "coins"
+    }
+
+    fn header(&self) -> &[&str] {
+        &["label", "side"]
+    }
+
+    fn rows(&self) -> usize {
+        20
+    }
+
+    fn record(&self, row: usize, cells: &mut Vec<String>) {
+        *cells = vec![(row % 2).to_string(), format!("s{row}")];
+    }
+
+    fn probability(&self, row: usize) -> f32 {
+        (row % 2) as f32 * 0.5 + 0.25
+    }
+}
+
+#[test]
+fn generated_rows_keep_their_probabilities_through_split_and_shuffle() {
+    let mut spec = DataSpec {
+        field: vec![field("side", Kind::Categorical)],
+        ..Default::default()
+    };
+    spec.data.split = Some(SplitConfig::Random {
+        valid: 0.2,
+        test: 0.2,
+    });
+    let prepared = prepare_generated(&spec, 3, LabelKind::Binary, &Coins).unwrap();
+    let valid = prepared.valid.unwrap();
+    assert_eq!((prepared.train.len(), valid.len()), (12, 4));
+    for part in [&prepared.train, &valid] {
+        let probabilities = part.probabilities().unwrap();
+        for (label, probability) in part.targets().labels.iter().zip(probabilities) {
+            assert_eq!(label * 0.5 + 0.25, *probability);
+        }
+    }
+    let report = prepared.report.to_string();
+    assert!(
+        report.contains("coins") && report.contains("oov.test"),
+        "{report}"
+    );
+    let batches: Vec<_> = Loader::new(
+        Arc::new(prepared.train),
+        Order::Shuffled { seed: 1, epoch: 0 },
+        5,
+        0,
+    )
+    .collect();
+    assert_eq!(
+        batches
+            .iter()
+            .map(|batch| batch.batch_size)
+            .collect::<Vec<_>>(),
+        [5, 5, 2]
+    );
+}
+
+/// Reads a data set of `$CROSSFIELD_DATA`, or says that the test was skipped.
+fn real(name: &str) -> Option<String> {
+    let path = std::env::var("CROSSFIELD_DATA")
+        .ok()
+        .map(|root| format!("{root}/{name}"));
+    let found = path.filter(|path| std::path::Path::new(path).exists());
+    if found.is_none() {
+        println!("skipped: $CROSSFIELD_DATA/{name} is not there");
+    }
+    found
+}
+
+#[test]
+fn adult_is_read_as_its_authors_count_it() {
+    let (Some(train), Some(test)) = (real("adult/adult.data.gz"), real("adult/adult.test.gz"))
+    else {
+        return;
+    };
+    let header = "age workclass fnlwgt education education-num marital-status occupation \
+                  relationship race sex capital-gain capital-loss hours-per-week native-country \
+                  label";
+    let fields = header
+        .split_whitespace()
+        .filter(|&name| name != "label")
+        .map(|name| {
+            let numeric = [
+                "age",
+                "fnlwgt",
+                "education-num",
+                "capital-gain",
+                "capital-loss",
+                "hours-per-week",
+            ];
+            let kind = if numeric.contains(&name) {
+                Kind::Numeric
+            } else {
+                Kind::Categorical
+            };
+            let transform = (kind == Kind::Numeric).then_some(TransformKind::Quantile);
+            FieldConfig {
+                transform,
+                ..field(name, kind)
+            }
+        });
+    let mut spec = spec(train, fields.collect());
+    spec.data.test = vec![test];
+    spec.data.missing = vec!["?".to_owned()];
+    spec.data.header = Some(Header::Names(
+        header.split_whitespace().map(str::to_owned).collect(),
+    ));
+    spec.label.positive = vec![">50K".to_owned(), ">50K.".to_owned()];
+    spec.label.negative = vec!["<=50K".to_owned(), "<=50K.".to_owned()];
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    println!("{}", prepared.report);
+    let positives = |labels: &[f32]| labels.iter().filter(|&&label| label == 1.0).count();
+    let test = prepared.test.unwrap();
+    assert_eq!((prepared.train.len(), test.len()), (32_561, 16_281));
+    assert_eq!(positives(&prepared.train.targets().labels), 7_841);
+    assert_eq!(positives(&test.targets().labels), 3_846);
+}

@@ -1,3 +1,5 @@
 //! data
 
+#[cfg(feature = "fetch")]
+pub mod fetch;
 pub mod synth;

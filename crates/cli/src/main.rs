@@ -1,1 +1,55 @@
-fn main() {}
+//! The `crossfield` command.
+
+mod console;
+mod data;
+mod model;
+mod run;
+
+use clap::Parser;
+
+/// Recommender and click models: train, evaluate, predict.
+#[derive(Parser, Debug)]
+#[command(version, about, max_term_width = 100)]
+enum Command {
+    /// Trains the model of a run file.
+    Train(run::TrainArgs),
+    /// Measures a finished run on labelled rows.
+    Eval(run::EvalArgs),
+    /// Prints a prediction a line: a probability, or a rating.
+    Predict(run::PredictArgs),
+    /// Generates, fetches and describes data.
+    #[command(subcommand)]
+    Data(data::DataCommand),
+    /// Lists the models with their options and defaults.
+    Models,
+}
+
+fn main() -> std::process::ExitCode {
+    let result = match Command::parse() {
+        Command::Train(args) => run::train(&args),
+        Command::Eval(args) => run::eval(&args),
+        Command::Predict(args) => run::predict(&args),
+        Command::Data(command) => data::run(&command),
+        Command::Models => models(),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn models() -> Result<(), Box<dyn std::error::Error>> {
+    let mut text = String::from("# [model]: sum = [names], or kind = name for one\n");
+    for kind in model::KINDS {
+        let defaults = model::Choice::defaults(kind).expect("a known kind");
+        text += &format!("\n[model.{kind}]\n{}", toml::to_string(&defaults)?);
+    }
+    text += "\n[optimizer]\n";
+    text += &toml::to_string(&crossfield_train::OptimizerConfig::default())?;
+    text += "\n[train]\n";
+    text += &toml::to_string(&crossfield_train::TrainConfig::default())?;
+    run::print(&text)
+}

@@ -4,6 +4,7 @@ use burn::tensor::{Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
 
 use crate::Targets;
+use crate::metrics::sigmoid;
 
 /// What a model that scores rows minimises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,11 +35,7 @@ impl Link {
     /// The prediction that belongs to a score.
     pub fn prediction(self, score: f64) -> f64 {
         match self {
-            Link::Logistic => {
-                // The exponent is never positive, so that nothing overflows.
-                let tail = (-score.abs()).exp();
-                if score >= 0.0 { 1.0 / (1.0 + tail) } else { tail / (1.0 + tail) }
-            }
+            Link::Logistic => sigmoid(score),
             Link::Probit => 0.5 * libm::erfc(-score / std::f64::consts::SQRT_2),
             Link::Identity => score,
         }

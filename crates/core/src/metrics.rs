@@ -419,34 +419,6 @@ impl Metrics {
     }
 }
 
-/// The report of a predictor that gives every row the same probability, such as the mean label
-/// of the training rows.
-///
-/// # Errors
-/// As [`Metrics::update`].
-pub fn constant_report(
-    prob: f64,
-    labels: &[f32],
-    weights: Option<&[f32]>,
-) -> Result<Report, MetricsError> {
-    let mut metrics = Metrics::new(Kind::Probabilities);
-    for (chunk, start) in labels.chunks(4096).zip((0..).step_by(4096)) {
-        let weights = weights.map(|weights| {
-            let end = (start + chunk.len()).min(weights.len());
-            &weights[start.min(end)..end]
-        });
-        metrics.update(&vec![prob as f32; chunk.len()], chunk, weights, None)?;
-    }
-    match weights {
-        Some(weights) if weights.len() != labels.len() => Err(MetricsError::Length {
-            what: "sample weights",
-            got: weights.len(),
-            expected: labels.len(),
-        }),
-        _ => Ok(metrics.finish()),
-    }
-}
-
 /// `1 / (1 + e^−z)`, without overflow.
 pub fn sigmoid(logit: f64) -> f64 {
     let exp = (-logit.abs()).exp();
@@ -728,25 +700,13 @@ mod tests {
     #[test]
     fn the_mean_label_as_a_constant_has_entropy_one_and_auc_one_half() {
         let labels: Vec<f32> = (0..10_000).map(|row| (row % 4 == 0) as u8 as f32).collect();
-        let got = constant_report(0.25, &labels, None).unwrap();
+        let got = report(Kind::Probabilities, &[0.25; 10_000], &labels);
         assert_relative_eq!(got.normalized_entropy.unwrap(), 1.0, epsilon = 1e-12);
         assert_eq!(
             (got.auc, got.calibration, got.rows),
             (Some(0.5), Some(1.0), 10_000)
         );
         assert_eq!(got.ece, Some(0.0));
-        assert!(matches!(
-            constant_report(0.25, &labels, Some(&[1.0])),
-            Err(MetricsError::Length { .. })
-        ));
-        assert!(matches!(
-            constant_report(0.25, &labels[..1], Some(&[1.0, 1.0])),
-            Err(MetricsError::Length {
-                what: "sample weights",
-                got: 2,
-                expected: 1
-            })
-        ));
     }
 
     #[test]

@@ -160,7 +160,7 @@ pub(crate) fn optimizer_state<M: Module>(
             let (name, dtype, shape, _, bytes) = tensor.into_parts().expect(internal);
             let shape = shape.to_vec();
             let values = TensorData::from_bytes(bytes, shape.clone(), dtype)
-                .into_vec::<f32>()
+                .try_into_vec::<f32>()
                 .expect("optimizer state is f32");
             (rename(&name), HostTensor { shape, values })
         })

@@ -18,5 +18,5 @@ pub use config::{
 };
 pub use error::Error;
 pub use memory::{bytes, check_memory, describe_tables, peak_memory, table_bytes};
-pub use run_file::{RunFile, nearest};
+pub use run_file::{RunFile, explain, nearest};
 pub use trainer::{FinalMetrics, Observer, Parts, Setup, Timing, Trained, in_pool, train};

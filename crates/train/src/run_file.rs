@@ -122,9 +122,14 @@ fn set(table: &mut toml::Table, assignment: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Turns serde's message into one that names the key and the nearest known one.
-fn explain(path: &str, message: &str) -> String {
+/// Turns a message of serde about the value at `path` into one that names the key and the nearest
+/// known one.
+pub fn explain(path: &str, message: &str) -> String {
     let message = message.lines().next().unwrap_or_default();
+    if message.starts_with("unknown key") {
+        // Already explained, by a section that reads itself.
+        return message.to_owned();
+    }
     let path = path.trim_matches('.');
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     for (what, start) in [("key", "unknown field"), ("value", "unknown variant")] {

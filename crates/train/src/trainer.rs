@@ -4,10 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
-use crossfield_core::metrics::{Kind, Metrics, Report, constant_report};
+use crossfield_core::metrics::{Kind, Metrics, Report};
 use crossfield_core::{Init, Link, Model};
 use crossfield_data::{Dataset, Loader, Order, Prepared};
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
@@ -123,13 +122,12 @@ impl<M: Model> Trained<M> {
         let mut result = Ok(());
         self.score(data, |scores| {
             let to = from + scores.len();
-            let predictions: Vec<f64> = scores
-                .iter()
-                .map(|&score| match link {
-                    Link::Probit => link.prediction(f64::from(score)),
-                    _ => f64::from(score),
-                })
-                .collect();
+            let mut predictions = scores.to_vec();
+            if link == Link::Probit {
+                for score in &mut predictions {
+                    *score = link.prediction(f64::from(*score)) as f32;
+                }
+            }
             if result.is_ok() {
                 result = metrics.update(
                     &predictions,
@@ -437,16 +435,15 @@ fn final_metrics<M: Model>(trained: &mut Trained<M>, data: &Parts) -> Result<Fin
         let targets = held_out.targets();
         let kind =
             if trained.model.link().is_probability() { Kind::Probabilities } else { Kind::Ratings };
+        let measure = |predictions: &[f32]| -> Result<Report, Error> {
+            let mut metrics = Metrics::new(kind);
+            metrics.update(predictions, &targets.labels, targets.weights.as_deref(), None)?;
+            Ok(metrics.finish())
+        };
         if let Some(mean) = data.train.label_mean() {
-            metrics.constant =
-                Some(constant_report(kind, mean, &targets.labels, targets.weights.as_deref())?);
+            metrics.constant = Some(measure(&vec![mean as f32; held_out.len()])?);
         }
-        if let Some(truth) = held_out.probabilities() {
-            let truth: Vec<f64> = truth.iter().map(|&prob| f64::from(prob)).collect();
-            let mut bayes = Metrics::new(Kind::Probabilities);
-            bayes.update(&truth, &targets.labels, targets.weights.as_deref(), None)?;
-            metrics.bayes = Some(bayes.finish());
-        }
+        metrics.bayes = held_out.probabilities().map(measure).transpose()?;
     }
     Ok(metrics)
 }

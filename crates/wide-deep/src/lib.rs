@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WideConfig {
-    /// Name of the component; its weights are the tables `<name>.<vocabulary>`.
+    /// Name of the component, set by its place in a run file; its weights are the tables `<name>.<vocabulary>`.
+    #[serde(skip)]
     pub name: String,
     /// Fields to read; none: all but the sequences.
     pub fields: Vec<String>,

@@ -1,0 +1,249 @@
+//! The `[model]` section: a sum of components by name. The only place that names every model.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use crossfield_core::{
+    Component, ComponentConfig, Contribution, Error, Init, Lookup, Schema, TableConfig,
+};
+use crossfield_fm::{Fm, FmConfig};
+use crossfield_train::{explain, nearest};
+use crossfield_wide_deep::{Wide, WideConfig};
+use serde::{Deserialize, Serialize};
+
+/// Kinds of components, as a run file spells them.
+pub(crate) const KINDS: [&str; 2] = ["wide", "fm"];
+
+/// The configuration of one component.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Choice {
+    Wide(WideConfig),
+    Fm(FmConfig),
+}
+
+/// One component.
+#[derive(Module, Debug)]
+pub(crate) enum AnyComponent {
+    Wide(Wide),
+    Fm(Fm),
+}
+
+/// `[model]`: the components whose scores add up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "toml::Table", into = "toml::Table")]
+pub(crate) struct ModelConfig {
+    components: Vec<Choice>,
+}
+
+/// A sum of components.
+#[derive(Module, Debug)]
+pub(crate) struct Components {
+    components: Vec<AnyComponent>,
+}
+
+impl Choice {
+    fn parse(name: &str, mut options: toml::Table) -> Result<Self, String> {
+        let kind = match options.remove("kind") {
+            Some(toml::Value::String(kind)) => kind,
+            Some(other) => return Err(format!("`model.{name}.kind` is {other}, expected a text")),
+            None => name.to_owned(),
+        };
+        fn read<T: serde::de::DeserializeOwned>(
+            name: &str,
+            options: toml::Table,
+        ) -> Result<T, String> {
+            options
+                .try_into()
+                .map_err(|error: toml::de::Error| explain(&format!("model.{name}"), error.message()))
+        }
+        let mut choice = match kind.as_str() {
+            "wide" => Self::Wide(read(name, options)?),
+            "fm" => Self::Fm(read(name, options)?),
+            unknown => {
+                let advice = nearest(unknown, &KINDS)
+                    .map_or(String::new(), |near| format!(": did you mean `{near}`?"));
+                return Err(format!(
+                    "unknown kind of model `{unknown}`{advice} (known: {})",
+                    KINDS.join(", ")
+                ));
+            }
+        };
+        match &mut choice {
+            Self::Wide(config) => config.name = name.to_owned(),
+            Self::Fm(config) => config.name = name.to_owned(),
+        }
+        Ok(choice)
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Wide(config) => &config.name,
+            Self::Fm(config) => &config.name,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Wide(_) => "wide",
+            Self::Fm(_) => "fm",
+        }
+    }
+
+    /// All options with their values, but the name.
+    fn options(&self) -> toml::Table {
+        let table = match self {
+            Self::Wide(config) => toml::Table::try_from(config),
+            Self::Fm(config) => toml::Table::try_from(config),
+        };
+        table.expect("options are texts, numbers and lists")
+    }
+
+    /// The options of a kind with their defaults, as a run file would hold them.
+    pub(crate) fn defaults(kind: &str) -> Option<toml::Table> {
+        Some(Self::parse(kind, toml::Table::new()).ok()?.options())
+    }
+}
+
+impl TryFrom<toml::Table> for ModelConfig {
+    type Error = String;
+
+    fn try_from(mut model: toml::Table) -> Result<Self, String> {
+        let sum = match (model.remove("kind"), model.remove("sum")) {
+            (Some(kind), None) => vec![kind],
+            (None, Some(toml::Value::Array(names))) if !names.is_empty() => names,
+            _ => return Err("expected `kind = \"fm\"`, or `sum` with a list of names".into()),
+        };
+        let mut components: Vec<Choice> = Vec::new();
+        for name in sum {
+            let toml::Value::String(name) = name else {
+                return Err(format!("`{name}` in the sum is not the name of a component"));
+            };
+            if components.iter().any(|component| component.name() == name) {
+                return Err(format!(
+                    "`{name}` is in the sum twice: give the second one a name of its own and a `kind`"
+                ));
+            }
+            let options = match model.remove(&name) {
+                Some(toml::Value::Table(options)) => options,
+                Some(other) => return Err(format!("`model.{name}` is {other}, expected a table")),
+                None => toml::Table::new(),
+            };
+            components.push(Choice::parse(&name, options)?);
+        }
+        if let Some(unused) = model.keys().next() {
+            let names: Vec<&str> = components.iter().map(Choice::name).collect();
+            let advice = nearest(unused, &names)
+                .map_or(String::new(), |near| format!(": did you mean `{near}`?"));
+            return Err(format!(
+                "unknown key `model.{unused}`{advice} (in the sum: {})",
+                names.join(", ")
+            ));
+        }
+        Ok(Self { components })
+    }
+}
+
+impl From<ModelConfig> for toml::Table {
+    fn from(config: ModelConfig) -> Self {
+        let names = config.components.iter().map(|component| component.name().into()).collect();
+        let mut model = toml::Table::from_iter([("sum".to_owned(), toml::Value::Array(names))]);
+        for component in &config.components {
+            let mut options = component.options();
+            options.insert("kind".into(), component.kind().into());
+            model.insert(component.name().into(), options.into());
+        }
+        model
+    }
+}
+
+impl ComponentConfig for ModelConfig {
+    type Component = Components;
+
+    fn tables(&self, schema: &Schema) -> Result<Vec<TableConfig>, Error> {
+        let mut tables = Vec::new();
+        for component in &self.components {
+            tables.extend(match component {
+                Choice::Wide(config) => config.tables(schema)?,
+                Choice::Fm(config) => config.tables(schema)?,
+            });
+        }
+        Ok(tables)
+    }
+
+    fn init(&self, schema: &Schema, init: &Init) -> Result<Components, Error> {
+        let components = self
+            .components
+            .iter()
+            .map(|component| {
+                Ok(match component {
+                    Choice::Wide(config) => AnyComponent::Wide(config.init(schema, init)?),
+                    Choice::Fm(config) => AnyComponent::Fm(config.init(schema, init)?),
+                })
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok(Components { components })
+    }
+}
+
+impl Component for Components {
+    fn forward(&self, x: &Lookup) -> Tensor<2> {
+        self.components
+            .iter()
+            .map(|component| match component {
+                AnyComponent::Wide(wide) => wide.forward(x),
+                AnyComponent::Fm(fm) => fm.forward(x),
+            })
+            .reduce(|sum, score| sum + score)
+            .expect("a model has a component")
+    }
+
+    fn explain(&self, x: &Lookup) -> Vec<Contribution> {
+        self.components
+            .iter()
+            .flat_map(|component| match component {
+                AnyComponent::Wide(wide) => wide.explain(x),
+                AnyComponent::Fm(fm) => fm.explain(x),
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<ModelConfig, String> {
+        toml::from_str::<toml::Table>(text).unwrap().try_into()
+    }
+
+    #[test]
+    fn a_kind_is_short_for_a_sum_of_one() {
+        assert_eq!(parse("kind = 'fm'"), parse("sum = ['fm']"));
+        let model = parse("sum = ['wide', 'small']\n[small]\nkind = 'fm'\nembedding_dim = 2").unwrap();
+        let Choice::Fm(fm) = &model.components[1] else { panic!("{model:?}") };
+        assert_eq!((fm.name.as_str(), fm.embedding_dim), ("small", 2));
+        assert_eq!(ModelConfig::try_from(toml::Table::from(model.clone())).unwrap(), model);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, expected) in [
+            ("kind = 'fn'", "unknown kind of model `fn`: did you mean `fm`? (known: wide, fm)"),
+            (
+                "kind = 'fm'\n[fm]\nembeding_dim = 2",
+                "unknown key `model.fm.embeding_dim`: did you mean `embedding_dim`? (known: fields, \
+                 embedding_dim, linear, init_std, share)",
+            ),
+            (
+                "kind = 'fm'\n[wide]\nfields = []",
+                "unknown key `model.wide` (in the sum: fm)",
+            ),
+            (
+                "sum = ['fm', 'fm']",
+                "`fm` is in the sum twice: give the second one a name of its own and a `kind`",
+            ),
+            ("", "expected `kind = \"fm\"`, or `sum` with a list of names"),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), expected);
+        }
+    }
+}

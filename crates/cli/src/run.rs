@@ -1,0 +1,244 @@
+//! `train`, `eval` and `predict`: from a run file to a run directory and back.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crossfield_core::{ComponentConfig, Init, Loss, Schema, Scored, merge_tables};
+use crossfield_data::{
+    Dataset, FittedSchema, LabelKind, Labels, SplitConfig, encode_files, prepare,
+};
+use crossfield_embedding::TablePlan;
+use crossfield_train::{
+    Error, Parts, RunFile, Setup, Trained, check_memory, describe_tables, in_pool, table_bytes,
+};
+
+use crate::console::{self, Console};
+use crate::model::{Components, ModelConfig};
+
+type Run = RunFile<ModelConfig>;
+type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// `crossfield train`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct TrainArgs {
+    /// The run file (TOML).
+    #[arg(required_unless_present = "resume", conflicts_with = "resume")]
+    run_file: Option<PathBuf>,
+    /// Overrides a key of the run file, as in `train.epochs=3`.
+    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "resume")]
+    sets: Vec<String>,
+    /// The run directory to make [default: runs/<name of the run file>, numbered].
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    out: Option<PathBuf>,
+    /// Goes on with an interrupted run, from its last checkpoint.
+    #[arg(long, value_name = "DIR")]
+    resume: Option<PathBuf>,
+    /// Device of the tensors: short for `--set train.device=…`.
+    #[arg(long, value_name = "flex|ndarray", conflicts_with = "resume")]
+    device: Option<String>,
+}
+
+/// `crossfield eval`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct EvalArgs {
+    /// A finished run.
+    run: PathBuf,
+    /// Files of labelled rows, in the format of the run's data.
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    data: Vec<String>,
+}
+
+/// `crossfield predict`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct PredictArgs {
+    /// A finished run.
+    run: PathBuf,
+    /// Files of rows, in the format of the run's data; the label column may be missing.
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    data: Vec<String>,
+}
+
+pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
+    let (run, out) = match (&args.resume, &args.run_file) {
+        (Some(directory), _) => (Run::read(&directory.join("run.toml"), &[])?, directory.clone()),
+        (None, Some(file)) => {
+            let mut sets = args.sets.clone();
+            sets.extend(args.device.iter().map(|device| format!("train.device={device}")));
+            let mut run = Run::read(file, &sets)?;
+            hold_out(&mut run)?;
+            let out = make_directory(args.out.as_deref(), file)?;
+            let path = out.join("run.toml");
+            std::fs::write(&path, run.to_toml()).map_err(Error::io(&path, "write"))?;
+            (run, out)
+        }
+        (None, None) => unreachable!("clap asks for one of the two"),
+    };
+    if args.resume.is_some() && out.join("metrics.json").exists() {
+        // An interrupt between the last file and the last clean-up leaves only leftovers.
+        let _ = std::fs::remove_dir_all(out.join("checkpoints"));
+        println!("{} is finished; nothing to do", out.display());
+        return Ok(());
+    }
+    run.train.check()?;
+
+    let prepared = prepare(&run.data_spec(), run.train.seed, label_kind(run.train.loss))?;
+    eprintln!("{}", prepared.report);
+    let saved = out.join("schema.json");
+    if saved.exists() {
+        let known = FittedSchema::load(&out)?.fingerprint();
+        let now = prepared.schema.fingerprint();
+        if known != now {
+            return Err(Error::OtherSchema {
+                path: saved,
+                got: format!("{known:016x}"),
+                expected: format!("{now:016x}"),
+            }
+            .into());
+        }
+    } else {
+        prepared.schema.save(&out)?;
+    }
+    let schema = prepared.schema.schema().clone();
+    let parts = Parts::from(prepared);
+    if run.train.early_stop.is_some() && parts.valid.is_none() {
+        return Err(Error::Option {
+            option: "train.early_stop".into(),
+            reason: "needs validation rows: set data.valid, or valid in data.split".into(),
+        }
+        .into());
+    }
+    let plans = plans(&run, &schema)?;
+    let (weights, state) = table_bytes(&plans);
+    eprintln!("{}\n{}", console::memory_line(weights, state), describe_tables(&plans));
+    check_memory(&plans)?;
+    eprintln!("run directory: {0}\nif interrupted: crossfield train --resume {0}\n", out.display());
+
+    let mean = parts.train.label_mean().unwrap_or_default();
+    let setup =
+        Setup { train: &run.train, optimizer: &run.optimizer, plans: &plans, out: &out };
+    let mut console = Console::new(run.train.epochs, run.train.batch_size);
+    let make = |init: &Init| model(&run, &schema, mean, init);
+    let (_, metrics) = crossfield_train::train(&setup, &parts, make, &mut console)?;
+    drop(console);
+    eprintln!();
+    print(&console::summary(&metrics))?;
+    eprintln!("saved in {}", out.display());
+    Ok(())
+}
+
+pub(crate) fn eval(args: &EvalArgs) -> Anyhow<()> {
+    let (run, mut trained, data) = load(&args.run, &args.data, Labels::Required)?;
+    let report = in_pool(run.train.threads, || trained.evaluate(&data))??;
+    print(&console::table(&[("", &report)]))
+}
+
+pub(crate) fn predict(args: &PredictArgs) -> Anyhow<()> {
+    let (run, mut trained, data) = load(&args.run, &args.data, Labels::Optional)?;
+    let link = run.train.loss.link();
+    let mut lines = String::new();
+    in_pool(run.train.threads, || {
+        trained.score(&data, |scores| {
+            for &score in scores {
+                lines += &console::nine_digits(link.prediction(f64::from(score)));
+                lines.push('\n');
+            }
+        });
+    })?;
+    print(&lines)
+}
+
+/// A finished run and new rows for it.
+fn load(
+    directory: &Path,
+    files: &[String],
+    labels: Labels,
+) -> Anyhow<(Run, Trained<Scored<Components>>, Arc<Dataset>)> {
+    let run = Run::read(&directory.join("run.toml"), &[])?;
+    if !directory.join("metrics.json").exists() {
+        return Err(Error::RunDirectory {
+            path: directory.to_owned(),
+            reason: format!(
+                "not finished; go on with: crossfield train --resume {}",
+                directory.display()
+            ),
+        }
+        .into());
+    }
+    let fitted = FittedSchema::load(directory)?;
+    let spec = run.data_spec();
+    let data = encode_files(&spec, &fitted, files, label_kind(run.train.loss), labels)?;
+    let schema = fitted.schema();
+    let plans = plans(&run, schema)?;
+    check_memory(&plans)?;
+    let device = run.train.device.init()?;
+    let init = Init { device: device.clone(), seed: run.train.seed };
+    let model = model(&run, schema, 0.5, &init)?;
+    let trained = Trained::load(directory, fitted.fingerprint(), model, &plans, &device)?;
+    Ok((run, trained, Arc::new(data)))
+}
+
+fn plans(run: &Run, schema: &Schema) -> Result<Vec<TablePlan>, Error> {
+    run.optimizer.plan(merge_tables(run.model.tables(schema)?)?)
+}
+
+fn model(
+    run: &Run,
+    schema: &Schema,
+    mean: f64,
+    init: &Init,
+) -> Result<Scored<Components>, Error> {
+    let component = run.model.init(schema, init)?;
+    Ok(Scored::new(component, run.train.loss, mean, &init.device))
+}
+
+pub(crate) fn label_kind(loss: Loss) -> LabelKind {
+    if loss.link().is_probability() { LabelKind::Binary } else { LabelKind::Number }
+}
+
+/// Early stopping needs validation rows: where the run file names none, a tenth of the training
+/// rows is held out.
+fn hold_out(run: &mut Run) -> Result<(), Error> {
+    if run.train.early_stop.is_some() && run.data.valid.is_empty() && run.data_spec().complete().data.split.is_none() {
+        eprintln!("early stopping: a tenth of the training rows is held out to decide it");
+        run.data.split = Some(SplitConfig::Random { valid: 0.1, test: 0.0 });
+    }
+    Ok(())
+}
+
+/// Makes the run directory: the one that was asked for, or the first free `runs/<name>[-n]`.
+fn make_directory(asked: Option<&Path>, run_file: &Path) -> Result<PathBuf, Error> {
+    let is_taken = |path: &Path| {
+        path.read_dir().map_or(path.exists(), |mut entries| entries.next().is_some())
+    };
+    let out = match asked {
+        Some(out) if is_taken(out) => {
+            return Err(Error::RunDirectory {
+                path: out.to_owned(),
+                reason: "exists and is not empty: go on with --resume, or name another --out".into(),
+            });
+        }
+        Some(out) => out.to_owned(),
+        None => {
+            let name = run_file.file_stem().unwrap_or(run_file.as_os_str()).to_string_lossy();
+            (1..)
+                .map(|number| match number {
+                    1 => Path::new("runs").join(&*name),
+                    _ => Path::new("runs").join(format!("{name}-{number}")),
+                })
+                .find(|path| !is_taken(path))
+                .expect("some number is free")
+        }
+    };
+    std::fs::create_dir_all(&out).map_err(Error::io(&out, "create"))?;
+    Ok(out)
+}
+
+/// Prints to stdout; a reader that has seen enough is no error.
+pub(crate) fn print(text: &str) -> Anyhow<()> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

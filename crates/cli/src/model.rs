@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<ModelConfig, String> {
-        toml::from_str::<toml::Table>(text).unwrap().try_into()
+        ModelConfig::try_from(toml::from_str::<toml::Table>(text).unwrap())
     }
 
     #[test]

@@ -29,6 +29,17 @@
 //! The same configuration gives the same log on every platform: all randomness is ChaCha, and all
 //! arithmetic is in f64 with operations that IEEE 754 rounds exactly (the exponential and the
 //! logarithm are written out here, the platform's are not used).
+//!
+//! ```
+//! use crossfield_data::synth::{AdLog, SynthConfig, generate};
+//!
+//! let log = generate(&SynthConfig { rows: 100, ..SynthConfig::default() })?;
+//! let mut record = Vec::new();
+//! log.record(0, &mut record);
+//! assert_eq!(record.len(), AdLog::HEADER.len());
+//! assert!((0.0..1.0).contains(&log.probability(0)));
+//! # Ok::<(), crossfield_data::synth::SynthError>(())
+//! ```
 
 use std::fmt::Write as _;
 use std::io;

@@ -28,9 +28,13 @@ pub struct DataSpec {
 impl DataSpec {
     /// The same with every default that its format and its kinds of fields imply written out.
     pub fn complete(&self) -> Self {
+        let mut label = self.label.clone();
+        if self.data.format == Format::Synth && label.column == LabelConfig::default().column {
+            label.column = "click".to_owned();
+        }
         Self {
             data: self.data.complete(),
-            label: self.label.clone(),
+            label,
             field: self
                 .field
                 .iter()
@@ -268,7 +272,7 @@ impl Default for JoinConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LabelConfig {
-    /// The label's column. Default: `label`.
+    /// The label's column. Default: `label`; of a generated log `click`.
     pub column: String,
     /// Values that are 1; all others are 0, or an error if `negative` is given.
     #[serde(deserialize_with = "one_or_many")]

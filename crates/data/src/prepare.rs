@@ -345,6 +345,9 @@ fn assemble(
             return Err(config_error("data.train", "(set)", expected));
         }
         train_files = vec![log.name().to_owned()];
+    } else if spec.data.format == Format::Synth {
+        let expected = "generated rows, handed to prepare_generated";
+        return Err(config_error("data.format", "synth", expected));
     } else if train_files.is_empty() {
         return Err(config_error("data.train", "(not set)", "at least one file"));
     }

@@ -1,5 +1,7 @@
 //! Whatever is wrong with a file is said with its place, its value and what was expected.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::io::Write;
 use std::path::Path;
 

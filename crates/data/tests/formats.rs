@@ -1,5 +1,7 @@
 //! Each format, split and kind of field, from file to batch.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::sync::Arc;
 
 use crossfield_core::{FieldKind, Jagged};
@@ -318,7 +320,7 @@ fn libsvm_indices_are_rows_and_unseen_ones_are_out_of_vocabulary() {
     // A file to predict may lack the labels.
     let bare = files.write("p.svm", "3:1\n0:1 1:1\n");
     let (kind, optional) = (LabelKind::Binary, Labels::Optional);
-    let data = encode_files(&spec, &prepared.schema, &[bare.clone()], kind, optional).unwrap();
+    let data = encode_files(&spec, &prepared.schema, &[bare], kind, optional).unwrap();
     assert!(data.targets().labels.is_empty());
     assert_eq!(data.batch(&[1]).sparse[0].indices, [0, 6]);
     let mixed = files.write("m.svm", "1 3:1\n0:1 1:1\n");

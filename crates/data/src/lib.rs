@@ -27,6 +27,8 @@
 mod config;
 mod dataset;
 mod error;
+#[cfg(feature = "fetch")]
+pub mod fetch;
 mod fit;
 mod indexed;
 mod intern;
@@ -37,6 +39,7 @@ mod raw;
 mod report;
 mod schema;
 mod split;
+pub mod synth;
 mod tabular;
 
 pub use config::{

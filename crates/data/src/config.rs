@@ -4,6 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::Error;
 pub use crate::line::Encoding;
+use crate::planted;
+use crate::synth::SynthConfig;
 
 /// Where the data is and what of it is used: the run file's `[data]`, `[label]` and `[[field]]`.
 ///
@@ -28,12 +30,19 @@ pub struct DataSpec {
 impl DataSpec {
     /// The same with every default that its format and its kinds of fields imply written out.
     pub fn complete(&self) -> Self {
+        let mut label = self.label.clone();
+        if self.data.format == Format::Synth && label.column == LabelConfig::default().column {
+            label.column = "click".to_owned();
+        }
+        let planted = if self.data.format == Format::Synth && self.field.is_empty() {
+            planted::default_fields()
+        } else {
+            Vec::new()
+        };
         Self {
             data: self.data.complete(),
-            label: self.label.clone(),
-            field: self
-                .field
-                .iter()
+            label,
+            field: (self.field.iter().chain(&planted))
                 .map(|field| field.complete(self.data.format))
                 .collect(),
         }
@@ -105,6 +114,10 @@ pub struct DataConfig {
     pub max_line: usize,
     /// Side files joined to csv and ratings tables.
     pub join: Vec<JoinConfig>,
+    /// Size and shape of the generated log. Default: [`SynthConfig::default`] where the format is
+    /// synth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synth: Option<SynthConfig>,
 }
 
 impl Default for DataConfig {
@@ -123,6 +136,7 @@ impl Default for DataConfig {
             max_index: 2_147_483_647,
             max_line: 1 << 20,
             join: Vec::new(),
+            synth: None,
         }
     }
 }
@@ -142,6 +156,7 @@ impl DataConfig {
                 ),
             ),
             Format::Synth => {
+                complete.synth.get_or_insert_default();
                 complete.split.get_or_insert(SplitConfig::Random {
                     valid: 0.1,
                     test: 0.1,
@@ -268,7 +283,7 @@ impl Default for JoinConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LabelConfig {
-    /// The label's column. Default: `label`.
+    /// The label's column. Default: `label`; of a generated log `click`.
     pub column: String,
     /// Values that are 1; all others are 0, or an error if `negative` is given.
     #[serde(deserialize_with = "one_or_many")]

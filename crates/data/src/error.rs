@@ -233,6 +233,9 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+    /// A generated log of a size or shape that cannot be.
+    #[error("[data.synth] {0}")]
+    Synth(#[from] crate::synth::SynthError),
     /// A saved schema that cannot be used.
     #[error("`{file}`: {problem}; expected a schema as it was saved")]
     Schema {

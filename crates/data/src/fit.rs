@@ -201,12 +201,7 @@ fn learn_transform(
             let mean = origin + values().map(|x| x - origin).sum::<f64>() / n;
             let variance = values().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
             let deviation = variance.sqrt();
-            let (mean, deviation) = (mean, if deviation > 0.0 { deviation } else { 1.0 });
-            if !mean.is_finite() || !deviation.is_finite() {
-                return Err(Error::NoValues {
-                    field: config.name.clone(),
-                });
-            }
+            let deviation = if deviation > 0.0 { deviation } else { 1.0 };
             Ok(Transform::Standard {
                 log: as_log,
                 mean,
@@ -354,81 +349,49 @@ pub(crate) fn encode(
             dense_column += 1;
             indicator_column += usize::from(indicator);
         }
-        describe(&mut report, field, fields, fitted, &table, parts[0].1);
+        let vocabulary = fitted.vocabularies.get(field.vocabulary());
+        let rows = row_of
+            .get(field.vocabulary())
+            .map_or(&[][..], Vec::as_slice);
+        describe(&mut report, column, vocabulary, rows, parts[0].1);
         reports.push(report);
         // Two copies of a large column only as long as both are needed.
-        let vocabulary = field.vocabulary();
-        let needed = fields[id + 1..]
+        if fields[id + 1..]
             .iter()
-            .any(|later| later.column == field.column || later.vocabulary() == vocabulary);
-        if !needed {
-            for done in fields[..=id]
-                .iter()
-                .filter(|done| done.vocabulary() == vocabulary)
-            {
-                if fields[id + 1..]
-                    .iter()
-                    .all(|later| later.column != done.column)
-                {
-                    table.columns[done.column] = Column::Number(Vec::new());
-                }
-            }
+            .all(|later| later.column != field.column)
+        {
+            table.columns[field.column] = Column::Number(Vec::new());
         }
     }
     Ok((datasets, reports))
 }
 
-/// The distinct values of a field's vocabulary in the training rows, once per vocabulary that is
-/// still whole: fields of the same one share the answer.
+/// The distinct values of a field in the training rows.
 fn describe(
     report: &mut FieldReport,
-    field: &Planned,
-    fields: &[Planned],
-    fitted: &FittedSchema,
-    table: &Table,
+    column: &Column,
+    vocabulary: Option<&Vocabulary>,
+    row_of: &[u32],
     train: &[u32],
 ) {
-    let sharing = fields.iter().filter(|other| {
-        other.config.kind != Kind::Numeric && other.vocabulary() == field.vocabulary()
-    });
-    match fitted.vocabularies.get(field.vocabulary()) {
-        _ if field.config.kind == Kind::Numeric => {}
-        None => {}
-        Some(Vocabulary::Keys { keys, .. }) => {
-            let mut seen = Bits::default();
-            for other in sharing {
-                match &table.columns[other.column] {
-                    Column::Text(ids) => {
-                        train.iter().for_each(|&row| seen.insert(ids[row as usize]))
-                    }
-                    Column::List(list) => {
-                        for &row in train {
-                            let range = list.lists.range(row as usize);
-                            list.lists.indices[range]
-                                .iter()
-                                .for_each(|&value| seen.insert(value));
-                        }
-                    }
-                    Column::Hash(_) | Column::Number(_) => {}
-                }
+    let mut seen = Bits::default();
+    let rows = train.iter().map(|&row| row as usize);
+    match column {
+        Column::Number(_) => return,
+        Column::Text(ids) => rows.for_each(|row| seen.insert(ids[row])),
+        Column::List(list) => {
+            for value in rows.flat_map(|row| &list.lists.indices[list.lists.range(row)]) {
+                seen.insert(*value);
             }
-            report.distinct = Some(seen.count());
-            report.kept = Some(keys.len() as u64);
         }
-        Some(Vocabulary::Indices { seen, .. }) => {
-            report.distinct = Some(seen.count());
-            report.kept = Some(seen.count());
-        }
-        Some(Vocabulary::Hashed { rows }) => {
-            let mut keys: Vec<u64> = Vec::new();
-            for other in sharing {
-                if let Column::Hash(all) = &table.columns[other.column] {
-                    keys.extend(train.iter().map(|&row| all[row as usize]));
-                }
-            }
+        Column::Hash(keys) => {
+            let Some(Vocabulary::Hashed { rows: n_rows }) = vocabulary else {
+                unreachable!("hashed fields have a hashed vocabulary");
+            };
+            let mut keys: Vec<u64> = rows.map(|row| keys[row]).collect();
             keys.sort_unstable();
             keys.dedup();
-            let mut places: Vec<u32> = keys.iter().map(|&key| hashed_row(key, *rows)).collect();
+            let mut places: Vec<u32> = keys.iter().map(|&key| hashed_row(key, *n_rows)).collect();
             places.sort_unstable();
             let alone = places
                 .chunk_by(|a, b| a == b)
@@ -438,13 +401,20 @@ fn describe(
             places.dedup();
             report.distinct = Some(distinct as u64);
             report.kept = Some(places.len() as u64);
-            report.collisions = Some(if distinct == 0 {
-                0.0
-            } else {
-                (distinct - alone) as f64 / distinct as f64
-            });
+            // The training part has at least one row, hence one value.
+            report.collisions = Some((distinct - alone) as f64 / distinct as f64);
+            return;
         }
     }
+    report.distinct = Some(seen.count());
+    report.kept = Some(match vocabulary {
+        Some(Vocabulary::Keys { .. }) => {
+            let kept = (0..row_of.len() as u32).filter(|&id| seen.contains(id));
+            kept.filter(|&id| row_of[id as usize] != 0).count() as u64
+        }
+        // All indices of the training rows have their row.
+        _ => seen.count(),
+    });
 }
 
 fn hashed_row(key: u64, rows: u32) -> u32 {

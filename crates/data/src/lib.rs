@@ -34,6 +34,7 @@ mod indexed;
 mod intern;
 mod line;
 mod loader;
+mod planted;
 mod prepare;
 mod raw;
 mod report;

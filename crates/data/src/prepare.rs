@@ -11,6 +11,7 @@ use crate::raw::{Column, LabelKind, Labels, Read, Spec, Table};
 use crate::report::{DataReport, PartReport};
 use crate::schema::FittedSchema;
 use crate::split::{self, Wanted, split};
+use crate::synth::generate;
 use crate::tabular::{self, Side};
 
 /// Data sets ready to train on, and what was learned to encode them.
@@ -302,6 +303,10 @@ fn expanded(files: &[String]) -> Result<Vec<String>, Error> {
 /// # Errors
 /// [`Error`] for anything that is wrong with the description or the files, with its place.
 pub fn prepare(spec: &DataSpec, seed: u64, label: LabelKind) -> Result<Prepared, Error> {
+    if spec.data.format == Format::Synth {
+        let log = generate(&spec.data.synth.clone().unwrap_or_default())?;
+        return assemble(spec, seed, label, Some(&log));
+    }
     assemble(spec, seed, label, None)
 }
 

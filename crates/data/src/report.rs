@@ -34,8 +34,7 @@ pub struct FieldReport {
     pub name: String,
     /// Kind as in the run file.
     pub kind: &'static str,
-    /// Distinct values in training; fields of the same vocabulary are counted together. `None`
-    /// for numbers.
+    /// Distinct values of this field in training. `None` for numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distinct: Option<u64>,
     /// Of those, the ones with a row of their own (hashed: rows with at least one value).
@@ -55,7 +54,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position) % 3 == 0 {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

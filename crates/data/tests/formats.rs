@@ -1,5 +1,7 @@
 //! Each format, split and kind of field, from file to batch.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::sync::Arc;
 
 use crossfield_core::{FieldKind, Jagged};
@@ -318,7 +320,7 @@ fn libsvm_indices_are_rows_and_unseen_ones_are_out_of_vocabulary() {
     // A file to predict may lack the labels.
     let bare = files.write("p.svm", "3:1\n0:1 1:1\n");
     let (kind, optional) = (LabelKind::Binary, Labels::Optional);
-    let data = encode_files(&spec, &prepared.schema, &[bare.clone()], kind, optional).unwrap();
+    let data = encode_files(&spec, &prepared.schema, &[bare], kind, optional).unwrap();
     assert!(data.targets().labels.is_empty());
     assert_eq!(data.batch(&[1]).sparse[0].indices, [0, 6]);
     let mixed = files.write("m.svm", "1 3:1\n0:1 1:1\n");
@@ -539,6 +541,48 @@ fn generated_rows_keep_their_probabilities_through_split_and_shuffle() {
             .map(|batch| batch.batch_size)
             .collect::<Vec<_>>(),
         [5, 5, 2]
+    );
+}
+
+#[test]
+fn the_ad_log_needs_no_fields_and_reads_back_from_its_csv() {
+    let mut spec = DataSpec::default();
+    spec.data.format = Format::Synth;
+    spec.data.synth = Some(crossfield_data::synth::SynthConfig {
+        rows: 3000,
+        users: 200,
+        ads: 100,
+        campaigns: 20,
+        sites: 10,
+        ..Default::default()
+    });
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    let test = prepared.test.unwrap();
+    assert_eq!((prepared.train.len(), test.len()), (2400, 300));
+    let mean: f32 = test.probabilities().unwrap().iter().sum::<f32>() / 300.0;
+    assert!((mean - test.label_mean().unwrap() as f32).abs() < 0.1);
+    let schema = prepared.schema.schema();
+    let history = schema.field("history").unwrap();
+    assert_eq!(schema.fields[history].kind, FieldKind::Sequence);
+    assert_eq!(schema.fields[history].vocabulary, "ad");
+
+    let log = crossfield_data::synth::generate(spec.data.synth.as_ref().unwrap()).unwrap();
+    let mut csv = Vec::new();
+    log.write_csv(&mut csv).unwrap();
+    let files = Files::new();
+    let file = [files.write("log.csv", csv)];
+    let (kind, required) = (LabelKind::Binary, Labels::Required);
+    let data = encode_files(&spec, &prepared.schema, &file, kind, required).unwrap();
+    let rows: Vec<u32> = (0..3000).collect();
+    let labels: Vec<f32> = (0..3000)
+        .map(|row| f32::from(u8::from(log.click(row))))
+        .collect();
+    assert_eq!(data.batch(&rows).targets.labels, labels);
+    spec.data.synth.as_mut().unwrap().users = 0;
+    let error = prepare(&spec, 1, kind).unwrap_err().to_string();
+    assert!(
+        error.starts_with("[data.synth] ad log: users = 0, expected "),
+        "{error}"
     );
 }
 

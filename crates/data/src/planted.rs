@@ -1,0 +1,48 @@
+//! The planted ad log as the data of a run.
+
+use crossfield_core::FieldKind;
+
+use crate::config::{FieldConfig, Kind};
+use crate::prepare::Generated;
+use crate::synth::AdLog;
+
+impl Generated for AdLog {
+    fn name(&self) -> &str {
+        "generated ad log"
+    }
+
+    fn header(&self) -> &[&str] {
+        Self::HEADER
+    }
+
+    fn rows(&self) -> usize {
+        self.len()
+    }
+
+    fn record(&self, row: usize, cells: &mut Vec<String>) {
+        AdLog::record(self, row, cells);
+    }
+
+    fn probability(&self, row: usize) -> f32 {
+        AdLog::probability(self, row)
+    }
+}
+
+/// The fields of a run on the ad log that declares none.
+pub(crate) fn default_fields() -> Vec<FieldConfig> {
+    let fields = AdLog::default_fields().into_iter();
+    let config = |field: crate::synth::SynthField| FieldConfig {
+        name: field.name.to_owned(),
+        kind: match field.kind {
+            FieldKind::Categorical => Kind::Categorical,
+            FieldKind::Bag => Kind::Bag,
+            FieldKind::Numeric => Kind::Numeric,
+            FieldKind::Sequence => Kind::Sequence,
+            FieldKind::Hashed => Kind::Hashed,
+        },
+        vocabulary: Some(field.vocabulary.to_owned()),
+        delimiter: field.delimiter.map(String::from),
+        ..FieldConfig::default()
+    };
+    fields.map(config).collect()
+}

@@ -23,7 +23,11 @@ fn main() -> ExitCode {
         "test" => test(),
         _ => {
             eprintln!("{HELP}");
-            return if task == "help" { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            return if task == "help" {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            };
         }
     };
     match done {
@@ -37,9 +41,20 @@ fn main() -> ExitCode {
 
 fn check() -> Result<(), String> {
     cargo(&["fmt", "--all", "--check"], &[])?;
-    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
+    cargo(
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )?;
     let mut doc = Command::new(env!("CARGO"));
-    doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    doc.args(["doc", "--workspace", "--no-deps"])
+        .env("RUSTDOCFLAGS", "-D warnings");
     run(&mut doc)?;
     match Command::new("typos").status() {
         Ok(status) if status.success() => Ok(()),
@@ -55,7 +70,10 @@ fn test() -> Result<(), String> {
     check()?;
     cargo(&["test", "--workspace"], &[])?;
     // The parity tests carry `ndarray` in their names.
-    cargo(&["test", "--workspace", "--features", NDARRAY, "ndarray"], &[])?;
+    cargo(
+        &["test", "--workspace", "--features", NDARRAY, "ndarray"],
+        &[],
+    )?;
     let out = std::env::temp_dir().join(format!("crossfield-xtask-{}", std::process::id()));
     let trained = crossfield(
         "train",
@@ -98,6 +116,12 @@ fn cargo(args: &[&str], more: &[String]) -> Result<(), String> {
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
-    let status = command.status().map_err(|error| format!("{command:?}: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}")) }
+    let status = command
+        .status()
+        .map_err(|error| format!("{command:?}: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{command:?}: {status}"))
+    }
 }

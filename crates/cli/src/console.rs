@@ -20,7 +20,12 @@ impl Console {
             let style = ProgressStyle::with_template("{prefix} {wide_bar} {percent}% {msg} {eta}");
             ProgressBar::new(1).with_style(style.expect("the template is well-formed"))
         });
-        Self { epochs, batch_size, bar, epoch: 0 }
+        Self {
+            epochs,
+            batch_size,
+            bar,
+            epoch: 0,
+        }
     }
 
     fn say(&self, line: &str) {
@@ -33,7 +38,10 @@ impl Console {
 
 impl Observer for Console {
     fn resumed(&mut self, state: &State) {
-        self.say(&format!("resumed after epoch {}, step {}", state.epoch, state.step));
+        self.say(&format!(
+            "resumed after epoch {}, step {}",
+            state.epoch, state.step
+        ));
     }
 
     fn stepped(&mut self, epoch: usize, step: usize, steps: usize, loss: f64) {
@@ -72,7 +80,9 @@ impl Observer for Console {
 
     fn stopped_early(&mut self, best: usize) {
         self.clear();
-        self.say(&format!("back to epoch {best}, the best on the validation part"));
+        self.say(&format!(
+            "back to epoch {best}, the best on the validation part"
+        ));
     }
 }
 
@@ -132,7 +142,10 @@ pub(crate) fn table(rows: &[(&str, &Report)]) -> String {
         }
         text += &format!(" {:>10}\n", report.rows);
     }
-    if rows.iter().any(|(_, report)| report.auc_method == Some(AucMethod::Bucketed)) {
+    if rows
+        .iter()
+        .any(|(_, report)| report.auc_method == Some(AucMethod::Bucketed))
+    {
         text += "AUC from bucketed scores: there are more rows than are kept for the exact one\n";
     }
     text
@@ -205,7 +218,12 @@ mod tests {
 
     #[test]
     fn the_table_shows_only_figures_that_apply() {
-        let report = Report { rmse: Some(0.92), mae: Some(0.73), rows: 10, ..Report::default() };
+        let report = Report {
+            rmse: Some(0.92),
+            mae: Some(0.73),
+            rows: 10,
+            ..Report::default()
+        };
         assert_eq!(
             table(&[("test", &report)]),
             "         RMSE      MAE       rows\ntest  0.92000  0.73000         10\n"

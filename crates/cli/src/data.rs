@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crossfield_data::synth::{SynthConfig, generate};
 use crossfield_data::prepare;
+use crossfield_data::synth::{SynthConfig, generate};
 use crossfield_train::{Error, RunFile};
 
 use crate::model::ModelConfig;
@@ -52,18 +52,28 @@ pub(crate) enum DataCommand {
 pub(crate) fn run(command: &DataCommand) -> Result<(), Box<dyn std::error::Error>> {
     match command {
         DataCommand::Synth { out, rows, seed } => {
-            let log = generate(&SynthConfig { rows: *rows, seed: *seed, ..SynthConfig::default() })?;
+            let log = generate(&SynthConfig {
+                rows: *rows,
+                seed: *seed,
+                ..SynthConfig::default()
+            })?;
             if out.as_os_str() == "-" {
                 log.write_csv(std::io::stdout().lock())?;
             } else {
                 let file = std::fs::File::create(out).map_err(Error::io(out, "create"))?;
-                log.write_csv(std::io::BufWriter::new(file)).map_err(Error::io(out, "write"))?;
+                log.write_csv(std::io::BufWriter::new(file))
+                    .map_err(Error::io(out, "write"))?;
                 eprintln!("{} rows in {}", log.len(), out.display());
             }
             Ok(())
         }
         #[cfg(feature = "fetch")]
-        DataCommand::Fetch { set, out, from, base_url } => {
+        DataCommand::Fetch {
+            set,
+            out,
+            from,
+            base_url,
+        } => {
             use crossfield_data::fetch::{DataSet, FetchOptions, fetch};
             let set = DataSet::ALL
                 .into_iter()

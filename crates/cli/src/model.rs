@@ -51,9 +51,9 @@ impl Choice {
             name: &str,
             options: toml::Table,
         ) -> Result<T, String> {
-            options
-                .try_into()
-                .map_err(|error: toml::de::Error| explain(&format!("model.{name}"), error.message()))
+            options.try_into().map_err(|error: toml::de::Error| {
+                explain(&format!("model.{name}"), error.message())
+            })
         }
         let mut choice = match kind.as_str() {
             "wide" => Self::Wide(read(name, options)?),
@@ -115,7 +115,9 @@ impl TryFrom<toml::Table> for ModelConfig {
         let mut components: Vec<Choice> = Vec::new();
         for name in sum {
             let toml::Value::String(name) = name else {
-                return Err(format!("`{name}` in the sum is not the name of a component"));
+                return Err(format!(
+                    "`{name}` in the sum is not the name of a component"
+                ));
             };
             if components.iter().any(|component| component.name() == name) {
                 return Err(format!(
@@ -144,7 +146,11 @@ impl TryFrom<toml::Table> for ModelConfig {
 
 impl From<ModelConfig> for toml::Table {
     fn from(config: ModelConfig) -> Self {
-        let names = config.components.iter().map(|component| component.name().into()).collect();
+        let names = config
+            .components
+            .iter()
+            .map(|component| component.name().into())
+            .collect();
         let mut model = toml::Table::from_iter([("sum".to_owned(), toml::Value::Array(names))]);
         for component in &config.components {
             let mut options = component.options();
@@ -218,16 +224,25 @@ mod tests {
     #[test]
     fn a_kind_is_short_for_a_sum_of_one() {
         assert_eq!(parse("kind = 'fm'"), parse("sum = ['fm']"));
-        let model = parse("sum = ['wide', 'small']\n[small]\nkind = 'fm'\nembedding_dim = 2").unwrap();
-        let Choice::Fm(fm) = &model.components[1] else { panic!("{model:?}") };
+        let model =
+            parse("sum = ['wide', 'small']\n[small]\nkind = 'fm'\nembedding_dim = 2").unwrap();
+        let Choice::Fm(fm) = &model.components[1] else {
+            panic!("{model:?}")
+        };
         assert_eq!((fm.name.as_str(), fm.embedding_dim), ("small", 2));
-        assert_eq!(ModelConfig::try_from(toml::Table::from(model.clone())).unwrap(), model);
+        assert_eq!(
+            ModelConfig::try_from(toml::Table::from(model.clone())).unwrap(),
+            model
+        );
     }
 
     #[test]
     fn mistakes_are_named() {
         for (text, expected) in [
-            ("kind = 'fn'", "unknown kind of model `fn`: did you mean `fm`? (known: wide, fm)"),
+            (
+                "kind = 'fn'",
+                "unknown kind of model `fn`: did you mean `fm`? (known: wide, fm)",
+            ),
             (
                 "kind = 'fm'\n[fm]\nembeding_dim = 2",
                 "unknown key `model.fm.embeding_dim`: did you mean `embedding_dim`? (known: fields, \
@@ -241,7 +256,10 @@ mod tests {
                 "sum = ['fm', 'fm']",
                 "`fm` is in the sum twice: give the second one a name of its own and a `kind`",
             ),
-            ("", "expected `kind = \"fm\"`, or `sum` with a list of names"),
+            (
+                "",
+                "expected `kind = \"fm\"`, or `sum` with a list of names",
+            ),
         ] {
             assert_eq!(parse(text).unwrap_err(), expected);
         }

@@ -61,10 +61,17 @@ pub(crate) struct PredictArgs {
 
 pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     let (run, out) = match (&args.resume, &args.run_file) {
-        (Some(directory), _) => (Run::read(&directory.join("run.toml"), &[])?, directory.clone()),
+        (Some(directory), _) => (
+            Run::read(&directory.join("run.toml"), &[])?,
+            directory.clone(),
+        ),
         (None, Some(file)) => {
             let mut sets = args.sets.clone();
-            sets.extend(args.device.iter().map(|device| format!("train.device={device}")));
+            sets.extend(
+                args.device
+                    .iter()
+                    .map(|device| format!("train.device={device}")),
+            );
             let mut run = Run::read(file, &sets)?;
             hold_out(&mut run)?;
             let out = make_directory(args.out.as_deref(), file)?;
@@ -110,13 +117,24 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     }
     let plans = plans(&run, &schema)?;
     let (weights, state) = table_bytes(&plans);
-    eprintln!("{}\n{}", console::memory_line(weights, state), describe_tables(&plans));
+    eprintln!(
+        "{}\n{}",
+        console::memory_line(weights, state),
+        describe_tables(&plans)
+    );
     check_memory(&plans)?;
-    eprintln!("run directory: {0}\nif interrupted: crossfield train --resume {0}\n", out.display());
+    eprintln!(
+        "run directory: {0}\nif interrupted: crossfield train --resume {0}\n",
+        out.display()
+    );
 
     let mean = parts.train.label_mean().unwrap_or_default();
-    let setup =
-        Setup { train: &run.train, optimizer: &run.optimizer, plans: &plans, out: &out };
+    let setup = Setup {
+        train: &run.train,
+        optimizer: &run.optimizer,
+        plans: &plans,
+        out: &out,
+    };
     let mut console = Console::new(run.train.epochs, run.train.batch_size);
     let make = |init: &Init| model(&run, &schema, mean, init);
     let (_, metrics) = crossfield_train::train(&setup, &parts, make, &mut console)?;
@@ -172,7 +190,10 @@ fn load(
     let plans = plans(&run, schema)?;
     check_memory(&plans)?;
     let device = run.train.device.init()?;
-    let init = Init { device: device.clone(), seed: run.train.seed };
+    let init = Init {
+        device: device.clone(),
+        seed: run.train.seed,
+    };
     let model = model(&run, schema, 0.5, &init)?;
     let trained = Trained::load(directory, fitted.fingerprint(), model, &plans, &device)?;
     Ok((run, trained, Arc::new(data)))
@@ -182,26 +203,31 @@ fn plans(run: &Run, schema: &Schema) -> Result<Vec<TablePlan>, Error> {
     run.optimizer.plan(merge_tables(run.model.tables(schema)?)?)
 }
 
-fn model(
-    run: &Run,
-    schema: &Schema,
-    mean: f64,
-    init: &Init,
-) -> Result<Scored<Components>, Error> {
+fn model(run: &Run, schema: &Schema, mean: f64, init: &Init) -> Result<Scored<Components>, Error> {
     let component = run.model.init(schema, init)?;
     Ok(Scored::new(component, run.train.loss, mean, &init.device))
 }
 
 pub(crate) fn label_kind(loss: Loss) -> LabelKind {
-    if loss.link().is_probability() { LabelKind::Binary } else { LabelKind::Number }
+    if loss.link().is_probability() {
+        LabelKind::Binary
+    } else {
+        LabelKind::Number
+    }
 }
 
 /// Early stopping needs validation rows: where the run file names none, a tenth of the training
 /// rows is held out.
 fn hold_out(run: &mut Run) -> Result<(), Error> {
-    if run.train.early_stop.is_some() && run.data.valid.is_empty() && run.data_spec().complete().data.split.is_none() {
+    if run.train.early_stop.is_some()
+        && run.data.valid.is_empty()
+        && run.data_spec().complete().data.split.is_none()
+    {
         eprintln!("early stopping: a tenth of the training rows is held out to decide it");
-        run.data.split = Some(SplitConfig::Random { valid: 0.1, test: 0.0 });
+        run.data.split = Some(SplitConfig::Random {
+            valid: 0.1,
+            test: 0.0,
+        });
     }
     Ok(())
 }
@@ -209,18 +235,23 @@ fn hold_out(run: &mut Run) -> Result<(), Error> {
 /// Makes the run directory: the one that was asked for, or the first free `runs/<name>[-n]`.
 fn make_directory(asked: Option<&Path>, run_file: &Path) -> Result<PathBuf, Error> {
     let is_taken = |path: &Path| {
-        path.read_dir().map_or(path.exists(), |mut entries| entries.next().is_some())
+        path.read_dir()
+            .map_or(path.exists(), |mut entries| entries.next().is_some())
     };
     let out = match asked {
         Some(out) if is_taken(out) => {
             return Err(Error::RunDirectory {
                 path: out.to_owned(),
-                reason: "exists and is not empty: go on with --resume, or name another --out".into(),
+                reason: "exists and is not empty: go on with --resume, or name another --out"
+                    .into(),
             });
         }
         Some(out) => out.to_owned(),
         None => {
-            let name = run_file.file_stem().unwrap_or(run_file.as_os_str()).to_string_lossy();
+            let name = run_file
+                .file_stem()
+                .unwrap_or(run_file.as_os_str())
+                .to_string_lossy();
             (1..)
                 .map(|number| match number {
                     1 => Path::new("runs").join(&*name),

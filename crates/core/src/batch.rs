@@ -22,7 +22,11 @@ pub struct Jagged {
 impl Jagged {
     /// One index a row, each of weight 1.
     pub fn one_hot(indices: Vec<u32>) -> Self {
-        Self { indices, offsets: None, weights: None }
+        Self {
+            indices,
+            offsets: None,
+            weights: None,
+        }
     }
 
     /// Positions of the indices of `row`.
@@ -43,7 +47,9 @@ impl Jagged {
 
     /// The weight of the index at `position`.
     pub fn weight(&self, position: usize) -> f32 {
-        self.weights.as_ref().map_or(1.0, |weights| weights[position])
+        self.weights
+            .as_ref()
+            .map_or(1.0, |weights| weights[position])
     }
 
     /// Whether each row is one index of weight 1.
@@ -71,7 +77,9 @@ impl Jagged {
         for &row in rows {
             selected.push_row(
                 &self.indices[self.range(row as usize)],
-                self.weights.as_ref().map(|weights| &weights[self.range(row as usize)]),
+                self.weights
+                    .as_ref()
+                    .map(|weights| &weights[self.range(row as usize)]),
             );
         }
         selected

@@ -29,8 +29,9 @@ impl Init {
     ) -> Param<Tensor<D>> {
         let mut rng = rng(self.seed, Purpose::DenseInit, name_key(name), 0);
         let count = shape.iter().product();
-        let weights: Vec<f32> =
-            (0..count).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound).collect();
+        let weights: Vec<f32> = (0..count)
+            .map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound)
+            .collect();
         Param::from_data(TensorData::new(weights, shape), &self.device)
     }
 
@@ -138,7 +139,10 @@ impl<A: ComponentConfig, B: ComponentConfig> ComponentConfig for (A, B) {
     }
 
     fn init(&self, schema: &Schema, init: &Init) -> Result<Self::Component, Error> {
-        Ok(Sum { a: self.0.init(schema, init)?, b: self.1.init(schema, init)? })
+        Ok(Sum {
+            a: self.0.init(schema, init)?,
+            b: self.1.init(schema, init)?,
+        })
     }
 }
 
@@ -158,7 +162,11 @@ impl<C: Component> Scored<C> {
     /// the training part.
     pub fn new(component: C, loss: Loss, mean: f64, device: &Device) -> Self {
         let bias = Param::from_data(TensorData::from([loss.link().score(mean) as f32]), device);
-        Self { component, bias, loss }
+        Self {
+            component,
+            bias,
+            loss,
+        }
     }
 
     /// The component.

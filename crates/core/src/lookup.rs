@@ -61,7 +61,12 @@ impl Lookup {
         leaves: Vec<Leaf>,
         tables: BTreeMap<String, StagedTable>,
     ) -> Self {
-        Self { batch, device, leaves, tables }
+        Self {
+            batch,
+            device,
+            leaves,
+            tables,
+        }
     }
 
     /// The batch on the host.
@@ -97,8 +102,13 @@ impl Lookup {
         let leaf = self.leaf(fields);
         let selection = self.select(fields, |row, nth| row * count + nth);
         let dim = leaf.rows.dims()[1];
-        self.add_up(self.values(leaf, &selection), &selection, batch * count, dim)
-            .reshape([batch, count, dim])
+        self.add_up(
+            self.values(leaf, &selection),
+            &selection,
+            batch * count,
+            dim,
+        )
+        .reshape([batch, count, dim])
     }
 
     /// Σ x v over all features of the given fields, as if they were one bag.
@@ -108,7 +118,11 @@ impl Lookup {
     pub fn pooled(&self, fields: &[TableField]) -> Tensor<2> {
         let leaf = self.leaf(fields);
         let selection = self.select(fields, |row, _| row);
-        self.pool(self.values(leaf, &selection), &selection, leaf.rows.dims()[1])
+        self.pool(
+            self.values(leaf, &selection),
+            &selection,
+            leaf.rows.dims()[1],
+        )
     }
 
     /// Σ x² v² over all features of the given fields, element-wise.
@@ -141,7 +155,10 @@ impl Lookup {
         for &field in fields {
             let jagged = &self.batch.sparse[field];
             for (row, norm) in norms.iter_mut().enumerate() {
-                *norm += jagged.range(row).map(|at| jagged.weight(at).powi(2)).sum::<f32>();
+                *norm += jagged
+                    .range(row)
+                    .map(|at| jagged.weight(at).powi(2))
+                    .sum::<f32>();
             }
         }
         let shape = [norms.len(), 1];
@@ -158,7 +175,11 @@ impl Lookup {
         let positions = self.positions(field);
         let jagged = &self.batch.sparse[field.field];
         let batch = self.batch_size();
-        let time = (0..batch).map(|row| jagged.range(row).len()).max().unwrap_or(0).max(1);
+        let time = (0..batch)
+            .map(|row| jagged.range(row).len())
+            .max()
+            .unwrap_or(0)
+            .max(1);
         let mut padded = vec![0i64; batch * time];
         let mut real = vec![false; batch * time];
         for row in 0..batch {
@@ -189,7 +210,10 @@ impl Lookup {
             .flat_map(|row| std::iter::repeat_n(row as i64, jagged.range(row).len()))
             .collect();
         Some(Ragged {
-            values: leaf.rows.clone().select(0, indices(positions.clone(), &self.device)),
+            values: leaf
+                .rows
+                .clone()
+                .select(0, indices(positions.clone(), &self.device)),
             rows: indices(rows, &self.device),
         })
     }
@@ -201,7 +225,10 @@ impl Lookup {
     pub fn dense(&self) -> Option<Tensor<2>> {
         let dense = self.batch.dense.as_ref()?;
         let shape = [self.batch_size(), dense.len() / self.batch_size()];
-        Some(Tensor::from_data(TensorData::new(dense.clone(), shape), &self.device))
+        Some(Tensor::from_data(
+            TensorData::new(dense.clone(), shape),
+            &self.device,
+        ))
     }
 
     fn table(&self, name: &str) -> &StagedTable {
@@ -211,13 +238,21 @@ impl Lookup {
     }
 
     fn positions(&self, field: &TableField) -> &Vec<i64> {
-        self.table(&field.table).positions.get(&field.field).unwrap_or_else(|| {
-            panic!("table `{}` was not declared for field {}", field.table, field.field)
-        })
+        self.table(&field.table)
+            .positions
+            .get(&field.field)
+            .unwrap_or_else(|| {
+                panic!(
+                    "table `{}` was not declared for field {}",
+                    field.table, field.field
+                )
+            })
     }
 
     fn leaf(&self, fields: &[TableField]) -> &Leaf {
-        let first = self.table(&fields.first().expect("at least one field").table).leaf;
+        let first = self
+            .table(&fields.first().expect("at least one field").table)
+            .leaf;
         for field in fields {
             assert_eq!(
                 self.table(&field.table).leaf,
@@ -244,12 +279,19 @@ impl Lookup {
             for row in 0..batch {
                 positions.extend(parts.iter().map(|(_, positions)| positions[row]));
             }
-            let weights = parts.iter().any(|(jagged, _)| jagged.weights.is_some()).then(|| {
-                (0..batch)
-                    .flat_map(|row| parts.iter().map(move |(jagged, _)| jagged.weight(row)))
-                    .collect()
-            });
-            return Selection { positions, weights, segments: None };
+            let weights = parts
+                .iter()
+                .any(|(jagged, _)| jagged.weights.is_some())
+                .then(|| {
+                    (0..batch)
+                        .flat_map(|row| parts.iter().map(move |(jagged, _)| jagged.weight(row)))
+                        .collect()
+                });
+            return Selection {
+                positions,
+                weights,
+                segments: None,
+            };
         }
         let mut weights = Vec::with_capacity(total);
         let mut segments = Vec::with_capacity(total);
@@ -262,8 +304,15 @@ impl Lookup {
                 }
             }
         }
-        let weights = weights.iter().any(|&weight| weight != 1.0).then_some(weights);
-        Selection { positions, weights, segments: Some(segments) }
+        let weights = weights
+            .iter()
+            .any(|&weight| weight != 1.0)
+            .then_some(weights);
+        Selection {
+            positions,
+            weights,
+            segments: Some(segments),
+        }
     }
 
     /// x v of each selected feature, `[features, dim]`; `None` if there is none.
@@ -271,8 +320,10 @@ impl Lookup {
         if selection.positions.is_empty() {
             return None;
         }
-        let values =
-            leaf.rows.clone().select(0, indices(selection.positions.clone(), &self.device));
+        let values = leaf
+            .rows
+            .clone()
+            .select(0, indices(selection.positions.clone(), &self.device));
         Some(match &selection.weights {
             Some(weights) => {
                 let shape = [weights.len(), 1];
@@ -310,7 +361,10 @@ impl Lookup {
         match (values, &selection.segments) {
             (Some(values), None) => {
                 let fields = selection.positions.len() / batch;
-                values.reshape([batch, fields, dim]).sum_dim(1).reshape([batch, dim])
+                values
+                    .reshape([batch, fields, dim])
+                    .sum_dim(1)
+                    .reshape([batch, dim])
             }
             (values, _) => self.add_up(values, selection, batch, dim),
         }

@@ -51,7 +51,11 @@ impl Link {
                 let (mut low, mut high) = (-6.0, 6.0);
                 for _ in 0..60 {
                     let middle = 0.5 * (low + high);
-                    if self.prediction(middle) < prob { low = middle } else { high = middle }
+                    if self.prediction(middle) < prob {
+                        low = middle
+                    } else {
+                        high = middle
+                    }
                 }
                 0.5 * (low + high)
             }
@@ -95,7 +99,9 @@ impl Loss {
         match &targets.weights {
             Some(weights) => {
                 let total: f32 = weights.iter().sum();
-                (losses * column(weights)).sum_dim(0).div_scalar(total.max(f32::MIN_POSITIVE))
+                (losses * column(weights))
+                    .sum_dim(0)
+                    .div_scalar(total.max(f32::MIN_POSITIVE))
             }
             None => losses.mean_dim(0),
         }
@@ -119,13 +125,19 @@ fn probit(z: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
     let size = x.clone().abs();
     let tau = (size.clone().mul_scalar(0.5) + 1.0).recip();
     const FIT: [f32; 9] = [
-        0.170_872_77, -0.822_152_23, 1.488_515_87, -1.135_203_98, 0.278_868_07,
-        -0.186_288_06, 0.096_784_18, 0.374_091_96, 1.000_023_68,
+        0.170_872_77,
+        -0.822_152_23,
+        1.488_515_87,
+        -1.135_203_98,
+        0.278_868_07,
+        -0.186_288_06,
+        0.096_784_18,
+        0.374_091_96,
+        1.000_023_68,
     ];
-    let fit = FIT
-        .iter()
-        .fold(tau.zeros_like(), |sum, &coefficient| sum * tau.clone() + coefficient)
-        * tau.clone()
+    let fit = FIT.iter().fold(tau.zeros_like(), |sum, &coefficient| {
+        sum * tau.clone() + coefficient
+    }) * tau.clone()
         - 1.265_512_23;
     // ln erfc(|x|)
     let log_erfc = tau.log() - size.square() + fit;
@@ -144,7 +156,10 @@ mod tests {
     /// Loss and its derivative for one row.
     fn at(loss: Loss, z: f32, y: f32) -> (f32, f32) {
         let z = Tensor::<2>::from_data([[z]], &Device::flex().autodiff()).require_grad();
-        let targets = Targets { labels: vec![y], ..Targets::default() };
+        let targets = Targets {
+            labels: vec![y],
+            ..Targets::default()
+        };
         let value = loss.mean(z.clone(), &targets);
         let gradient = z.grad(&value.backward()).unwrap().into_scalar::<f32>();
         (value.into_scalar::<f32>(), gradient)
@@ -157,8 +172,8 @@ mod tests {
                 let (value, gradient) = at(Loss::Logistic, z, y);
                 let prob = Link::Logistic.prediction(f64::from(z));
                 assert_relative_eq!(gradient, prob as f32 - y, epsilon = 1e-6);
-                let expected = f64::from(z).max(0.0) - f64::from(z * y)
-                    + (-f64::from(z).abs()).exp().ln_1p();
+                let expected =
+                    f64::from(z).max(0.0) - f64::from(z * y) + (-f64::from(z).abs()).exp().ln_1p();
                 assert_relative_eq!(value, expected as f32, epsilon = 1e-6, max_relative = 1e-5);
             }
         }
@@ -174,7 +189,8 @@ mod tests {
                 epsilon = 1e-6,
                 max_relative = 1e-4
             );
-            let density = (-0.5 * f64::from(z) * f64::from(z)).exp() / (2.0 * std::f64::consts::PI).sqrt();
+            let density =
+                (-0.5 * f64::from(z) * f64::from(z)).exp() / (2.0 * std::f64::consts::PI).sqrt();
             assert_relative_eq!(
                 at(Loss::Probit, z, 1.0).1,
                 -(density / prob) as f32,

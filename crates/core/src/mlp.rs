@@ -60,12 +60,21 @@ mod tests {
 
     #[test]
     fn the_same_seed_and_name_give_the_same_layers() {
-        let config = MlpConfig { hidden: vec![5, 3], output: 1 };
+        let config = MlpConfig {
+            hidden: vec![5, 3],
+            output: 1,
+        };
         let make = |name, seed| {
-            config.init(name, 4, &Init { device: Device::flex(), seed }).forward(Tensor::ones(
-                [2, 4],
-                &Device::flex(),
-            ))
+            config
+                .init(
+                    name,
+                    4,
+                    &Init {
+                        device: Device::flex(),
+                        seed,
+                    },
+                )
+                .forward(Tensor::ones([2, 4], &Device::flex()))
         };
         assert_eq!(make("deep", 1).dims(), [2, 1]);
         assert_eq!(make("deep", 1).into_data(), make("deep", 1).into_data());
@@ -75,11 +84,25 @@ mod tests {
 
     #[test]
     fn one_layer_is_the_affine_map() {
-        let init = Init { device: Device::flex(), seed: 3 };
-        let mlp = MlpConfig { hidden: vec![], output: 1 }.init("m", 2, &init);
+        let init = Init {
+            device: Device::flex(),
+            seed: 3,
+        };
+        let mlp = MlpConfig {
+            hidden: vec![],
+            output: 1,
+        }
+        .init("m", 2, &init);
         let weight = mlp.layers[0].weight.val().try_into_vec_as::<f32>().unwrap();
-        let bias = mlp.layers[0].bias.as_ref().unwrap().val().into_scalar::<f32>();
-        let out = mlp.forward(Tensor::from_data([[2.0, -1.0]], &init.device)).into_scalar::<f32>();
+        let bias = mlp.layers[0]
+            .bias
+            .as_ref()
+            .unwrap()
+            .val()
+            .into_scalar::<f32>();
+        let out = mlp
+            .forward(Tensor::from_data([[2.0, -1.0]], &init.device))
+            .into_scalar::<f32>();
         assert!((out - (2.0 * weight[0] - weight[1] + bias)).abs() < 1e-6);
     }
 }

@@ -66,7 +66,10 @@ pub fn tables_for(
     for &id in fields {
         let field = &schema.fields[id];
         let table = name(&field.vocabulary);
-        lookups.push(TableField { table: table.clone(), field: id });
+        lookups.push(TableField {
+            table: table.clone(),
+            field: id,
+        });
         tables
             .entry(table.clone())
             .or_insert_with(|| TableConfig {
@@ -104,13 +107,22 @@ pub fn merge_tables(
             continue;
         };
         let clash = |what, left: String, right: String| {
-            Err(Error::TableClash { table: table.name.clone(), what, left, right })
+            Err(Error::TableClash {
+                table: table.name.clone(),
+                what,
+                left,
+                right,
+            })
         };
         if known.rows != table.rows || known.oov_row != table.oov_row {
             return clash("rows", known.rows.to_string(), table.rows.to_string());
         }
         if known.dim != table.dim {
-            return clash("embedding_dim", known.dim.to_string(), table.dim.to_string());
+            return clash(
+                "embedding_dim",
+                known.dim.to_string(),
+                table.dim.to_string(),
+            );
         }
         if known.initializer != table.initializer {
             return clash(
@@ -140,24 +152,41 @@ mod tests {
             oov_row: Some(0),
         };
         Schema {
-            fields: vec![field("ad", "ad", 10), field("site", "site", 4), field("last", "ad", 10)],
+            fields: vec![
+                field("ad", "ad", 10),
+                field("site", "site", 4),
+                field("last", "ad", 10),
+            ],
             dense: vec![],
         }
     }
 
     #[test]
     fn fields_of_one_vocabulary_share_a_table() {
-        let (tables, lookups) =
-            tables_for(&schema(), &[0, 1, 2], 8, Initializer::Zeros, |v| factor_table(8, v));
+        let (tables, lookups) = tables_for(&schema(), &[0, 1, 2], 8, Initializer::Zeros, |v| {
+            factor_table(8, v)
+        });
         assert_eq!(tables.len(), 2);
-        assert_eq!((tables[0].name.as_str(), &tables[0].fields[..]), ("v8.ad", &[0, 2][..]));
-        assert_eq!(lookups[2], TableField { table: "v8.ad".into(), field: 2 });
+        assert_eq!(
+            (tables[0].name.as_str(), &tables[0].fields[..]),
+            ("v8.ad", &[0, 2][..])
+        );
+        assert_eq!(
+            lookups[2],
+            TableField {
+                table: "v8.ad".into(),
+                field: 2
+            }
+        );
     }
 
     #[test]
     fn the_same_name_is_one_table() {
         let ask = |fields: &[FieldId]| {
-            tables_for(&schema(), fields, 8, Initializer::Zeros, |v| factor_table(8, v)).0
+            tables_for(&schema(), fields, 8, Initializer::Zeros, |v| {
+                factor_table(8, v)
+            })
+            .0
         };
         let merged = merge_tables(ask(&[2]).into_iter().chain(ask(&[0, 1]))).unwrap();
         assert_eq!(merged.len(), 2);
@@ -167,7 +196,9 @@ mod tests {
     #[test]
     fn unequal_tables_of_one_name_are_refused() {
         let ask = |dim, initializer| {
-            tables_for(&schema(), &[0], dim, initializer, |_| "deep.ad".into()).0.remove(0)
+            tables_for(&schema(), &[0], dim, initializer, |_| "deep.ad".into())
+                .0
+                .remove(0)
         };
         let normal = Initializer::Normal { std: 0.1 };
         let error = merge_tables([ask(8, normal), ask(16, normal)]).unwrap_err();

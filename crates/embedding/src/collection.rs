@@ -53,7 +53,11 @@ impl EmbeddingCollection {
         for (at, table) in tables.iter().enumerate() {
             groups.entry(table.config().dim).or_default().push(at);
         }
-        Ok(Self { tables, groups: groups.into_values().collect(), dedup: Dedup::default() })
+        Ok(Self {
+            tables,
+            groups: groups.into_values().collect(),
+            dedup: Dedup::default(),
+        })
     }
 
     /// The tables, sorted by name.
@@ -63,7 +67,9 @@ impl EmbeddingCollection {
 
     /// The table called `name`, to be filled from outside.
     pub fn table_mut(&mut self, name: &str) -> Option<&mut Table> {
-        self.tables.iter_mut().find(|table| table.config().name == name)
+        self.tables
+            .iter_mut()
+            .find(|table| table.config().name == name)
     }
 
     /// Gathers the unique rows of a batch. On an autodiff device they are leaves that collect
@@ -79,8 +85,11 @@ impl EmbeddingCollection {
             for &at in group {
                 let table = &self.tables[at];
                 let config = table.config();
-                let occurrences =
-                    config.fields.iter().map(|&field| batch.sparse[field].indices.len()).sum();
+                let occurrences = config
+                    .fields
+                    .iter()
+                    .map(|&field| batch.sparse[field].indices.len())
+                    .sum();
                 self.dedup.begin(occurrences);
                 let base = (weights.len() / dim) as i64;
                 let positions = config
@@ -97,7 +106,11 @@ impl EmbeddingCollection {
                 for &row in &rows {
                     weights.extend_from_slice(table.weights(row));
                 }
-                rows_of_leaf.push(TableRows { table: at, rows, counts });
+                rows_of_leaf.push(TableRows {
+                    table: at,
+                    rows,
+                    counts,
+                });
                 staged_tables.insert(config.name.clone(), StagedTable { leaf, positions });
             }
             if weights.is_empty() {
@@ -106,12 +119,22 @@ impl EmbeddingCollection {
             }
             let shape = [weights.len() / dim, dim];
             let rows = Tensor::<2>::from_data(TensorData::new(weights, shape), device);
-            let rows = if device.is_autodiff() { rows.require_grad() } else { rows };
+            let rows = if device.is_autodiff() {
+                rows.require_grad()
+            } else {
+                rows
+            };
             leaves.push(Leaf { rows });
             staged_rows.push(rows_of_leaf);
         }
-        let staged = StagedRows { batch_size: batch.batch_size, leaves: staged_rows };
-        (Lookup::new(batch, device.clone(), leaves, staged_tables), staged)
+        let staged = StagedRows {
+            batch_size: batch.batch_size,
+            leaves: staged_rows,
+        };
+        (
+            Lookup::new(batch, device.clone(), leaves, staged_tables),
+            staged,
+        )
     }
 
     /// Updates the staged rows by their gradients, at `rate` times their learning rates.
@@ -127,7 +150,9 @@ impl EmbeddingCollection {
     ) -> Result<(), Error> {
         for (leaf, rows_of_leaf) in lookup.leaves().iter().zip(&staged.leaves) {
             // A leaf that no component used has no gradient.
-            let Some(gradient) = leaf.rows.grad_remove(gradients) else { continue };
+            let Some(gradient) = leaf.rows.grad_remove(gradients) else {
+                continue;
+            };
             let gradient = gradient.into_data();
             let gradient = gradient.as_slice::<f32>().expect("factors are f32");
             let dim = leaf.rows.dims()[1];
@@ -135,7 +160,12 @@ impl EmbeddingCollection {
                 return Err(self.non_finite(rows_of_leaf, at / dim));
             }
             let mut gradients = gradient.chunks_exact(dim);
-            for TableRows { table, rows, counts } in rows_of_leaf {
+            for TableRows {
+                table,
+                rows,
+                counts,
+            } in rows_of_leaf
+            {
                 let table = &mut self.tables[*table];
                 let optimizer = *table.optimizer();
                 let frozen = table.is_frozen();
@@ -248,7 +278,10 @@ impl Dedup {
     }
 
     fn finish(&mut self) -> (Vec<u32>, Vec<u32>) {
-        (std::mem::take(&mut self.rows), std::mem::take(&mut self.counts))
+        (
+            std::mem::take(&mut self.rows),
+            std::mem::take(&mut self.counts),
+        )
     }
 }
 
@@ -271,7 +304,11 @@ mod tests {
                 initializer: Initializer::Normal { std: 0.3 },
                 oov_row: Some(0),
             },
-            optimizer: RowOptimizer { kind: RowOptimizerKind::Sgd, lr: 1.0, ..Default::default() },
+            optimizer: RowOptimizer {
+                kind: RowOptimizerKind::Sgd,
+                lr: 1.0,
+                ..Default::default()
+            },
             frozen: false,
         }
     }
@@ -279,19 +316,26 @@ mod tests {
     fn one_hot(fields: &[&[u32]]) -> Arc<Batch> {
         Arc::new(Batch {
             batch_size: fields[0].len(),
-            sparse: fields.iter().map(|indices| Jagged::one_hot(indices.to_vec())).collect(),
+            sparse: fields
+                .iter()
+                .map(|indices| Jagged::one_hot(indices.to_vec()))
+                .collect(),
             ..Batch::default()
         })
     }
 
     fn field(table: &str, field: usize) -> TableField {
-        TableField { table: table.into(), field }
+        TableField {
+            table: table.into(),
+            field,
+        }
     }
 
     /// Any smooth function of the vectors, with another gradient for each.
     fn head(v: Tensor<3>) -> Tensor<1> {
         let pairs = v.clone().sum_dim(1).square() - v.clone().square().sum_dim(1);
-        (pairs.sum_dim(2).exp().sum_dim(0).reshape([1])) + v.sum_dim(1).sum_dim(2).sum_dim(0).reshape([1])
+        (pairs.sum_dim(2).exp().sum_dim(0).reshape([1]))
+            + v.sum_dim(1).sum_dim(2).sum_dim(0).reshape([1])
     }
 
     fn check_against_dense_embedding(device: &Device, equal: impl Fn(&TensorData, &TensorData)) {
@@ -304,8 +348,9 @@ mod tests {
         let sparse = head(lookup.fields(&refs)).backward();
         let sparse = lookup.leaves()[0].rows.grad(&sparse).unwrap().into_data();
 
-        let all: Vec<f32> =
-            (0..rows as u32).flat_map(|row| tables.tables()[0].weights(row).to_vec()).collect();
+        let all: Vec<f32> = (0..rows as u32)
+            .flat_map(|row| tables.tables()[0].weights(row).to_vec())
+            .collect();
         let weight =
             Tensor::<2>::from_data(TensorData::new(all, [rows, dim]), &device).require_grad();
         let indices: Vec<i64> = (0..5)
@@ -319,7 +364,11 @@ mod tests {
         let unique = [3i64, 7, 49, 0, 1, 2, 8, 9];
         let indices = Tensor::<1, Int>::from_data(unique, &dense.device());
         let touched = dense.clone().select(0, indices).into_data();
-        assert_eq!(touched.shape(), sparse.shape(), "unique rows in order of first occurrence");
+        assert_eq!(
+            touched.shape(),
+            sparse.shape(),
+            "unique rows in order of first occurrence"
+        );
         equal(&sparse, &touched);
         let untouched = dense.abs().sum_dim(1).try_into_vec_as::<f32>().unwrap();
         for (row, size) in untouched.iter().enumerate() {
@@ -349,7 +398,11 @@ mod tests {
             offsets: Some(vec![0, 2, 2, 3]),
             weights: Some(vec![2.0, 0.5, -1.0]),
         };
-        let batch = Arc::new(Batch { batch_size: 3, sparse: vec![bag], ..Batch::default() });
+        let batch = Arc::new(Batch {
+            batch_size: 3,
+            sparse: vec![bag],
+            ..Batch::default()
+        });
         let (lookup, _) = tables.stage(batch, &Device::flex());
         let (sum, square) = lookup.pooled_with_square(&[field("v", 0)]);
         let table = &tables.tables()[0];
@@ -365,17 +418,31 @@ mod tests {
             .chain((0..3).map(|d| four[d].powi(2)))
             .collect();
         let tolerance = Tolerance::absolute(1e-6);
-        sum.into_data().assert_approx_eq::<f32>(&TensorData::new(expected_sum, [3, 3]), tolerance);
+        sum.into_data()
+            .assert_approx_eq::<f32>(&TensorData::new(expected_sum, [3, 3]), tolerance);
         let expected_square = TensorData::new(expected_square, [3, 3]);
-        square.into_data().assert_approx_eq::<f32>(&expected_square, tolerance);
-        assert_eq!(lookup.norm2(&[0]).try_into_vec_as::<f32>().unwrap(), [4.25, 0.0, 1.0]);
+        square
+            .into_data()
+            .assert_approx_eq::<f32>(&expected_square, tolerance);
+        assert_eq!(
+            lookup.norm2(&[0]).try_into_vec_as::<f32>().unwrap(),
+            [4.25, 0.0, 1.0]
+        );
     }
 
     #[test]
     fn a_batch_of_empty_bags_is_legal_and_changes_nothing() {
         let mut tables = EmbeddingCollection::new(&[plan("v", 10, 3, &[0])], 5).unwrap();
-        let bag = Jagged { indices: vec![], offsets: Some(vec![0, 0, 0]), weights: None };
-        let batch = Arc::new(Batch { batch_size: 2, sparse: vec![bag], ..Batch::default() });
+        let bag = Jagged {
+            indices: vec![],
+            offsets: Some(vec![0, 0, 0]),
+            weights: None,
+        };
+        let batch = Arc::new(Batch {
+            batch_size: 2,
+            sparse: vec![bag],
+            ..Batch::default()
+        });
         let (lookup, staged) = tables.stage(batch, &Device::flex().autodiff());
         let pooled = lookup.pooled(&[field("v", 0)]);
         assert_eq!(pooled.dims(), [2, 3]);
@@ -393,8 +460,11 @@ mod tests {
     #[test]
     fn sequences_are_padded_with_zeros_behind_a_mask() {
         let mut tables = EmbeddingCollection::new(&[plan("v", 10, 2, &[0, 1])], 5).unwrap();
-        let history =
-            Jagged { indices: vec![5, 6, 7], offsets: Some(vec![0, 1, 3]), weights: None };
+        let history = Jagged {
+            indices: vec![5, 6, 7],
+            offsets: Some(vec![0, 1, 3]),
+            weights: None,
+        };
         let batch = Arc::new(Batch {
             batch_size: 2,
             sparse: vec![Jagged::one_hot(vec![6, 1]), history],
@@ -404,24 +474,42 @@ mod tests {
         let (items, mask) = lookup.sequence(&field("v", 1));
         let items = items.try_into_vec_as::<f32>().unwrap();
         let table = &tables.tables()[0];
-        let expected =
-            [table.weights(5), &[0.0, 0.0], table.weights(6), table.weights(7)].concat();
+        let expected = [
+            table.weights(5),
+            &[0.0, 0.0],
+            table.weights(6),
+            table.weights(7),
+        ]
+        .concat();
         assert_eq!(items, expected);
-        assert_eq!(mask.try_into_vec_as::<bool>().unwrap(), [true, false, true, true]);
+        assert_eq!(
+            mask.try_into_vec_as::<bool>().unwrap(),
+            [true, false, true, true]
+        );
         let ragged = lookup.ragged(&field("v", 1)).unwrap();
         assert_eq!(ragged.rows.try_into_vec_as::<i64>().unwrap(), [0, 1, 1]);
     }
 
     #[test]
     fn tables_of_one_dim_share_a_leaf_and_keep_their_own_rows() {
-        let plans = [plan("a", 5, 2, &[0]), plan("b", 5, 3, &[0]), plan("c", 5, 2, &[1])];
+        let plans = [
+            plan("a", 5, 2, &[0]),
+            plan("b", 5, 3, &[0]),
+            plan("c", 5, 2, &[1]),
+        ];
         let mut tables = EmbeddingCollection::new(&plans, 5).unwrap();
         let device = Device::flex().autodiff();
         let (lookup, staged) = tables.stage(one_hot(&[&[1, 2, 1], &[1, 4, 3]]), &device);
         assert_eq!(lookup.leaves().len(), 2);
-        let before: Vec<Vec<f32>> = (0..3).map(|t| tables.tables()[t].weights(1).to_vec()).collect();
+        let before: Vec<Vec<f32>> = (0..3)
+            .map(|t| tables.tables()[t].weights(1).to_vec())
+            .collect();
         let both = lookup.fields(&[field("a", 0), field("c", 1)]);
-        let first = both.clone().slice([0..1, 0..1]).try_into_vec_as::<f32>().unwrap();
+        let first = both
+            .clone()
+            .slice([0..1, 0..1])
+            .try_into_vec_as::<f32>()
+            .unwrap();
         assert_eq!(first, before[0]);
         // Row 1 of `a` occurs twice, row 1 of `c` once: the gradient of a sum counts them.
         let mut gradients = both.sum().backward();
@@ -440,14 +528,23 @@ mod tests {
         let poison = Tensor::<2>::from_data([[1.0, 1.0], [1.0, f32::NAN]], &device);
         let mut gradients = (pooled * poison).sum().backward();
         let before = tables.tables()[0].weights(1).to_vec();
-        let error = tables.apply(&lookup, &staged, &mut gradients, 1.0).unwrap_err();
-        assert!(error.to_string().starts_with("the gradient of table `v8.ad` is not finite (row 7)"));
+        let error = tables
+            .apply(&lookup, &staged, &mut gradients, 1.0)
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("the gradient of table `v8.ad` is not finite (row 7)")
+        );
         assert_eq!(tables.tables()[0].weights(1), before);
     }
 
     #[test]
     fn frozen_tables_stay_and_the_unseen_row_begins_at_zero() {
-        let frozen = TablePlan { frozen: true, ..plan("v", 9, 2, &[0]) };
+        let frozen = TablePlan {
+            frozen: true,
+            ..plan("v", 9, 2, &[0])
+        };
         let mut tables = EmbeddingCollection::new(&[frozen], 5).unwrap();
         assert_eq!(tables.tables()[0].weights(0), [0.0, 0.0]);
         let (lookup, staged) = tables.stage(one_hot(&[&[1, 7]]), &Device::flex().autodiff());
@@ -459,10 +556,19 @@ mod tests {
 
     #[test]
     fn snapshots_bring_weights_and_state_back() {
-        let adam = RowOptimizer { kind: RowOptimizerKind::Adam, ..RowOptimizer::default() };
+        let adam = RowOptimizer {
+            kind: RowOptimizerKind::Adam,
+            ..RowOptimizer::default()
+        };
         let plans = [
-            TablePlan { optimizer: adam, ..plan("a", 70_000, 2, &[0]) },
-            TablePlan { optimizer: RowOptimizer::default(), ..plan("b", 9, 3, &[1]) },
+            TablePlan {
+                optimizer: adam,
+                ..plan("a", 70_000, 2, &[0])
+            },
+            TablePlan {
+                optimizer: RowOptimizer::default(),
+                ..plan("b", 9, 3, &[1])
+            },
         ];
         let mut tables = EmbeddingCollection::new(&plans, 5).unwrap();
         let step = |tables: &mut EmbeddingCollection| {
@@ -478,20 +584,30 @@ mod tests {
         crate::write_snapshot(&weights, tables.weight_tensors()).unwrap();
         crate::write_snapshot(&state, tables.state_tensors()).unwrap();
         let names = Snapshot::open(&state).unwrap().names();
-        assert_eq!(names, [
-            "tables.a.moment_1",
-            "tables.a.moment_2",
-            "tables.a.time",
-            "tables.b.accumulator"
-        ]);
+        assert_eq!(
+            names,
+            [
+                "tables.a.moment_1",
+                "tables.a.moment_2",
+                "tables.a.time",
+                "tables.b.accumulator"
+            ]
+        );
 
         let mut loaded = EmbeddingCollection::new(&plans, 6).unwrap();
-        loaded.load_weights(&mut Snapshot::open(&weights).unwrap()).unwrap();
-        loaded.load_state(&mut Snapshot::open(&state).unwrap()).unwrap();
+        loaded
+            .load_weights(&mut Snapshot::open(&weights).unwrap())
+            .unwrap();
+        loaded
+            .load_state(&mut Snapshot::open(&state).unwrap())
+            .unwrap();
         step(&mut tables);
         step(&mut loaded);
         for (table, row) in [(0, 69_999), (0, 1), (0, 2), (1, 3)] {
-            assert_eq!(tables.tables()[table].weights(row), loaded.tables()[table].weights(row));
+            assert_eq!(
+                tables.tables()[table].weights(row),
+                loaded.tables()[table].weights(row)
+            );
         }
     }
 

@@ -74,6 +74,10 @@ impl Error {
         path: &'a Path,
         action: &'static str,
     ) -> impl FnOnce(std::io::Error) -> Self + use<'a> {
-        move |source| Self::Io { path: path.to_owned(), action, source }
+        move |source| Self::Io {
+            path: path.to_owned(),
+            action,
+            source,
+        }
     }
 }

@@ -131,7 +131,12 @@ impl RowOptimizer {
         ];
         for (option, value, good, expected) in checks {
             if !good || !value.is_finite() {
-                return Err(Error::OutOfRange { table: table.to_owned(), option, value, expected });
+                return Err(Error::OutOfRange {
+                    table: table.to_owned(),
+                    option,
+                    value,
+                    expected,
+                });
             }
         }
         Ok(())
@@ -190,8 +195,11 @@ impl RowOptimizer {
             }
             RowOptimizerKind::RowwiseAdagrad => {
                 let n = &mut state[0];
-                let squares: f32 =
-                    weights.iter().zip(grad).map(|(&w, &g)| (g + l2 * w).powi(2)).sum();
+                let squares: f32 = weights
+                    .iter()
+                    .zip(grad)
+                    .map(|(&w, &g)| (g + l2 * w).powi(2))
+                    .sum();
                 *n += squares / dim as f32;
                 let rate = lr / (n.sqrt() + eps);
                 for (w, &g) in weights.iter_mut().zip(grad) {
@@ -260,7 +268,10 @@ mod tests {
     use burn::optim::{AdaGradConfig, AdamConfig, GradientsParams, ModuleOptimizer, SgdConfig};
     use burn::tensor::{Device, Tensor};
 
-    const STEP: RowStep = RowStep { rate: 1.0, share: 1.0 };
+    const STEP: RowStep = RowStep {
+        rate: 1.0,
+        share: 1.0,
+    };
 
     #[derive(Module, Debug)]
     struct Weights {
@@ -268,9 +279,16 @@ mod tests {
     }
 
     /// Weights after Burn's dense optimizer has seen the gradients.
-    fn dense(mut optimizer: ModuleOptimizer, lr: f64, start: [f32; 2], grads: &[[f32; 2]]) -> Vec<f32> {
+    fn dense(
+        mut optimizer: ModuleOptimizer,
+        lr: f64,
+        start: [f32; 2],
+        grads: &[[f32; 2]],
+    ) -> Vec<f32> {
         let device = Device::flex().autodiff();
-        let mut module = Weights { w: Param::from_data(start, &device) };
+        let mut module = Weights {
+            w: Param::from_data(start, &device),
+        };
         for grad in grads {
             let loss = (module.w.val() * Tensor::<1>::from_data(*grad, &device)).sum();
             let grads = GradientsParams::from_grads(loss.backward(), &module);
@@ -294,27 +312,47 @@ mod tests {
     const GRADS: [[f32; 2]; 4] = [[0.1, -0.2], [0.3, 0.0], [-0.5, 0.01], [0.02, 0.4]];
 
     fn of(kind: RowOptimizerKind) -> RowOptimizer {
-        RowOptimizer { kind, lr: 0.05, ..RowOptimizer::default() }
+        RowOptimizer {
+            kind,
+            lr: 0.05,
+            ..RowOptimizer::default()
+        }
     }
 
     #[test]
     fn sgd_equals_dense_sgd() {
         let expected = dense(SgdConfig::new().init(), 0.05, START, &GRADS);
-        for (got, expected) in rows(of(RowOptimizerKind::Sgd), START, &GRADS).iter().zip(expected) {
+        for (got, expected) in rows(of(RowOptimizerKind::Sgd), START, &GRADS)
+            .iter()
+            .zip(expected)
+        {
             assert_relative_eq!(*got, expected, epsilon = 1e-7);
         }
     }
 
     #[test]
     fn adagrad_equals_dense_adagrad_to_the_bit() {
-        let expected = dense(AdaGradConfig::new().with_epsilon(1e-8).init(), 0.05, START, &GRADS);
+        let expected = dense(
+            AdaGradConfig::new().with_epsilon(1e-8).init(),
+            0.05,
+            START,
+            &GRADS,
+        );
         assert_eq!(rows(of(RowOptimizerKind::Adagrad), START, &GRADS), expected);
     }
 
     #[test]
     fn adam_equals_dense_adam_on_a_row_that_every_batch_touches() {
-        let expected = dense(AdamConfig::new().with_epsilon(1e-8).init(), 0.05, START, &GRADS);
-        for (got, expected) in rows(of(RowOptimizerKind::Adam), START, &GRADS).iter().zip(expected) {
+        let expected = dense(
+            AdamConfig::new().with_epsilon(1e-8).init(),
+            0.05,
+            START,
+            &GRADS,
+        );
+        for (got, expected) in rows(of(RowOptimizerKind::Adam), START, &GRADS)
+            .iter()
+            .zip(expected)
+        {
             assert_relative_eq!(*got, expected, epsilon = 1e-6);
         }
     }
@@ -334,23 +372,41 @@ mod tests {
         let (alpha, beta, l1, l2) = (0.1f64, 1.0f64, 0.05f64, 0.2f64);
         let (mut z, mut n) = (0.0f64, 0.0f64);
         let weight = |z: f64, n: f64| {
-            if z.abs() <= l1 { 0.0 } else { -(z - z.signum() * l1) / ((beta + n.sqrt()) / alpha + l2) }
+            if z.abs() <= l1 {
+                0.0
+            } else {
+                -(z - z.signum() * l1) / ((beta + n.sqrt()) / alpha + l2)
+            }
         };
         for g in [0.3, -0.1, 0.5, 0.2] {
             let sigma = ((n + g * g).sqrt() - n.sqrt()) / alpha;
             z += g - sigma * weight(z, n);
             n += g * g;
         }
-        let optimizer =
-            RowOptimizer { kind: RowOptimizerKind::Ftrl, lr: alpha, l1, l2, beta, ..RowOptimizer::default() };
-        let got = rows(optimizer, [0.0, 0.0], &[[0.3, 0.01], [-0.1, 0.01], [0.5, 0.01], [0.2, 0.01]]);
+        let optimizer = RowOptimizer {
+            kind: RowOptimizerKind::Ftrl,
+            lr: alpha,
+            l1,
+            l2,
+            beta,
+            ..RowOptimizer::default()
+        };
+        let got = rows(
+            optimizer,
+            [0.0, 0.0],
+            &[[0.3, 0.01], [-0.1, 0.01], [0.5, 0.01], [0.2, 0.01]],
+        );
         assert_relative_eq!(got[0], weight(z, n) as f32, epsilon = 1e-6);
         assert_eq!(got[1], 0.0, "a gradient below l1 leaves an exact zero");
     }
 
     #[test]
     fn ftrl_keeps_initial_weights() {
-        let optimizer = RowOptimizer { kind: RowOptimizerKind::Ftrl, l1: 0.1, ..RowOptimizer::default() };
+        let optimizer = RowOptimizer {
+            kind: RowOptimizerKind::Ftrl,
+            l1: 0.1,
+            ..RowOptimizer::default()
+        };
         for (got, start) in rows(optimizer, START, &[[0.0, 0.0]]).iter().zip(START) {
             assert_relative_eq!(*got, start, epsilon = 1e-6);
         }
@@ -358,19 +414,43 @@ mod tests {
 
     #[test]
     fn l2_is_paid_in_proportion_to_a_rows_share_of_the_batch() {
-        let optimizer = RowOptimizer { kind: RowOptimizerKind::Sgd, lr: 0.1, l2: 0.5, ..RowOptimizer::default() };
+        let optimizer = RowOptimizer {
+            kind: RowOptimizerKind::Sgd,
+            lr: 0.1,
+            l2: 0.5,
+            ..RowOptimizer::default()
+        };
         let mut row = [2.0f32];
-        optimizer.update(&mut row, &[0.0], RowStep { rate: 1.0, share: 0.25 });
+        optimizer.update(
+            &mut row,
+            &[0.0],
+            RowStep {
+                rate: 1.0,
+                share: 0.25,
+            },
+        );
         assert_relative_eq!(row[0], 2.0 - 0.1 * 0.5 * 0.25 * 2.0, epsilon = 1e-7);
     }
 
     #[test]
     fn numbers_out_of_range_are_named() {
-        let error = RowOptimizer { lr: -1.0, ..RowOptimizer::default() }.check("v8.ad").unwrap_err();
+        let error = RowOptimizer {
+            lr: -1.0,
+            ..RowOptimizer::default()
+        }
+        .check("v8.ad")
+        .unwrap_err();
         assert_eq!(
             error.to_string(),
             "optimizer of table `v8.ad`: lr is -1, expected a finite number above 0"
         );
-        assert!(RowOptimizer { l2: f64::NAN, ..RowOptimizer::default() }.check("t").is_err());
+        assert!(
+            RowOptimizer {
+                l2: f64::NAN,
+                ..RowOptimizer::default()
+            }
+            .check("t")
+            .is_err()
+        );
     }
 }

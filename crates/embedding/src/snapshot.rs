@@ -24,7 +24,10 @@ pub struct SnapshotTensor<'a> {
 impl<'a> SnapshotTensor<'a> {
     /// A tensor whose values lie in one slice.
     pub fn from_slice(shape: Vec<usize>, values: &'a [f32]) -> Self {
-        Self { shape, blocks: Box::new(std::iter::once(values)) }
+        Self {
+            shape,
+            blocks: Box::new(std::iter::once(values)),
+        }
     }
 }
 
@@ -71,7 +74,11 @@ pub fn write_snapshot(
                 write(&bytes)?;
             }
         }
-        assert_eq!(count, tensor.shape.iter().product::<usize>(), "values of `{name}`");
+        assert_eq!(
+            count,
+            tensor.shape.iter().product::<usize>(),
+            "values of `{name}`"
+        );
     }
     let file = out
         .into_inner()
@@ -94,26 +101,40 @@ impl Snapshot {
     /// # Errors
     /// [`Error::Io`], [`Error::Format`].
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let broken = |reason: String| Error::Format { path: path.to_owned(), reason };
+        let broken = |reason: String| Error::Format {
+            path: path.to_owned(),
+            reason,
+        };
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         let len = file.metadata().map_err(Error::io(path, "read"))?.len();
         let mut file = BufReader::with_capacity(1 << 18, file);
         let mut size = [0; 8];
-        file.read_exact(&mut size).map_err(|_| broken(format!("only {len} bytes long")))?;
+        file.read_exact(&mut size)
+            .map_err(|_| broken(format!("only {len} bytes long")))?;
         let size = u64::from_le_bytes(size);
         let data_start = size.saturating_add(8);
         if data_start > len {
-            return Err(broken(format!("a header of {size} bytes in a file of {len}")));
+            return Err(broken(format!(
+                "a header of {size} bytes in a file of {len}"
+            )));
         }
         let mut header = vec![0; size as usize];
-        file.read_exact(&mut header).map_err(Error::io(path, "read"))?;
+        file.read_exact(&mut header)
+            .map_err(Error::io(path, "read"))?;
         let metadata: Metadata =
             serde_json::from_slice(&header).map_err(|error| broken(error.to_string()))?;
         let expected = data_start + metadata.data_len() as u64;
         if expected != len {
-            return Err(broken(format!("{len} bytes long, its header says {expected}")));
+            return Err(broken(format!(
+                "{len} bytes long, its header says {expected}"
+            )));
         }
-        Ok(Self { path: path.to_owned(), file, metadata, data_start })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            metadata,
+            data_start,
+        })
     }
 
     /// Names of the tensors, sorted.
@@ -139,10 +160,13 @@ impl Snapshot {
         shape: &[usize],
         mut block: impl FnMut(&[f32]),
     ) -> Result<(), Error> {
-        let info = self.metadata.info(name).ok_or_else(|| Error::MissingTensor {
-            path: self.path.clone(),
-            name: name.to_owned(),
-        })?;
+        let info = self
+            .metadata
+            .info(name)
+            .ok_or_else(|| Error::MissingTensor {
+                path: self.path.clone(),
+                name: name.to_owned(),
+            })?;
         if info.dtype != Dtype::F32 || info.shape != shape {
             return Err(Error::Shape {
                 path: self.path.clone(),
@@ -152,7 +176,11 @@ impl Snapshot {
             });
         }
         let start = self.data_start + info.data_offsets.0 as u64;
-        let io = |source| Error::Io { path: self.path.clone(), action: "read", source };
+        let io = |source| Error::Io {
+            path: self.path.clone(),
+            action: "read",
+            source,
+        };
         self.file.seek(SeekFrom::Start(start)).map_err(io)?;
         let width = shape.last().copied().unwrap_or(1).max(1);
         let step = (BLOCK / width).max(1) * width;
@@ -184,9 +212,15 @@ mod tests {
 
     fn write(path: &Path) {
         let tensors = BTreeMap::from([
-            ("b".to_owned(), SnapshotTensor::from_slice(vec![2, 2], &[1.0, 2.0, 3.0, -4.5])),
+            (
+                "b".to_owned(),
+                SnapshotTensor::from_slice(vec![2, 2], &[1.0, 2.0, 3.0, -4.5]),
+            ),
             ("a".to_owned(), SnapshotTensor::from_slice(vec![], &[7.0])),
-            ("empty".to_owned(), SnapshotTensor::from_slice(vec![0, 3], &[])),
+            (
+                "empty".to_owned(),
+                SnapshotTensor::from_slice(vec![0, 3], &[]),
+            ),
         ]);
         write_snapshot(path, tensors).unwrap();
     }
@@ -199,7 +233,9 @@ mod tests {
         let mut snapshot = Snapshot::open(&path).unwrap();
         assert_eq!(snapshot.names(), ["a", "b", "empty"]);
         let mut got = Vec::new();
-        snapshot.read("b", &[2, 2], |block| got.extend_from_slice(block)).unwrap();
+        snapshot
+            .read("b", &[2, 2], |block| got.extend_from_slice(block))
+            .unwrap();
         assert_eq!(got, [1.0, 2.0, 3.0, -4.5]);
         let bytes = std::fs::read(&path).unwrap();
         let reference = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -212,14 +248,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.safetensors");
         write(&path);
-        let error = Snapshot::open(&path).unwrap().read("b", &[4], |_| ()).unwrap_err();
-        assert!(error.to_string().ends_with("`b` is F32 [2, 2], the model expects F32 [4]"), "{error}");
-        let error = Snapshot::open(&path).unwrap().read("c", &[4], |_| ()).unwrap_err();
-        assert!(error.to_string().ends_with("holds no tensor `c`"), "{error}");
+        let error = Snapshot::open(&path)
+            .unwrap()
+            .read("b", &[4], |_| ())
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("`b` is F32 [2, 2], the model expects F32 [4]"),
+            "{error}"
+        );
+        let error = Snapshot::open(&path)
+            .unwrap()
+            .read("c", &[4], |_| ())
+            .unwrap_err();
+        assert!(
+            error.to_string().ends_with("holds no tensor `c`"),
+            "{error}"
+        );
         let bytes = std::fs::read(&path).unwrap();
         for cut in [0, 5, 20, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..cut]).unwrap();
-            assert!(matches!(Snapshot::open(&path), Err(Error::Format { .. })), "cut at {cut}");
+            assert!(
+                matches!(Snapshot::open(&path), Err(Error::Format { .. })),
+                "cut at {cut}"
+            );
         }
     }
 }

@@ -55,12 +55,26 @@ impl TablePlan {
 impl Table {
     /// Makes a table whose rows depend on nothing but the seed, the name and the row.
     pub fn new(plan: &TablePlan, seed: u64) -> Self {
-        let TablePlan { config, optimizer, frozen } = plan.clone();
+        let TablePlan {
+            config,
+            optimizer,
+            frozen,
+        } = plan.clone();
         let dim = config.dim;
         let stride = dim + optimizer.state_len(dim);
         let memory = vec![0f32; config.rows * stride + CACHE_LINE];
-        let start = memory.as_ptr().align_offset(CACHE_LINE * size_of::<f32>()).min(CACHE_LINE);
-        let mut table = Self { config, optimizer, frozen, stride, memory, start };
+        let start = memory
+            .as_ptr()
+            .align_offset(CACHE_LINE * size_of::<f32>())
+            .min(CACHE_LINE);
+        let mut table = Self {
+            config,
+            optimizer,
+            frozen,
+            stride,
+            memory,
+            start,
+        };
         let key = name_key(&table.config.name);
         let (initializer, oov_row) = (table.config.initializer, table.config.oov_row);
         table
@@ -154,7 +168,9 @@ impl Table {
         SnapshotTensor {
             shape: vec![self.config.rows, width],
             blocks: Box::new(
-                self.all_rows().chunks_exact(self.stride).map(move |row| &row[from..][..width]),
+                self.all_rows()
+                    .chunks_exact(self.stride)
+                    .map(move |row| &row[from..][..width]),
             ),
         }
     }

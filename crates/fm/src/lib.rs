@@ -76,12 +76,19 @@ impl FmConfig {
     fn linear(&self, schema: &Schema, ids: &[FieldId]) -> (Vec<TableConfig>, Vec<TableField>) {
         let ids = if self.linear { ids } else { &[] };
         let prefix = self.share.as_deref().unwrap_or(&self.name);
-        tables_for(schema, ids, 1, Initializer::Zeros, |vocabulary| format!("{prefix}.{vocabulary}"))
+        tables_for(schema, ids, 1, Initializer::Zeros, |vocabulary| {
+            format!("{prefix}.{vocabulary}")
+        })
     }
 
     fn check(&self) -> Result<(), Error> {
         let out_of_range = |option, value: String, expected| {
-            Err(Error::OutOfRange { component: self.name.clone(), option, value, expected })
+            Err(Error::OutOfRange {
+                component: self.name.clone(),
+                option,
+                value,
+                expected,
+            })
         };
         if !(1..=1024).contains(&self.embedding_dim) {
             return out_of_range("embedding_dim", self.embedding_dim.to_string(), "1 to 1024");
@@ -107,7 +114,10 @@ impl ComponentConfig for FmConfig {
     fn init(&self, schema: &Schema, _init: &Init) -> Result<Fm, Error> {
         self.check()?;
         let ids = schema.bags(&self.name, &self.fields)?;
-        Ok(Fm { factors: self.factors(schema, &ids).1, linear: self.linear(schema, &ids).1 })
+        Ok(Fm {
+            factors: self.factors(schema, &ids).1,
+            linear: self.linear(schema, &ids).1,
+        })
     }
 }
 
@@ -115,7 +125,11 @@ impl Component for Fm {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
         let (sum, square) = x.pooled_with_square(&self.factors);
         let pairs = interaction_of_sums(sum, square);
-        if self.linear.is_empty() { pairs } else { pairs + x.pooled(&self.linear) }
+        if self.linear.is_empty() {
+            pairs
+        } else {
+            pairs + x.pooled(&self.linear)
+        }
     }
 }
 
@@ -185,7 +199,11 @@ mod tests {
         let plans: Vec<TablePlan> = merge_tables(config.tables(&schema()).unwrap())
             .unwrap()
             .into_iter()
-            .map(|config| TablePlan { config, optimizer, frozen: false })
+            .map(|config| TablePlan {
+                config,
+                optimizer,
+                frozen: false,
+            })
             .collect();
         let mut tables = EmbeddingCollection::new(&plans, 3).unwrap();
         for name in ["fm.user", "fm.genres"] {
@@ -201,7 +219,11 @@ mod tests {
     /// The equation as it stands: a double loop over the features of each row.
     fn naive(tables: &EmbeddingCollection, batch: &Batch, linear: bool) -> Vec<f64> {
         let find = |name: &str| {
-            tables.tables().iter().find(|table| table.config().name == name).unwrap()
+            tables
+                .tables()
+                .iter()
+                .find(|table| table.config().name == name)
+                .unwrap()
         };
         (0..batch.batch_size)
             .map(|row| {
@@ -220,8 +242,11 @@ mod tests {
                         z += f64::from(find(&format!("fm.{name}")).weights(index)[0]) * x;
                     }
                     for j in i + 1..features.len() {
-                        let dot: f64 =
-                            v(i).iter().zip(v(j)).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+                        let dot: f64 = v(i)
+                            .iter()
+                            .zip(v(j))
+                            .map(|(&a, &b)| f64::from(a) * f64::from(b))
+                            .sum();
                         z += dot * x * features[j].2;
                     }
                 }
@@ -231,11 +256,19 @@ mod tests {
     }
 
     fn config(linear: bool) -> FmConfig {
-        FmConfig { embedding_dim: 4, init_std: 0.5, linear, ..FmConfig::default() }
+        FmConfig {
+            embedding_dim: 4,
+            init_std: 0.5,
+            linear,
+            ..FmConfig::default()
+        }
     }
 
     fn scores(config: &FmConfig, tables: &mut EmbeddingCollection, device: &Device) -> Vec<f32> {
-        let init = Init { device: device.clone(), seed: 1 };
+        let init = Init {
+            device: device.clone(),
+            seed: 1,
+        };
         let fm = config.init(&schema(), &init).unwrap();
         let (lookup, _) = tables.stage(batch(), device);
         fm.forward(&lookup).try_into_vec_as::<f32>().unwrap()
@@ -255,26 +288,37 @@ mod tests {
 
     #[test]
     fn the_layer_equals_the_component_on_one_vector_a_field() {
-        let v = Tensor::<3>::from_data(
-            [[[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]]],
-            &Device::flex(),
-        );
+        let v = Tensor::<3>::from_data([[[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]]], &Device::flex());
         // ⟨a,b⟩ + ⟨a,c⟩ + ⟨b,c⟩ = 1 + 1.5 + 1
         assert_relative_eq!(interaction(v).into_scalar::<f32>(), 3.5, epsilon = 1e-6);
     }
 
     #[test]
     fn gradients_equal_finite_differences() {
-        let sgd = RowOptimizer { kind: RowOptimizerKind::Sgd, lr: 1.0, ..RowOptimizer::default() };
+        let sgd = RowOptimizer {
+            kind: RowOptimizerKind::Sgd,
+            lr: 1.0,
+            ..RowOptimizer::default()
+        };
         let device = Device::flex().autodiff();
         let total = |tables: &EmbeddingCollection| -> f64 {
             naive(tables, &batch(), true).iter().map(|z| z * z).sum()
         };
         let mut stepped = tables(&config(true), sgd);
-        let fm = config(true).init(&schema(), &Init { device: device.clone(), seed: 1 }).unwrap();
+        let fm = config(true)
+            .init(
+                &schema(),
+                &Init {
+                    device: device.clone(),
+                    seed: 1,
+                },
+            )
+            .unwrap();
         let (lookup, staged) = stepped.stage(batch(), &device);
         let mut gradients = fm.forward(&lookup).square().sum().backward();
-        stepped.apply(&lookup, &staged, &mut gradients, 1.0).unwrap();
+        stepped
+            .apply(&lookup, &staged, &mut gradients, 1.0)
+            .unwrap();
         for (table, row, at) in [("v4.user", 3, 1), ("v4.genres", 2, 3), ("fm.genres", 4, 0)] {
             let moved = |by: f32| {
                 let mut tables = tables(&config(true), sgd);
@@ -282,9 +326,17 @@ mod tests {
                 total(&tables)
             };
             let expected = (moved(1e-3) - moved(-1e-3)) / 2e-3;
-            let start = tables(&config(true), sgd).table_mut(table).unwrap().weights(row)[at];
+            let start = tables(&config(true), sgd)
+                .table_mut(table)
+                .unwrap()
+                .weights(row)[at];
             let gradient = start - stepped.table_mut(table).unwrap().weights(row)[at];
-            assert_relative_eq!(f64::from(gradient), expected, epsilon = 1e-3, max_relative = 1e-3);
+            assert_relative_eq!(
+                f64::from(gradient),
+                expected,
+                epsilon = 1e-3,
+                max_relative = 1e-3
+            );
         }
     }
 
@@ -302,9 +354,20 @@ mod tests {
 
     #[test]
     fn wrong_options_are_named() {
-        let error = FmConfig { embedding_dim: 0, ..FmConfig::default() }.tables(&schema());
-        assert_eq!(error.unwrap_err().to_string(), "`fm.embedding_dim` is 0: expected 1 to 1024");
-        let error = FmConfig { fields: vec!["usr".into()], ..FmConfig::default() }.tables(&schema());
+        let error = FmConfig {
+            embedding_dim: 0,
+            ..FmConfig::default()
+        }
+        .tables(&schema());
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "`fm.embedding_dim` is 0: expected 1 to 1024"
+        );
+        let error = FmConfig {
+            fields: vec!["usr".into()],
+            ..FmConfig::default()
+        }
+        .tables(&schema());
         assert_eq!(
             error.unwrap_err().to_string(),
             "`fm` reads field `usr`, which the data does not have (fields: user, genres, history)"

@@ -92,7 +92,11 @@ impl State {
         })?;
         let expected = format!("{schema:016x}");
         if state.schema != expected {
-            return Err(Error::OtherSchema { path, got: state.schema, expected });
+            return Err(Error::OtherSchema {
+                path,
+                got: state.schema,
+                expected,
+            });
         }
         Ok(state)
     }
@@ -135,7 +139,11 @@ impl Checkpoints {
 
     /// The newest complete checkpoint.
     pub(crate) fn newest(&self) -> Result<Option<PathBuf>, Error> {
-        let newest = self.entries()?.into_iter().filter(|name| name.starts_with("step-")).max();
+        let newest = self
+            .entries()?
+            .into_iter()
+            .filter(|name| name.starts_with("step-"))
+            .max();
         Ok(newest.map(|name| self.folder.join(name)))
     }
 
@@ -198,13 +206,19 @@ fn write<M: Module>(
     fs::create_dir(folder).map_err(Error::io(folder, "create"))?;
     let weights = dense::weights(model);
     let mut tensors = tables.weight_tensors();
-    tensors.extend(weights.iter().map(|(path, tensor)| (path.clone(), tensor.as_snapshot())));
+    tensors.extend(
+        weights
+            .iter()
+            .map(|(path, tensor)| (path.clone(), tensor.as_snapshot())),
+    );
     write_snapshot(&folder.join(MODEL), tensors)?;
     let (dense_state, numbers) = dense::optimizer_state(optimizer, model);
     state.dense = numbers;
     let mut tensors = tables.state_tensors();
     tensors.extend(
-        dense_state.iter().map(|(path, tensor)| (format!("{DENSE}{path}"), tensor.as_snapshot())),
+        dense_state
+            .iter()
+            .map(|(path, tensor)| (format!("{DENSE}{path}"), tensor.as_snapshot())),
     );
     write_snapshot(&folder.join(OPTIMIZER), tensors)?;
     let path = folder.join(STATE);

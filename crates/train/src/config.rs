@@ -67,7 +67,10 @@ impl OptimizerConfig {
     /// [`Error::Option`] for an entry that matches no table, or an initialiser that cannot be.
     pub fn plan(&self, tables: Vec<TableConfig>) -> Result<Vec<TablePlan>, Error> {
         for options in &self.table {
-            if !tables.iter().any(|table| matches(&options.pattern, &table.name)) {
+            if !tables
+                .iter()
+                .any(|table| matches(&options.pattern, &table.name))
+            {
                 let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
                 return Err(Error::Option {
                     option: "optimizer.table.match".into(),
@@ -84,21 +87,28 @@ impl OptimizerConfig {
             .map(|mut config| {
                 let mut optimizer = self.rows;
                 let mut frozen = false;
-                let found =
-                    self.table.iter().find(|options| matches(&options.pattern, &config.name));
+                let found = self
+                    .table
+                    .iter()
+                    .find(|options| matches(&options.pattern, &config.name));
                 if let Some(options) = found {
                     optimizer.kind = options.kind.unwrap_or(optimizer.kind);
                     optimizer.lr = options.lr.unwrap_or(optimizer.lr);
                     optimizer.l2 = options.l2.unwrap_or(optimizer.l2);
                     optimizer.l1 = options.l1.unwrap_or(optimizer.l1);
                     optimizer.beta = options.beta.unwrap_or(optimizer.beta);
-                    optimizer.initial_accumulator =
-                        options.initial_accumulator.unwrap_or(optimizer.initial_accumulator);
+                    optimizer.initial_accumulator = options
+                        .initial_accumulator
+                        .unwrap_or(optimizer.initial_accumulator);
                     config.initializer = options.initializer.unwrap_or(config.initializer);
                     frozen = options.frozen;
                 }
                 check_initializer(&config)?;
-                Ok(TablePlan { config, optimizer, frozen })
+                Ok(TablePlan {
+                    config,
+                    optimizer,
+                    frozen,
+                })
             })
             .collect()
     }
@@ -115,7 +125,10 @@ fn check_initializer(table: &TableConfig) -> Result<(), Error> {
     }
     Err(Error::Option {
         option: format!("initializer of table `{}`", table.name),
-        reason: format!("{:?}: expected finite numbers, std ≥ 0, low < high", table.initializer),
+        reason: format!(
+            "{:?}: expected finite numbers, std ≥ 0, low < high",
+            table.initializer
+        ),
     })
 }
 
@@ -192,9 +205,10 @@ impl DenseOptimizer {
                 .with_epsilon(self.eps)
                 .with_weight_decay(self.weight_decay)
                 .init(),
-            DenseOptimizerKind::Adagrad => {
-                AdaGradConfig::new().with_epsilon(self.eps).with_weight_decay(decay).init()
-            }
+            DenseOptimizerKind::Adagrad => AdaGradConfig::new()
+                .with_epsilon(self.eps)
+                .with_weight_decay(decay)
+                .init(),
             DenseOptimizerKind::Sgd => SgdConfig::new().with_weight_decay(decay).init(),
         }
     }
@@ -229,7 +243,11 @@ pub struct Schedule {
 
 impl Default for Schedule {
     fn default() -> Self {
-        Self { kind: ScheduleKind::Constant, end: 0.0, gamma: 0.9999 }
+        Self {
+            kind: ScheduleKind::Constant,
+            end: 0.0,
+            gamma: 0.9999,
+        }
     }
 }
 
@@ -246,9 +264,9 @@ impl Schedule {
         let scheduler = match self.kind {
             ScheduleKind::Constant => return Ok(RateSchedule(None)),
             ScheduleKind::Linear => LinearLrSchedulerConfig::new(1.0, self.end, steps).init(),
-            ScheduleKind::Cosine => {
-                CosineAnnealingLrSchedulerConfig::new(1.0, steps).with_min_lr(self.end).init()
-            }
+            ScheduleKind::Cosine => CosineAnnealingLrSchedulerConfig::new(1.0, steps)
+                .with_min_lr(self.end)
+                .init(),
             ScheduleKind::Exponential => ExponentialLrSchedulerConfig::new(1.0, self.gamma).init(),
         };
         let mut scheduler = scheduler.map_err(|reason| Error::Option {
@@ -266,7 +284,9 @@ impl Schedule {
 impl RateSchedule {
     /// The factor of the next step.
     pub fn step(&mut self) -> f64 {
-        self.0.as_mut().map_or(1.0, |scheduler| scheduler.step().base())
+        self.0
+            .as_mut()
+            .map_or(1.0, |scheduler| scheduler.step().base())
     }
 }
 
@@ -378,11 +398,16 @@ impl TrainConfig {
             if value > 0 {
                 return Ok(());
             }
-            Err(Error::Option { option: option.into(), reason: "is 0: expected 1 or more".into() })
+            Err(Error::Option {
+                option: option.into(),
+                reason: "is 0: expected 1 or more".into(),
+            })
         };
         at_least_one("train.epochs", self.epochs)?;
         at_least_one("train.batch_size", self.batch_size)?;
-        self.early_stop.map_or(Ok(()), |stop| at_least_one("train.early_stop.patience", stop.patience))
+        self.early_stop.map_or(Ok(()), |stop| {
+            at_least_one("train.early_stop.patience", stop.patience)
+        })
     }
 }
 
@@ -443,8 +468,15 @@ mod tests {
 
     #[test]
     fn schedules_resume_where_they_were() {
-        for kind in [ScheduleKind::Linear, ScheduleKind::Cosine, ScheduleKind::Exponential] {
-            let schedule = Schedule { kind, ..Schedule::default() };
+        for kind in [
+            ScheduleKind::Linear,
+            ScheduleKind::Cosine,
+            ScheduleKind::Exponential,
+        ] {
+            let schedule = Schedule {
+                kind,
+                ..Schedule::default()
+            };
             let mut whole = schedule.init(10, 0).unwrap();
             let factors: Vec<f64> = (0..10).map(|_| whole.step()).collect();
             assert_eq!(factors[0], 1.0, "{kind:?}");

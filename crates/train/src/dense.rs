@@ -80,11 +80,17 @@ pub(crate) fn weights<M: Module>(model: &M) -> BTreeMap<String, HostTensor> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let tensor = param.val();
             let shape = tensor.dims().to_vec();
-            let values = tensor.try_into_vec_as::<f32>().expect("dense weights are floats");
-            self.weights.insert(self.path.join("."), HostTensor { shape, values });
+            let values = tensor
+                .try_into_vec_as::<f32>()
+                .expect("dense weights are floats");
+            self.weights
+                .insert(self.path.join("."), HostTensor { shape, values });
         }
     }
-    let mut collect = Collect { path: Vec::new(), weights: BTreeMap::new() };
+    let mut collect = Collect {
+        path: Vec::new(),
+        weights: BTreeMap::new(),
+    };
     model.visit(&mut collect);
     collect.weights
 }
@@ -111,7 +117,11 @@ pub(crate) fn load_weights<M: Module>(model: M, snapshot: &mut Snapshot) -> Resu
                 Ok(host) => {
                     let data = TensorData::new(host.values, shape);
                     let loaded = Tensor::from_data(data, &tensor.device());
-                    if tensor.is_require_grad() { loaded.require_grad() } else { loaded }
+                    if tensor.is_require_grad() {
+                        loaded.require_grad()
+                    } else {
+                        loaded
+                    }
                 }
                 Err(error) => {
                     self.error.get_or_insert(error);
@@ -121,7 +131,11 @@ pub(crate) fn load_weights<M: Module>(model: M, snapshot: &mut Snapshot) -> Resu
             Param::from_mapped_value(id, tensor, mapper)
         }
     }
-    let mut replace = Replace { path: Vec::new(), snapshot, error: None };
+    let mut replace = Replace {
+        path: Vec::new(),
+        snapshot,
+        error: None,
+    };
     let model = model.map(&mut replace);
     replace.error.map_or(Ok(model), Err)
 }
@@ -136,7 +150,9 @@ pub(crate) fn optimizer_state<M: Module>(
     let reader = burn_pack::Reader::from_bytes(bytes).expect(internal);
     let paths = paths_by_id(model);
     let rename = |name: &str| {
-        let (id, part) = name.split_once('.').expect("optimizer state is named id.part");
+        let (id, part) = name
+            .split_once('.')
+            .expect("optimizer state is named id.part");
         format!("{}.{part}", paths[id])
     };
     let numbers = reader
@@ -181,7 +197,9 @@ pub(crate) fn load_optimizer_state<M: Module>(
     let paths = paths_by_id(model);
     let mut tensors = Vec::new();
     for name in snapshot.names() {
-        let Some((id, part)) = name.strip_prefix(prefix).and_then(|name| owner(&paths, name))
+        let Some((id, part)) = name
+            .strip_prefix(prefix)
+            .and_then(|name| owner(&paths, name))
         else {
             continue;
         };
@@ -190,11 +208,19 @@ pub(crate) fn load_optimizer_state<M: Module>(
         let data = TensorData::new(host.values, host.shape.clone());
         let (bytes, shape, dtype) = data.into_parts();
         let name = format!("{id}.{part}");
-        tensors.push(burn_pack::Tensor::new(name, dtype, shape, id.parse().ok(), bytes));
+        tensors.push(burn_pack::Tensor::new(
+            name,
+            dtype,
+            shape,
+            id.parse().ok(),
+            bytes,
+        ));
     }
     let mut writer = burn_pack::Writer::new(tensors);
     for (name, number) in numbers {
-        let Some((id, part)) = owner(&paths, name) else { continue };
+        let Some((id, part)) = owner(&paths, name) else {
+            continue;
+        };
         let scalar = match *number {
             Number::Int(value) => Scalar::Int(value),
             Number::Uint(value) => Scalar::UInt(value),
@@ -209,14 +235,14 @@ pub(crate) fn load_optimizer_state<M: Module>(
 
 /// Module paths by the text of their weight's id, as Burn's optimizer record spells it.
 fn paths_by_id<M: Module>(model: &M) -> BTreeMap<String, String> {
-    weights(model).into_keys().map(|path| (id_of(&path).val().to_string(), path)).collect()
+    weights(model)
+        .into_keys()
+        .map(|path| (id_of(&path).val().to_string(), path))
+        .collect()
 }
 
 /// The weight that `name` = `<path>.<part>` is state of: its id, and the part.
-fn owner<'a, 'b>(
-    paths: &'a BTreeMap<String, String>,
-    name: &'b str,
-) -> Option<(&'a str, &'b str)> {
+fn owner<'a, 'b>(paths: &'a BTreeMap<String, String>, name: &'b str) -> Option<(&'a str, &'b str)> {
     paths
         .iter()
         .filter_map(|(id, path)| {

@@ -48,7 +48,9 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
     pub fn parse(text: &str, name: &str, sets: &[String]) -> Result<Self, Error> {
         let at_line = |at: usize| format!("{name}:{}", text[..at].matches('\n').count() + 1);
         let mut table: toml::Table = toml::from_str(text).map_err(|error| Error::RunFile {
-            place: error.span().map_or(name.to_owned(), |span| at_line(span.start)),
+            place: error
+                .span()
+                .map_or(name.to_owned(), |span| at_line(span.start)),
             message: error.message().to_owned(),
         })?;
         for assignment in sets {
@@ -57,7 +59,9 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
         serde_path_to_error::deserialize(table).map_err(|error| {
             let path = error.path().to_string();
             // The table has no positions any more; the text as it stands may still have them.
-            let span = toml::from_str::<Self>(text).err().and_then(|error| error.span());
+            let span = toml::from_str::<Self>(text)
+                .err()
+                .and_then(|error| error.span());
             Error::RunFile {
                 place: span.map_or(name.to_owned(), |span| at_line(span.start)),
                 message: explain(&path, error.inner().message()),
@@ -82,7 +86,10 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
 
 /// Sets `a.b.0.c=value`, making tables on the way. The value is TOML, or else text.
 fn set(table: &mut toml::Table, assignment: &str) -> Result<(), Error> {
-    let refuse = |reason: String| Error::Set { assignment: assignment.to_owned(), reason };
+    let refuse = |reason: String| Error::Set {
+        assignment: assignment.to_owned(),
+        reason,
+    };
     let (key, text) = assignment
         .split_once('=')
         .ok_or_else(|| refuse("expected key=value, as in train.epochs=3".into()))?;
@@ -108,9 +115,15 @@ fn set(table: &mut toml::Table, assignment: &str) -> Result<(), Error> {
             toml::Value::Array(items) => {
                 let index = parents.next().unwrap_or(last);
                 let count = items.len();
-                index.parse::<usize>().ok().and_then(|index| items.get_mut(index)).ok_or_else(
-                    || refuse(format!("`{parent}` is a list of {count}: `{index}` is not in it")),
-                )?
+                index
+                    .parse::<usize>()
+                    .ok()
+                    .and_then(|index| items.get_mut(index))
+                    .ok_or_else(|| {
+                        refuse(format!(
+                            "`{parent}` is a list of {count}: `{index}` is not in it"
+                        ))
+                    })?
             }
             other => other,
         };
@@ -133,10 +146,12 @@ pub fn explain(path: &str, message: &str) -> String {
     let path = path.trim_matches('.');
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     for (what, start) in [("key", "unknown field"), ("value", "unknown variant")] {
-        if let (true, Some((&unknown, known))) =
-            (message.starts_with(start), quoted.split_first())
+        if let (true, Some((&unknown, known))) = (message.starts_with(start), quoted.split_first())
         {
-            let parent = path.strip_suffix(unknown).unwrap_or(path).trim_end_matches('.');
+            let parent = path
+                .strip_suffix(unknown)
+                .unwrap_or(path)
+                .trim_end_matches('.');
             let place = match (what, parent) {
                 ("key", "" | "?") => format!("`{unknown}`"),
                 ("key", parent) => format!("`{parent}.{unknown}`"),
@@ -144,10 +159,17 @@ pub fn explain(path: &str, message: &str) -> String {
             };
             let advice = nearest(unknown, known)
                 .map_or(String::new(), |near| format!(": did you mean `{near}`?"));
-            return format!("unknown {what} {place}{advice} (known: {})", known.join(", "));
+            return format!(
+                "unknown {what} {place}{advice} (known: {})",
+                known.join(", ")
+            );
         }
     }
-    if path.is_empty() || path == "?" { message.to_owned() } else { format!("`{path}`: {message}") }
+    if path.is_empty() || path == "?" {
+        message.to_owned()
+    } else {
+        format!("`{path}`: {message}")
+    }
 }
 
 /// The known name that is nearest to a mistyped one, if one is near.
@@ -182,8 +204,13 @@ mod tests {
 
     #[test]
     fn set_reaches_tables_lists_and_new_keys() {
-        let sets = ["train.epochs=9", "field.0.name=item", "optimizer.rows.lr=0.5", "data.test=t.csv"]
-            .map(str::to_owned);
+        let sets = [
+            "train.epochs=9",
+            "field.0.name=item",
+            "optimizer.rows.lr=0.5",
+            "data.test=t.csv",
+        ]
+        .map(str::to_owned);
         let run = Run::parse(TEXT, "a.toml", &sets).unwrap();
         assert_eq!(run.train.epochs, 9);
         assert_eq!(run.field[0].name, "item");
@@ -198,7 +225,10 @@ mod tests {
             message.starts_with("a.toml:8: unknown key `train.epoch`: did you mean `epochs`?"),
             "{message}"
         );
-        let message = error(&format!("{TEXT}[optimizer]\nrows = {{ kind = 'adagrat' }}\n"), &[]);
+        let message = error(
+            &format!("{TEXT}[optimizer]\nrows = {{ kind = 'adagrat' }}\n"),
+            &[],
+        );
         assert!(message.contains("did you mean `adagrad`?"), "{message}");
         let message = error(TEXT, &["train.epoch=3"]);
         assert!(
@@ -211,7 +241,10 @@ mod tests {
     fn what_is_not_toml_and_wrong_types_name_their_place() {
         assert!(error("[data\n", &[]).starts_with("a.toml:1: "));
         let message = error(&format!("{TEXT}[train]\nepochs = 'many'\n"), &[]);
-        assert!(message.starts_with("a.toml:8: `train.epochs`: invalid type"), "{message}");
+        assert!(
+            message.starts_with("a.toml:8: `train.epochs`: invalid type"),
+            "{message}"
+        );
         assert_eq!(
             error(TEXT, &["train"]),
             "--set train: expected key=value, as in train.epochs=3"

@@ -94,7 +94,11 @@ impl<M: Model> Trained<M> {
         State::read(run, schema)?;
         let mut tables = EmbeddingCollection::new(plans, 0)?;
         let model = checkpoint::load_weights(run, model, &mut tables)?;
-        Ok(Self { model, tables, device: device.clone() })
+        Ok(Self {
+            model,
+            tables,
+            device: device.clone(),
+        })
     }
 
     /// The score of each row, before the link, handed over in order.
@@ -171,7 +175,9 @@ pub fn train<M: Model>(
     observer: &mut (dyn Observer + Send),
 ) -> Result<(Trained<M>, FinalMetrics), Error> {
     setup.train.check()?;
-    in_pool(setup.train.threads, || Run::start(setup, data, make, observer)?.finish())?
+    in_pool(setup.train.threads, || {
+        Run::start(setup, data, make, observer)?.finish()
+    })?
 }
 
 /// Runs tensor operations on a pool of `threads` threads; 0: as many as the machine has.
@@ -237,7 +243,11 @@ impl<'a, M: Model> Run<'a, M> {
         // A component from outside may draw weights from Burn's own generator, which every
         // device shares within a process: its state is set here, and drawn from at once.
         inner.seed(seed);
-        let model = make(&Init { device: device.clone(), seed })?.materialize();
+        let model = make(&Init {
+            device: device.clone(),
+            seed,
+        })?
+        .materialize();
         let mut run = Self {
             model: dense::with_ids_from_paths(model),
             tables: EmbeddingCollection::new(setup.plans, seed)?,
@@ -282,7 +292,8 @@ impl<'a, M: Model> Run<'a, M> {
         if best != self.state.step {
             self.load(&self.checkpoints.at(best))?;
             let epoch = self.state.evaluations.iter().find(|at| at.step == best);
-            self.observer.stopped_early(epoch.map_or(0, |evaluation| evaluation.epoch));
+            self.observer
+                .stopped_early(epoch.map_or(0, |evaluation| evaluation.epoch));
         }
         self.checkpoints.publish(best, self.setup.out)?;
         let mut trained = Trained {
@@ -298,7 +309,12 @@ impl<'a, M: Model> Run<'a, M> {
 
     fn epoch(&mut self) -> Result<(), Error> {
         let started = Instant::now();
-        let TrainConfig { batch_size, seed, checkpoint_every, .. } = *self.setup.train;
+        let TrainConfig {
+            batch_size,
+            seed,
+            checkpoint_every,
+            ..
+        } = *self.setup.train;
         let first = self.state.step_in_epoch as usize;
         let epoch = self.state.epoch as u64;
         let order = Order::Shuffled { seed, epoch };
@@ -335,8 +351,12 @@ impl<'a, M: Model> Run<'a, M> {
             Some(valid) => Some(self.evaluate(valid)?),
             None => None,
         };
-        let evaluation =
-            Evaluation { epoch: self.state.epoch, step: self.state.step, train_loss, valid };
+        let evaluation = Evaluation {
+            epoch: self.state.epoch,
+            step: self.state.step,
+            train_loss,
+            valid,
+        };
         self.state.evaluations.push(evaluation.clone());
         self.state.best_step = best(&self.state.evaluations).map(|best| best.step);
         self.save()?;
@@ -368,7 +388,8 @@ impl<'a, M: Model> Run<'a, M> {
             });
         }
         let mut gradients = loss.backward();
-        self.tables.apply(&lookup, &staged, &mut gradients, rate as f32)?;
+        self.tables
+            .apply(&lookup, &staged, &mut gradients, rate as f32)?;
         let gradients = GradientsParams::from_grads(gradients, &self.model);
         if !gradients.is_empty() {
             let lr = self.setup.optimizer.dense.lr * rate;
@@ -389,7 +410,8 @@ impl<'a, M: Model> Run<'a, M> {
     }
 
     fn save(&mut self) -> Result<(), Error> {
-        self.checkpoints.save(&mut self.state, &self.model, &self.tables, &self.optimizer)
+        self.checkpoints
+            .save(&mut self.state, &self.model, &self.tables, &self.optimizer)
     }
 
     /// metrics.jsonl, as the state has it: after a resume it holds no line of what was lost.
@@ -404,7 +426,9 @@ impl<'a, M: Model> Run<'a, M> {
     }
 
     fn should_stop(&self) -> bool {
-        let Some(stop) = self.setup.train.early_stop else { return false };
+        let Some(stop) = self.setup.train.early_stop else {
+            return false;
+        };
         best(&self.state.evaluations)
             .is_some_and(|best| self.state.epoch >= best.epoch + stop.patience)
     }
@@ -424,7 +448,10 @@ fn best(evaluations: &[Evaluation]) -> Option<&Evaluation> {
 }
 
 fn final_metrics<M: Model>(trained: &mut Trained<M>, data: &Parts) -> Result<FinalMetrics, Error> {
-    let mut metrics = FinalMetrics { train: Some(trained.evaluate(&data.train)?), ..Default::default() };
+    let mut metrics = FinalMetrics {
+        train: Some(trained.evaluate(&data.train)?),
+        ..Default::default()
+    };
     if let Some(valid) = &data.valid {
         metrics.valid = Some(trained.evaluate(valid)?);
     }
@@ -433,11 +460,19 @@ fn final_metrics<M: Model>(trained: &mut Trained<M>, data: &Parts) -> Result<Fin
     }
     if let Some(held_out) = data.test.as_ref().or(data.valid.as_ref()) {
         let targets = held_out.targets();
-        let kind =
-            if trained.model.link().is_probability() { Kind::Probabilities } else { Kind::Ratings };
+        let kind = if trained.model.link().is_probability() {
+            Kind::Probabilities
+        } else {
+            Kind::Ratings
+        };
         let measure = |predictions: &[f32]| -> Result<Report, Error> {
             let mut metrics = Metrics::new(kind);
-            metrics.update(predictions, &targets.labels, targets.weights.as_deref(), None)?;
+            metrics.update(
+                predictions,
+                &targets.labels,
+                targets.weights.as_deref(),
+                None,
+            )?;
             Ok(metrics.finish())
         };
         if let Some(mean) = data.train.label_mean() {

@@ -33,7 +33,11 @@ pub struct WideConfig {
 
 impl Default for WideConfig {
     fn default() -> Self {
-        Self { name: "wide".into(), fields: Vec::new(), share: None }
+        Self {
+            name: "wide".into(),
+            fields: Vec::new(),
+            share: None,
+        }
     }
 }
 
@@ -48,9 +52,13 @@ impl WideConfig {
     fn lookups(&self, schema: &Schema) -> Result<(Vec<TableConfig>, Vec<TableField>), Error> {
         let ids = schema.bags(&self.name, &self.fields)?;
         let prefix = self.share.as_deref().unwrap_or(&self.name);
-        Ok(tables_for(schema, &ids, 1, Initializer::Zeros, |vocabulary| {
-            format!("{prefix}.{vocabulary}")
-        }))
+        Ok(tables_for(
+            schema,
+            &ids,
+            1,
+            Initializer::Zeros,
+            |vocabulary| format!("{prefix}.{vocabulary}"),
+        ))
     }
 }
 
@@ -62,7 +70,9 @@ impl ComponentConfig for WideConfig {
     }
 
     fn init(&self, schema: &Schema, _init: &Init) -> Result<Wide, Error> {
-        Ok(Wide { fields: self.lookups(schema)?.1 })
+        Ok(Wide {
+            fields: self.lookups(schema)?.1,
+        })
     }
 }
 
@@ -92,7 +102,10 @@ mod tests {
             oov_row: None,
         };
         let schema = Schema {
-            fields: vec![field("age", FieldKind::Numeric, 2), field("tags", FieldKind::Bag, 4)],
+            fields: vec![
+                field("age", FieldKind::Numeric, 2),
+                field("tags", FieldKind::Bag, 4),
+            ],
             dense: vec!["age".into()],
         };
         let config = WideConfig::default();
@@ -100,7 +113,11 @@ mod tests {
             .tables(&schema)
             .unwrap()
             .into_iter()
-            .map(|config| TablePlan { config, optimizer: RowOptimizer::default(), frozen: false })
+            .map(|config| TablePlan {
+                config,
+                optimizer: RowOptimizer::default(),
+                frozen: false,
+            })
             .collect();
         let mut tables = EmbeddingCollection::new(&plans, 1).unwrap();
         tables.table_mut("wide.age").unwrap().weights_mut(0)[0] = 2.0;
@@ -110,13 +127,29 @@ mod tests {
         let batch = Arc::new(Batch {
             batch_size: 2,
             sparse: vec![
-                Jagged { indices: vec![0, 1], offsets: None, weights: Some(vec![1.5, 1.0]) },
-                Jagged { indices: vec![3, 3], offsets: Some(vec![0, 2, 2]), weights: None },
+                Jagged {
+                    indices: vec![0, 1],
+                    offsets: None,
+                    weights: Some(vec![1.5, 1.0]),
+                },
+                Jagged {
+                    indices: vec![3, 3],
+                    offsets: Some(vec![0, 2, 2]),
+                    weights: None,
+                },
             ],
             ..Batch::default()
         });
         let device = Device::flex();
-        let wide = config.init(&schema, &Init { device: device.clone(), seed: 1 }).unwrap();
+        let wide = config
+            .init(
+                &schema,
+                &Init {
+                    device: device.clone(),
+                    seed: 1,
+                },
+            )
+            .unwrap();
         let (lookup, _) = tables.stage(batch, &device);
         let scores = wide.forward(&lookup).try_into_vec_as::<f32>().unwrap();
         assert_relative_eq!(scores[0], 4.0);

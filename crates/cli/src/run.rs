@@ -73,10 +73,10 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
                     .map(|device| format!("train.device={device}")),
             );
             let mut run = Run::read(file, &sets)?;
-            hold_out(&mut run)?;
+            hold_out(&mut run);
+            let run = run.complete();
             let out = make_directory(args.out.as_deref(), file)?;
-            let path = out.join("run.toml");
-            std::fs::write(&path, run.to_toml()).map_err(Error::io(&path, "write"))?;
+            run.write(&out.join("run.toml"))?;
             (run, out)
         }
         (None, None) => unreachable!("clap asks for one of the two"),
@@ -218,18 +218,12 @@ pub(crate) fn label_kind(loss: Loss) -> LabelKind {
 
 /// Early stopping needs validation rows: where the run file names none, a tenth of the training
 /// rows is held out.
-fn hold_out(run: &mut Run) -> Result<(), Error> {
-    if run.train.early_stop.is_some()
-        && run.data.valid.is_empty()
-        && run.data_spec().complete().data.split.is_none()
-    {
+fn hold_out(run: &mut Run) {
+    let no_valid = run.data.valid.is_empty() && run.data.complete().split.is_none();
+    if run.train.early_stop.is_some() && no_valid {
         eprintln!("early stopping: a tenth of the training rows is held out to decide it");
-        run.data.split = Some(SplitConfig::Random {
-            valid: 0.1,
-            test: 0.0,
-        });
+        run.data.split = Some(SplitConfig::Random { valid: 0.1, test: 0.0 });
     }
-    Ok(())
 }
 
 /// Makes the run directory: the one that was asked for, or the first free `runs/<name>[-n]`.

@@ -6,6 +6,7 @@ use crossfield_data::{DataConfig, DataSpec, FieldConfig, LabelConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::write_whole;
 use crate::{Error, OptimizerConfig, TrainConfig};
 
 /// A run file; `M` is the `[model]` section, which belongs to whoever knows the models.
@@ -69,8 +70,21 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
         })
     }
 
-    /// The text of a complete run file, every default written out.
-    pub fn to_toml(&self) -> String {
+    /// The same with every default that a format or a kind of field implies written out.
+    pub fn complete(self) -> Self {
+        let DataSpec { data, label, field } = self.data_spec().complete();
+        Self { data, label, field, ..self }
+    }
+
+    /// Writes the run file.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; there is no half-written file then.
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        write_whole(path, &self.to_toml())
+    }
+
+    fn to_toml(&self) -> String {
         toml::to_string(self).expect("a run file is made of tables, lists, texts and numbers")
     }
 

@@ -6,6 +6,7 @@ use crossfield_data::{DataConfig, DataSpec, FieldConfig, LabelConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::write_whole;
 use crate::{Error, OptimizerConfig, TrainConfig};
 
 /// A run file; `M` is the `[model]` section, which belongs to whoever knows the models.
@@ -72,6 +73,20 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
     /// The text of a complete run file, every default written out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a run file is made of tables, lists, texts and numbers")
+    }
+
+    /// Writes the complete run file: all of it, or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        write_whole(path, &self.to_toml())
+    }
+
+    /// Writes out the defaults that the format and the kinds of fields imply.
+    pub fn complete_data(&mut self) {
+        let DataSpec { data, label, field } = self.data_spec().complete();
+        (self.data, self.label, self.field) = (data, label, field);
     }
 
     /// The part that describes data.

@@ -293,7 +293,11 @@ fn make_directory(asked: Option<&Path>, run_file: &Path) -> Result<PathBuf, Erro
         // Making it is what claims it: another run may be starting at the same time.
         match std::fs::create_dir(&out) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            made => return made.map(|()| out.clone()).map_err(Error::io(&out, "create")),
+            made => {
+                return made
+                    .map(|()| out.clone())
+                    .map_err(Error::io(&out, "create"));
+            }
         }
     }
     unreachable!("some number is free")

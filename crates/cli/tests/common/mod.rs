@@ -9,60 +9,60 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A temporary folder that commands run in.
-pub struct Folder(tempfile::TempDir);
+pub(crate) struct Folder(tempfile::TempDir);
 
 /// What a command did.
-pub struct Output {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Output {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         std::fs::write(self.path(name), content).unwrap();
     }
 
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         let path = self.path(name);
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
     /// `crossfield`, to be given its arguments.
-    pub fn crossfield(&self) -> Command {
+    pub(crate) fn crossfield(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_crossfield"));
         command.current_dir(self.0.path()).stdin(Stdio::null());
         command
     }
 
     /// Runs `crossfield` with arguments that are separated by blanks.
-    pub fn run(&self, args: &str) -> Output {
+    pub(crate) fn run(&self, args: &str) -> Output {
         output(self.crossfield().args(args.split_whitespace()))
     }
 
     /// Runs `crossfield`, which has to succeed.
-    pub fn succeed(&self, args: &str) -> Output {
+    pub(crate) fn succeed(&self, args: &str) -> Output {
         let output = self.run(args);
         assert_eq!(output.code, Some(0), "{args}\n{}", output.stderr);
         output
     }
 
     /// Runs `crossfield`, which has to fail; gives the message after `error: `.
-    pub fn fail(&self, args: &str) -> String {
+    pub(crate) fn fail(&self, args: &str) -> String {
         self.run(args).message()
     }
 
     /// As `sh -c 'ulimit -f …; exec crossfield …'`: no file may grow beyond `limit` blocks of 512
     /// or 1024 bytes, as the shell counts. A write beyond fails as it does on a full disk.
-    pub fn run_with_little_disk(&self, limit: u32, args: &str) -> Output {
+    pub(crate) fn run_with_little_disk(&self, limit: u32, args: &str) -> Output {
         let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" {args}");
         let mut shell = Command::new("sh");
         shell
@@ -72,7 +72,7 @@ impl Folder {
     }
 
     /// Starts `crossfield` without waiting for it.
-    pub fn start(&self, args: &str) -> Child {
+    pub(crate) fn start(&self, args: &str) -> Child {
         self.crossfield()
             .args(args.split_whitespace())
             .stdout(Stdio::null())
@@ -82,7 +82,7 @@ impl Folder {
     }
 
     /// Trains into `out` until there is a checkpoint, and kills it there.
-    pub fn interrupt(&self, run_file: &str, out: &str) {
+    pub(crate) fn interrupt(&self, run_file: &str, out: &str) {
         let mut child = self.start(&format!("train {run_file} --out {out}"));
         let begin = Instant::now();
         let checkpoints = self.path(out).join("checkpoints");
@@ -105,7 +105,7 @@ impl Folder {
     }
 
     /// All files below a folder, but timing.jsonl, which holds clocks.
-    pub fn files(&self, folder: &str) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn files(&self, folder: &str) -> BTreeMap<String, Vec<u8>> {
         let mut files = BTreeMap::new();
         collect(&self.path(folder), "", &mut files);
         files.remove("timing.jsonl");
@@ -113,7 +113,7 @@ impl Folder {
     }
 
     /// Names of everything in the folder itself, sorted.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let entries = self.0.path().read_dir().unwrap();
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -137,7 +137,7 @@ fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
     }
 }
 
-pub fn output(command: &mut Command) -> Output {
+pub(crate) fn output(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     Output {
         code: output.status.code(),
@@ -149,7 +149,7 @@ pub fn output(command: &mut Command) -> Output {
 impl Output {
     /// The message of a command that failed as it should: with code 1, nothing on stdout and no
     /// panic.
-    pub fn message(self) -> String {
+    pub(crate) fn message(self) -> String {
         let Self {
             code,
             stdout,
@@ -167,7 +167,7 @@ impl Output {
 }
 
 /// Two runs, file by file.
-pub fn assert_same_files(
+pub(crate) fn assert_same_files(
     got: &BTreeMap<String, Vec<u8>>,
     expected: &BTreeMap<String, Vec<u8>>,
     what: &str,
@@ -180,10 +180,10 @@ pub fn assert_same_files(
 }
 
 /// Numbers from 0 to 1, the same for the same seed (splitmix64).
-pub struct Draws(pub u64);
+pub(crate) struct Draws(pub(crate) u64);
 
 impl Draws {
-    pub fn next(&mut self) -> f64 {
+    pub(crate) fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -194,7 +194,7 @@ impl Draws {
 
 /// A sum of two models on a small planted log, with every kind of state: two row optimizers, a
 /// dense one, a schedule, checkpoints inside the epochs, early stopping.
-pub const RICH_RUN: &str = r#"
+pub(crate) const RICH_RUN: &str = r#"
 [data]
 format = "synth"
 

@@ -47,9 +47,11 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
         let defaults = model::Choice::defaults(kind).expect("a known kind");
         text += &format!("\n[model.{kind}]\n{}", toml::to_string(&defaults)?);
     }
-    text += "\n[optimizer]\n";
-    text += &toml::to_string(&crossfield_train::OptimizerConfig::default())?;
-    text += "\n[train]\n";
-    text += &toml::to_string(&crossfield_train::TrainConfig::default())?;
+    let optimizer = toml::Value::try_from(crossfield_train::OptimizerConfig::default())?;
+    let train = toml::Value::try_from(crossfield_train::TrainConfig::default())?;
+    for (name, section) in [("optimizer", optimizer), ("train", train)] {
+        let section = toml::Table::from_iter([(name.to_owned(), section)]);
+        text += &format!("\n{}", toml::to_string(&section)?);
+    }
     run::print(&text)
 }

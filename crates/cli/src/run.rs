@@ -60,10 +60,10 @@ pub(crate) struct PredictArgs {
 }
 
 pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
-    let (run, out) = match (&args.resume, &args.run_file) {
+    let (run, resumed) = match (&args.resume, &args.run_file) {
         (Some(directory), _) => (
             Run::read(&directory.join("run.toml"), &[])?,
-            directory.clone(),
+            Some(directory),
         ),
         (None, Some(file)) => {
             let mut sets = args.sets.clone();
@@ -74,48 +74,38 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
             );
             let mut run = Run::read(file, &sets)?;
             hold_out(&mut run);
-            let run = run.complete();
-            let out = make_directory(args.out.as_deref(), file)?;
-            run.write(&out.join("run.toml"))?;
-            (run, out)
+            run.complete_data();
+            if let Some(out) = &args.out {
+                refuse_taken(out)?;
+            }
+            (run, None)
         }
         (None, None) => unreachable!("clap asks for one of the two"),
     };
-    if args.resume.is_some() && out.join("metrics.json").exists() {
+    if let Some(directory) = resumed
+        && directory.join("metrics.json").exists()
+    {
         // An interrupt between the last file and the last clean-up leaves only leftovers.
-        let _ = std::fs::remove_dir_all(out.join("checkpoints"));
-        println!("{} is finished; nothing to do", out.display());
+        let _ = std::fs::remove_dir_all(directory.join("checkpoints"));
+        eprintln!("{} is finished; nothing to do", directory.display());
         return Ok(());
     }
     run.train.check()?;
+    run.train.device.init()?;
 
     let prepared = prepare(&run.data_spec(), run.train.seed, label_kind(run.train.loss))?;
     eprintln!("{}", prepared.report);
-    let saved = out.join("schema.json");
-    if saved.exists() {
-        let known = FittedSchema::load(&out)?.fingerprint();
-        let now = prepared.schema.fingerprint();
-        if known != now {
-            return Err(Error::OtherSchema {
-                path: saved,
-                got: format!("{known:016x}"),
-                expected: format!("{now:016x}"),
-            }
-            .into());
-        }
-    } else {
-        prepared.schema.save(&out)?;
+    if let Some(directory) = resumed {
+        check_schema(directory, &prepared.schema)?;
     }
-    let schema = prepared.schema.schema().clone();
-    let parts = Parts::from(prepared);
-    if run.train.early_stop.is_some() && parts.valid.is_none() {
+    if run.train.early_stop.is_some() && prepared.valid.is_none() {
         return Err(Error::Option {
             option: "train.early_stop".into(),
             reason: "needs validation rows: set data.valid, or valid in data.split".into(),
         }
         .into());
     }
-    let plans = plans(&run, &schema)?;
+    let plans = plans(&run, prepared.schema.schema())?;
     let (weights, state) = table_bytes(&plans);
     eprintln!(
         "{}\n{}",
@@ -123,11 +113,26 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         describe_tables(&plans)
     );
     check_memory(&plans)?;
+
+    // Only now, so that a mistake in the run file or the data leaves no folder behind.
+    let out = match (resumed, &args.run_file) {
+        (Some(directory), _) => directory.clone(),
+        (None, Some(file)) => {
+            let out = make_directory(args.out.as_deref(), file)?;
+            run.save(&out.join("run.toml"))?;
+            out
+        }
+        (None, None) => unreachable!("clap asks for one of the two"),
+    };
+    if !out.join("schema.json").exists() {
+        prepared.schema.save(&out)?;
+    }
     eprintln!(
         "run directory: {0}\nif interrupted: crossfield train --resume {0}\n",
         out.display()
     );
-
+    let schema = prepared.schema.schema().clone();
+    let parts = Parts::from(prepared);
     let mean = parts.train.label_mean().unwrap_or_default();
     let setup = Setup {
         train: &run.train,
@@ -226,37 +231,70 @@ fn hold_out(run: &mut Run) {
     }
 }
 
+/// Refuses data that is not encoded as the run's checkpoints expect.
+fn check_schema(directory: &Path, schema: &FittedSchema) -> Anyhow<()> {
+    let saved = directory.join("schema.json");
+    if !saved.exists() {
+        // Interrupted before it was saved, hence before any checkpoint.
+        return Ok(());
+    }
+    let (known, now) = (
+        FittedSchema::load(directory)?.fingerprint(),
+        schema.fingerprint(),
+    );
+    if known == now {
+        return Ok(());
+    }
+    Err(Error::OtherSchema {
+        path: saved,
+        got: format!("{known:016x}"),
+        expected: format!("{now:016x}"),
+    }
+    .into())
+}
+
+fn refuse_taken(out: &Path) -> Result<(), Error> {
+    let taken = out
+        .read_dir()
+        .map_or(out.exists(), |mut entries| entries.next().is_some());
+    if !taken {
+        return Ok(());
+    }
+    Err(Error::RunDirectory {
+        path: out.to_owned(),
+        reason: "exists and is not empty: go on with --resume, or name another --out".into(),
+    })
+}
+
 /// Makes the run directory: the one that was asked for, or the first free `runs/<name>[-n]`.
 fn make_directory(asked: Option<&Path>, run_file: &Path) -> Result<PathBuf, Error> {
-    let is_taken = |path: &Path| {
-        path.read_dir()
-            .map_or(path.exists(), |mut entries| entries.next().is_some())
-    };
-    let out = match asked {
-        Some(out) if is_taken(out) => {
-            return Err(Error::RunDirectory {
-                path: out.to_owned(),
-                reason: "exists and is not empty: go on with --resume, or name another --out"
-                    .into(),
-            });
+    if let Some(out) = asked {
+        refuse_taken(out)?;
+        std::fs::create_dir_all(out).map_err(Error::io(out, "create"))?;
+        return Ok(out.to_owned());
+    }
+    let runs = Path::new("runs");
+    std::fs::create_dir_all(runs).map_err(Error::io(runs, "create"))?;
+    let name = run_file
+        .file_stem()
+        .unwrap_or(run_file.as_os_str())
+        .to_string_lossy();
+    for number in 1.. {
+        let out = match number {
+            1 => runs.join(&*name),
+            _ => runs.join(format!("{name}-{number}")),
+        };
+        // Making it is what claims it: another run may be starting at the same time.
+        match std::fs::create_dir(&out) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => {
+                return made
+                    .map(|()| out.clone())
+                    .map_err(Error::io(&out, "create"));
+            }
         }
-        Some(out) => out.to_owned(),
-        None => {
-            let name = run_file
-                .file_stem()
-                .unwrap_or(run_file.as_os_str())
-                .to_string_lossy();
-            (1..)
-                .map(|number| match number {
-                    1 => Path::new("runs").join(&*name),
-                    _ => Path::new("runs").join(format!("{name}-{number}")),
-                })
-                .find(|path| !is_taken(path))
-                .expect("some number is free")
-        }
-    };
-    std::fs::create_dir_all(&out).map_err(Error::io(&out, "create"))?;
-    Ok(out)
+    }
+    unreachable!("some number is free")
 }
 
 /// Prints to stdout; a reader that has seen enough is no error.

@@ -186,6 +186,9 @@ impl Checkpoints {
                 .or_else(|_| fs::copy(&from, &beside).map(|_| ()))
                 .map_err(Error::io(&beside, "write"))?;
             fs::rename(&beside, &to).map_err(Error::io(&to, "rename into place"))?;
+            // Where `to` is the checkpoint's file already, from a publication that was
+            // interrupted, both are names of one file, and such a rename does nothing.
+            let _ = fs::remove_file(&beside);
         }
         sync_folder(run)
     }
@@ -271,7 +274,10 @@ pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
     let mut name = path.file_name().expect("a file has a name").to_owned();
     name.push(".part");
     let beside = path.with_file_name(name);
-    write_synced(&beside, text)?;
+    if let Err(error) = write_synced(&beside, text) {
+        let _ = fs::remove_file(&beside);
+        return Err(error);
+    }
     fs::rename(&beside, path).map_err(Error::io(path, "rename into place"))
 }
 

@@ -70,22 +70,22 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
         })
     }
 
-    /// The same with every default that a format or a kind of field implies written out.
-    pub fn complete(self) -> Self {
-        let DataSpec { data, label, field } = self.data_spec().complete();
-        Self { data, label, field, ..self }
+    fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a run file is made of tables, lists, texts and numbers")
     }
 
-    /// Writes the run file.
+    /// Writes the complete run file: all of it, or nothing.
     ///
     /// # Errors
-    /// [`Error::Io`]; there is no half-written file then.
-    pub fn write(&self, path: &Path) -> Result<(), Error> {
+    /// [`Error::Io`].
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
         write_whole(path, &self.to_toml())
     }
 
-    fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a run file is made of tables, lists, texts and numbers")
+    /// Writes out the defaults that the format and the kinds of fields imply.
+    pub fn complete_data(&mut self) {
+        let DataSpec { data, label, field } = self.data_spec().complete();
+        (self.data, self.label, self.field) = (data, label, field);
     }
 
     /// The part that describes data.

@@ -1,0 +1,676 @@
+//! What is wrong is said by the command with its place, and nothing is left behind or lost.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use common::{Folder, assert_same_files};
+
+const CSV: &str = "label,item,age\n1,a,3\n0,b,4\n1,a,5\n0,c,6\n";
+
+const RUN: &str = "\
+[data]
+train = 'a.csv'
+
+[[field]]
+name = 'item'
+
+[[field]]
+name = 'age'
+kind = 'numeric'
+
+[model]
+kind = 'fm'
+
+[train]
+epochs = 2
+";
+
+/// A folder with a good run file and good data.
+fn small() -> Folder {
+    let folder = Folder::new();
+    folder.write("a.toml", RUN);
+    folder.write("a.csv", CSV);
+    folder
+}
+
+/// Trains with `--set` and more; the message. No folder is left.
+fn refused(folder: &Folder, more: &str) -> String {
+    let before = folder.names();
+    let message = folder.fail(&format!("train a.toml {more}"));
+    assert_eq!(folder.names(), before, "something was left behind");
+    message
+}
+
+/// The message on a file with this content.
+fn refused_csv(content: impl AsRef<[u8]>) -> String {
+    let folder = small();
+    folder.write("a.csv", content);
+    refused(&folder, "")
+}
+
+/// The message on a libsvm or libffm file with this content.
+fn refused_indexed(format: &str, content: &str) -> String {
+    let folder = Folder::new();
+    folder.write(
+        "a.toml",
+        format!("[data]\nformat = '{format}'\ntrain = 'a.txt'\n[model]\nkind = 'fm'\n"),
+    );
+    folder.write("a.txt", content);
+    refused(&folder, "")
+}
+
+#[test]
+fn missing_files_are_named() {
+    let folder = small();
+    let no_file = "No such file or directory (os error 2)";
+    assert_eq!(
+        refused(&folder, "--set data.train=no.csv"),
+        format!("cannot open `no.csv`: {no_file}")
+    );
+    assert_eq!(
+        refused(&folder, "--set data.valid=no.csv"),
+        format!("cannot open `no.csv`: {no_file}")
+    );
+    assert_eq!(
+        folder.fail("train no.toml"),
+        format!("no.toml: cannot read: {no_file}")
+    );
+    assert_eq!(
+        refused(&folder, "--set data.train=$CROSSFIELD_NOT_SET/a.csv"),
+        "`$CROSSFIELD_NOT_SET/a.csv`: the environment variable `CROSSFIELD_NOT_SET` is not set; \
+         expected its value"
+    );
+}
+
+#[test]
+fn empty_files_are_refused() {
+    assert_eq!(
+        refused_csv(""),
+        "`a.csv` is empty; expected a header and at least one record"
+    );
+    assert_eq!(
+        refused_csv("label,item,age\n"),
+        "`a.csv` is empty; expected at least one record"
+    );
+    assert_eq!(
+        refused_indexed("libffm", ""),
+        "`a.txt` is empty; expected lines of `label field:index:value …`"
+    );
+    let folder = small();
+    folder.write("a.toml", "");
+    assert_eq!(refused(&folder, ""), "a.toml:1: missing field `model`");
+}
+
+#[test]
+fn malformed_lines_are_shown() {
+    assert_eq!(
+        refused_csv("label,item,age\n1,a,3\n0,\"b,4\n"),
+        "`a.csv` line 3, column 2: a quote that is not closed on its line; expected a closing \
+         quote on the same line"
+    );
+    assert_eq!(
+        refused_indexed("libsvm", "1 0:1\n1 3:x\n"),
+        "`a.txt` line 2, position 2: `3:x`; expected a finite number as the value"
+    );
+    assert_eq!(
+        refused_indexed("libffm", "1 0:1:1 2:1\n"),
+        "`a.txt` line 1, position 3: `2:1`; expected field:index:value"
+    );
+}
+
+#[test]
+fn a_wrong_number_of_columns_is_counted() {
+    assert_eq!(
+        refused_csv("label,item,age\n1,a,3\n0,b\n"),
+        "`a.csv` line 3: 2 columns; expected 3"
+    );
+}
+
+#[test]
+fn unknown_label_values_are_shown() {
+    assert_eq!(
+        refused_csv("label,item,age\n1,a,3\nmaybe,b,4\n"),
+        "`a.csv` line 3, column `label`: `maybe`; expected 0, 1 or -1 as a label (set \
+         label.threshold or label.positive for other values)"
+    );
+}
+
+#[test]
+fn neither_nan_nor_infinity_gets_in() {
+    for value in ["NaN", "inf", "-Infinity", "1e999"] {
+        assert_eq!(
+            refused_csv(format!("label,item,age\n1,a,3\n0,b,{value}\n")),
+            format!(
+                "`a.csv` line 3, column `age`: `{value}`; expected a finite number (or declare \
+                 it in data.missing)"
+            )
+        );
+        assert_eq!(
+            refused_indexed("libffm", &format!("1 0:1:{value}\n")),
+            format!(
+                "`a.txt` line 1, position 2: `0:1:{value}`; expected a finite number as the value"
+            )
+        );
+        let folder = small();
+        folder.write("a.csv", format!("label,item,age\n1,a,3\n{value},b,1\n"));
+        let message = refused(&folder, "--set train.loss=squared");
+        assert!(
+            message.starts_with(&format!(
+                "`a.csv` line 3, column `label`: `{value}`; expected a finite number"
+            )),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn an_index_of_four_billion_is_no_row_number() {
+    let index = "an index from 0 to 2147483647, for it is a row number (data.max_index)";
+    assert_eq!(
+        refused_indexed("libsvm", "1 0:1\n0 4000000000:1\n"),
+        format!("`a.txt` line 2, position 2: `4000000000:1`; expected {index}")
+    );
+    assert_eq!(
+        refused_indexed("libffm", "1 0:1:1\n0 0:2:1 1:4000000000:1\n"),
+        format!("`a.txt` line 2, position 3: `1:4000000000:1`; expected {index}")
+    );
+}
+
+#[test]
+fn a_blank_line_in_the_middle_is_an_error() {
+    let blank = "blank; expected a record (blank lines may only end a file)";
+    assert_eq!(
+        refused_csv("label,item,age\n1,a,3\n\n0,b,4\n"),
+        format!("`a.csv` line 3: {blank}")
+    );
+    assert_eq!(
+        refused_indexed("libsvm", "1 0:1\n\n0 1:1\n"),
+        format!("`a.txt` line 2: {blank}")
+    );
+}
+
+#[test]
+fn a_line_of_10_mb_is_refused() {
+    let mut content = b"label,item,age\n1,a,3\n1,".to_vec();
+    content.resize(10 << 20, b'x');
+    assert_eq!(
+        refused_csv(content),
+        "`a.csv` line 3: longer than 1048576 bytes; expected shorter lines (is it really a text \
+         file? data.max_line sets the limit)"
+    );
+}
+
+#[test]
+fn invalid_utf8_is_pointed_at() {
+    assert_eq!(
+        refused_csv(b"label,item,age\n1,caf\xe9,3\n"),
+        "`a.csv` line 2, byte 6: 0xe9 is not valid UTF-8; expected UTF-8 text, or encoding = \
+         \"latin-1\""
+    );
+}
+
+#[test]
+fn a_truncated_gz_is_recognised() {
+    let folder = small();
+    // A gzip header and one block that holds its bytes as they are; it promises 10,000 of them.
+    let mut gz = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255, 1];
+    gz.extend(10_000u16.to_le_bytes());
+    gz.extend((!10_000u16).to_le_bytes());
+    gz.extend(CSV.as_bytes());
+    folder.write("a.csv.gz", gz);
+    let message = refused(&folder, "--set data.train=a.csv.gz");
+    let (place, problem) = message.split_once(": ").unwrap();
+    assert!(place.starts_with("`a.csv.gz` line "), "{message}");
+    assert_eq!(
+        problem,
+        "the gzip data ends in the middle: the file is truncated (an interrupted download or \
+         copy?); expected a complete gzip file"
+    );
+}
+
+#[test]
+fn unknown_keys_of_a_run_file_get_the_nearest() {
+    for (section, message) in [
+        (
+            "[train]\nepoch = 3\n",
+            "a.toml:5: unknown key `train.epoch`: did you mean `epochs`?",
+        ),
+        (
+            "[optimiser]\n",
+            "a.toml:4: unknown key `optimiser`: did you mean `optimizer`?",
+        ),
+        (
+            "[[field]]\nnam = 'item'\n",
+            "a.toml:5: unknown key `field[0].nam`: did you mean `name`?",
+        ),
+        (
+            "[model.fm]\nembeding_dim = 4\n",
+            "a.toml:2: unknown key `model.fm.embeding_dim`: did you mean `embedding_dim`?",
+        ),
+        (
+            "[optimizer]\nrows = { kind = 'adagrat' }\n",
+            "a.toml:5: unknown value `adagrat` of `optimizer.rows.kind`: did you mean `adagrad`?",
+        ),
+    ] {
+        let folder = small();
+        folder.write(
+            "a.toml",
+            format!("data.train = 'a.csv'\n[model]\nkind = 'fm'\n{section}"),
+        );
+        let got = refused(&folder, "");
+        assert!(got.starts_with(message), "{got}");
+        assert!(got.contains("(known: "), "{got}");
+    }
+    let folder = small();
+    let got = refused(&folder, "--set train.epoch=3");
+    assert!(
+        got.starts_with("a.toml: unknown key `train.epoch`: did you mean `epochs`?"),
+        "{got}"
+    );
+}
+
+#[test]
+fn a_field_that_no_column_has_gets_the_nearest() {
+    let folder = small();
+    assert_eq!(
+        refused(&folder, "--set field.0.name=itme"),
+        "field `itme`: `a.csv` has no column `itme`; did you mean `item`?"
+    );
+    let message = refused(&folder, "--set model.fm.fields=[\"itme\"]");
+    assert!(
+        message.contains("`itme`") && message.contains("`item`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn options_that_cannot_be_are_refused_by_name() {
+    let folder = small();
+    for (set, message) in [
+        ("train.epochs=0", "train.epochs: is 0: expected 1 or more"),
+        (
+            "train.batch_size=0",
+            "train.batch_size: is 0: expected 1 or more",
+        ),
+        (
+            "train",
+            "--set train: expected key=value, as in train.epochs=3",
+        ),
+    ] {
+        assert_eq!(refused(&folder, &format!("--set {set}")), message);
+    }
+    folder.write(
+        "a.toml",
+        format!("{RUN}[[optimizer.table]]\nmatch = 'wide.*'\nkind = 'ftrl'\n"),
+    );
+    let message = refused(&folder, "");
+    assert!(
+        message.starts_with("optimizer.table.match: `wide.*` matches no table (tables: "),
+        "{message}"
+    );
+}
+
+#[test]
+fn tables_too_large_for_the_memory_are_refused_with_the_arithmetic() {
+    let folder = small();
+    let message = refused(
+        &folder,
+        "--set field.0.kind=hashed --set field.0.hash_rows=4000000000 \
+         --set model.fm.embedding_dim=1024",
+    );
+    assert!(
+        message.starts_with(
+            "not enough memory: the tables need 16400.00 GB and their optimizers 16400.00 GB, \
+             32800.00 GB in all; "
+        ),
+        "{message}"
+    );
+    assert!(
+        message.contains(
+            "v1024.item  4000000000 rows × (1024 weights + 1024 adagrad) × 4 B = 32768.00 GB"
+        ),
+        "{message}"
+    );
+}
+
+#[cfg(not(feature = "ndarray"))]
+#[test]
+fn a_device_that_this_build_lacks_is_refused_before_the_data_is_read() {
+    let folder = small();
+    let message = refused(&folder, "--device ndarray --set data.train=no.csv");
+    assert_eq!(
+        message,
+        "train.device: `ndarray` needs a build with `--features ndarray`; this one has flex"
+    );
+}
+
+#[test]
+fn a_run_directory_that_exists_is_not_touched() {
+    let folder = small();
+    folder.succeed("train a.toml --out a");
+    let before = folder.files("a");
+    let taken = "exists and is not empty: go on with --resume, or name another --out";
+    assert_eq!(refused(&folder, "--out a"), format!("a: {taken}"));
+    assert_same_files(&folder.files("a"), &before, "a");
+    assert_eq!(refused(&folder, "--out a.csv"), format!("a.csv: {taken}"));
+    assert_eq!(folder.read("a.csv"), CSV);
+}
+
+#[test]
+fn what_is_no_run_cannot_be_resumed_or_read() {
+    let folder = small();
+    std::fs::create_dir(folder.path("photos")).unwrap();
+    let missing = "cannot read: No such file or directory (os error 2)";
+    for command in [
+        "train --resume photos",
+        "eval photos --data a.csv",
+        "predict photos --data a.csv",
+    ] {
+        assert_eq!(
+            folder.fail(command),
+            format!("photos/run.toml: {missing}"),
+            "{command}"
+        );
+    }
+    assert_eq!(
+        folder.fail("train --resume no"),
+        format!("no/run.toml: {missing}")
+    );
+    assert_eq!(folder.names(), ["a.csv", "a.toml", "photos"]);
+}
+
+/// A run long enough to be interrupted, with tables larger than its vocabularies: a checkpoint is
+/// 2 × 20,000 rows × (8 + 1) weights × 4 bytes = 1.4 MB and as much optimizer state.
+const LONG_RUN: &str = "\
+[data]
+train = 'log.csv'
+split = { kind = 'random', valid = 0.1 }
+
+[label]
+column = 'click'
+
+[[field]]
+name = 'user'
+kind = 'hashed'
+hash_rows = 20000
+
+[[field]]
+name = 'ad'
+kind = 'hashed'
+hash_rows = 20000
+
+[[field]]
+name = 'campaign'
+
+[model]
+kind = 'fm'
+
+[train]
+epochs = 12
+batch_size = 256
+";
+
+/// `long.toml` and its data.
+fn long() -> Folder {
+    let folder = Folder::new();
+    folder.write("long.toml", LONG_RUN);
+    folder.succeed("data synth --out log.csv --rows 6000 --seed 5");
+    folder
+}
+
+#[test]
+fn a_checkpoint_of_another_schema_is_refused() {
+    let folder = long();
+    folder.interrupt("long.toml", "a");
+    let before = folder.files("a");
+    let log = folder.read("log.csv");
+    let other = "the data, the fields or the split changed since; train anew with another --out";
+
+    // With a row less the parts and the counts of the vocabulary are others.
+    let mut lines: Vec<&str> = log.lines().collect();
+    lines.pop();
+    folder.write("log.csv", lines.join("\n"));
+    let message = folder.fail("train --resume a");
+    assert!(
+        message.starts_with("a/schema.json: belongs to another schema (fingerprint "),
+        "{message}"
+    );
+    assert!(message.ends_with(other), "{message}");
+    folder.write("log.csv", &log);
+    assert_same_files(&folder.files("a"), &before, "a");
+
+    // The vocabulary of the run itself was changed.
+    let vocabulary = folder.read("a/vocabularies/campaign.csv");
+    let (first, rest) = vocabulary
+        .strip_prefix("key,count\n")
+        .unwrap()
+        .split_once(',')
+        .unwrap();
+    folder.write(
+        "a/vocabularies/campaign.csv",
+        format!("key,count\n{first}x,{rest}"),
+    );
+    let message = folder.fail("train --resume a");
+    assert!(
+        message.starts_with("a/schema.json: belongs to another schema (fingerprint "),
+        "{message}"
+    );
+    folder.write("a/vocabularies/campaign.csv", &vocabulary);
+
+    // With everything as it was the run goes on, and is refused again when it is finished and its
+    // vocabulary changes.
+    folder.succeed("train --resume a");
+    folder.succeed("eval a --data log.csv");
+    folder.write(
+        "a/vocabularies/campaign.csv",
+        format!("key,count\n{first}x,{rest}"),
+    );
+    for command in ["eval", "predict"] {
+        let message = folder.fail(&format!("{command} a --data log.csv"));
+        assert!(
+            message.starts_with("a/state.json: belongs to another schema (fingerprint "),
+            "{message}"
+        );
+        assert!(message.ends_with(other), "{message}");
+    }
+}
+
+#[test]
+fn an_unfinished_run_is_not_measured() {
+    let folder = long();
+    folder.interrupt("long.toml", "a");
+    let before = folder.files("a");
+    for command in ["eval", "predict"] {
+        assert_eq!(
+            folder.fail(&format!("{command} a --data log.csv")),
+            "a: not finished; go on with: crossfield train --resume a"
+        );
+    }
+    assert_same_files(&folder.files("a"), &before, "a");
+}
+
+#[test]
+fn damaged_models_and_checkpoints_are_recognised() {
+    let folder = long();
+    folder.interrupt("long.toml", "a");
+    let newest = folder
+        .files("a")
+        .into_keys()
+        .rfind(|name| name.ends_with("/model.safetensors"))
+        .unwrap();
+    let checkpoint = std::fs::read(folder.path("a").join(&newest)).unwrap();
+    let cut = |name: &str, bytes: &[u8]| folder.write(name, &bytes[..bytes.len() - 100]);
+    let says = |name: &str, bytes: &[u8]| {
+        format!(
+            "{name}: {} bytes long, its header says {}",
+            bytes.len() - 100,
+            bytes.len()
+        )
+    };
+    let name = format!("a/{newest}");
+    cut(&name, &checkpoint);
+    let message = folder.fail("train --resume a");
+    assert!(message.contains(&says(&name, &checkpoint)), "{message}");
+    folder.write(&name, &checkpoint);
+    folder.succeed("train --resume a");
+
+    let name = "a/model.safetensors";
+    let model = std::fs::read(folder.path(name)).unwrap();
+    cut(name, &model);
+    for command in ["eval", "predict"] {
+        let message = folder.fail(&format!("{command} a --data log.csv"));
+        assert!(message.contains(&says(name, &model)), "{message}");
+    }
+    folder.write(name, &model[..5]);
+    let message = folder.fail("eval a --data log.csv");
+    assert!(
+        message.contains("a/model.safetensors: only 5 bytes long"),
+        "{message}"
+    );
+    std::fs::remove_file(folder.path(name)).unwrap();
+    let message = folder.fail("eval a --data log.csv");
+    assert!(
+        message
+            .contains("a/model.safetensors: cannot open: No such file or directory (os error 2)"),
+        "{message}"
+    );
+    folder.write("a/state.json", "{");
+    let message = folder.fail("eval a --data log.csv");
+    assert!(
+        message.starts_with("a/state.json: not the state of a run: "),
+        "{message}"
+    );
+}
+
+#[test]
+fn bad_rows_for_a_finished_run_are_named_and_the_run_stays() {
+    let folder = small();
+    folder.succeed("train a.toml --out a");
+    let before = folder.files("a");
+    for (content, message) in [
+        (
+            "label,item,age\n1,a,3\n0,b\n",
+            "`b.csv` line 3: 2 columns; expected 3",
+        ),
+        (
+            "label,item,age\n1,a,NaN\n",
+            "`b.csv` line 2, column `age`: `NaN`; expected a finite number (or declare it in \
+             data.missing)",
+        ),
+        (
+            "label,itme,age\n1,a,3\n",
+            "field `item`: `b.csv` has no column `item`; did you mean `itme`?",
+        ),
+        (
+            "",
+            "`b.csv` is empty; expected a header and at least one record",
+        ),
+    ] {
+        folder.write("b.csv", content);
+        for command in ["eval", "predict"] {
+            assert_eq!(
+                folder.fail(&format!("{command} a --data b.csv")),
+                message,
+                "{command}"
+            );
+        }
+    }
+    folder.write("b.csv", "label,item,age\n2,a,3\n");
+    assert_eq!(
+        folder.fail("eval a --data b.csv"),
+        "`b.csv` line 2, column `label`: `2`; expected 0, 1 or -1 as a label (set \
+         label.threshold or label.positive for other values)"
+    );
+    folder.write("b.csv", "item,age\na,3\n");
+    let message = folder.fail("eval a --data b.csv");
+    assert!(
+        message.starts_with("label.column: `b.csv` has no column `label`"),
+        "{message}"
+    );
+    assert_same_files(&folder.files("a"), &before, "a");
+}
+
+#[test]
+fn a_run_that_diverges_says_what_to_try_and_saves_no_nan() {
+    let folder = small();
+    let message = folder.fail(
+        "train a.toml --out a --set optimizer.rows.kind=sgd --set optimizer.rows.lr=1e30 \
+         --set train.epochs=50",
+    );
+    assert!(
+        message.starts_with("training diverged: the loss is "),
+        "{message}"
+    );
+    assert!(message.contains("(rows: Sgd, lr 1e30)"), "{message}");
+    assert!(
+        message.ends_with(
+            "try a lower learning rate (optimizer.rows.lr) or more L2 (optimizer.rows.l2)"
+        ),
+        "{message}"
+    );
+    assert!(!folder.path("a/metrics.json").exists());
+    assert!(!folder.path("a/model.safetensors").exists());
+}
+
+/// Blocks of 512 or 1024 bytes that a file may have: the run file and the schema fit, a
+/// checkpoint of 1.4 MB does not.
+const LITTLE: u32 = 200;
+
+#[test]
+fn a_full_disk_leaves_the_checkpoint_before_it_as_it_was() {
+    let folder = long();
+    folder.succeed("train long.toml --out undisturbed");
+    folder.interrupt("long.toml", "a");
+    let before = folder.files("a");
+
+    let message = folder
+        .run_with_little_disk(LITTLE, "train --resume a")
+        .message();
+    assert!(message.contains("a/checkpoints/step-"), "{message}");
+    assert!(
+        message.contains("/model.safetensors: cannot write: File too large (os error 27)"),
+        "{message}"
+    );
+    let after = folder.files("a");
+    assert!(
+        before
+            .keys()
+            .any(|name| name.starts_with("checkpoints/step-"))
+    );
+    for (name, bytes) in &before {
+        if !name.contains(".part/") {
+            assert!(after.get(name) == Some(bytes), "{name} was lost or changed");
+        }
+    }
+    let part = after.keys().find(|name| name.contains(".part"));
+    assert_eq!(part, None, "room is made again");
+
+    folder.succeed("train --resume a");
+    assert_same_files(&folder.files("a"), &folder.files("undisturbed"), "a");
+}
+
+#[test]
+fn a_disk_that_is_full_from_the_start_leaves_a_run_that_can_go_on() {
+    let folder = long();
+    folder.succeed("train long.toml --out undisturbed");
+    let message = folder
+        .run_with_little_disk(LITTLE, "train long.toml --out a")
+        .message();
+    assert!(
+        message.starts_with("a/checkpoints/step-0000000022.part/model.safetensors: cannot write: "),
+        "{message}"
+    );
+    folder.succeed("train --resume a");
+    assert_same_files(&folder.files("a"), &folder.files("undisturbed"), "a");
+
+    // Not even the run file can be written.
+    let message = folder
+        .run_with_little_disk(0, "train long.toml --out b")
+        .message();
+    assert_eq!(
+        message,
+        "b/run.toml.part: cannot write: File too large (os error 27)"
+    );
+    assert!(folder.files("b").is_empty());
+}

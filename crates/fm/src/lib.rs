@@ -1,19 +1,4 @@
-//! Factorization machines.
-//!
-//! A pair of features that never occurred together has no weight of its own to learn. A
-//! factorization machine gives each feature `i` a vector `v_i` and takes `⟨v_i, v_j⟩` as the
-//! weight of the pair, so that what `i` learned beside other features carries over:
-//!
-//! ```text
-//! z = Σ_i w_i x_i + Σ_{i<j} ⟨v_i, v_j⟩ x_i x_j
-//! ```
-//!
-//! The pairs cost time linear in the features, since
-//! `Σ_{i<j} ⟨v_i, v_j⟩ x_i x_j = ½ Σ_d [(Σ_i v_id x_i)² − Σ_i v_id² x_i²]`.
-//!
-//! # Source
-//! Rendle, Factorization Machines, ICDM 2010, equation 1 and lemma 3.1. The bias w₀ is that of
-//! [`Scored`](crossfield_core::Scored).
+#![doc = include_str!("../README.md")]
 
 use burn::module::Module;
 use burn::tensor::Tensor;

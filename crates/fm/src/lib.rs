@@ -42,6 +42,8 @@ impl Default for FmConfig {
 }
 
 /// Linear terms and factorized pairs of all features, those inside one bag included.
+///
+/// The example of the [crate](crate) scores a row.
 #[derive(Module, Debug)]
 pub struct Fm {
     #[module(skip)]
@@ -123,6 +125,15 @@ impl Component for Fm {
 /// # Shapes
 /// - v: `[batch, features, dim]`, each vector times its feature's value
 /// - output: `[batch, 1]`
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+///
+/// let v = Tensor::<3>::from_data([[[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]]], &Device::flex());
+/// // ⟨a, b⟩ + ⟨a, c⟩ + ⟨b, c⟩ = 1 + 1.5 + 1
+/// let z = crossfield_fm::interaction(v).into_scalar::<f32>();
+/// assert!((z - 3.5).abs() < 1e-6);
+/// ```
 pub fn interaction(v: Tensor<3>) -> Tensor<2> {
     let [batch, _, dim] = v.dims();
     let square = v.clone().square().sum_dim(1).reshape([batch, dim]);

@@ -62,7 +62,7 @@ impl Init {
 /// The configuration of a component: what it reads, and how it is made.
 ///
 /// A pair of configs is the config of the [`Sum`] of their components; the example of the
-/// [crate](crate) implements this trait and the next.
+/// [crate] implements this trait and the next.
 pub trait ComponentConfig {
     /// What [`init`](Self::init) makes.
     type Component: Component;

@@ -43,7 +43,7 @@ impl Default for FmConfig {
 
 /// Linear terms and factorized pairs of all features, those inside one bag included.
 ///
-/// The example of the [crate](crate) scores a row.
+/// The example of the [crate] scores a row.
 #[derive(Module, Debug)]
 pub struct Fm {
     #[module(skip)]

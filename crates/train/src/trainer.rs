@@ -179,7 +179,7 @@ impl<M: Model> Trained<M> {
 
 /// What [`train`] needs beside the data.
 ///
-/// The example of the [crate](crate) trains with one.
+/// The example of the [crate] trains with one.
 pub struct Setup<'a> {
     /// `[train]`.
     pub train: &'a TrainConfig,

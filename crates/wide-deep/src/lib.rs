@@ -34,7 +34,7 @@ impl Default for WideConfig {
 
 /// One weight for each feature.
 ///
-/// The example of the [crate](crate) scores two rows.
+/// The example of the [crate] scores two rows.
 #[derive(Module, Debug)]
 pub struct Wide {
     #[module(skip)]

@@ -1,1 +1,15 @@
-//! crossfield
+//! Recommender and click models on Burn, all crates behind one name.
+//!
+//! Each module is a crate of its own that can be depended on alone; a feature of the same name
+//! switches it.
+
+pub use crossfield_core as core;
+#[cfg(feature = "data")]
+pub use crossfield_data as data;
+pub use crossfield_embedding as embedding;
+#[cfg(feature = "fm")]
+pub use crossfield_fm as fm;
+#[cfg(feature = "train")]
+pub use crossfield_train as train;
+#[cfg(feature = "wide-deep")]
+pub use crossfield_wide_deep as wide_deep;

@@ -28,7 +28,7 @@ pub(crate) struct TrainArgs {
     /// Overrides a key of the run file, as in `train.epochs=3`.
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "resume")]
     sets: Vec<String>,
-    /// The run directory to make [default: runs/<name of the run file>, numbered].
+    /// The run directory to make [default: runs/NAME, numbered; NAME is that of the run file].
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     out: Option<PathBuf>,
     /// Goes on with an interrupted run, from its last checkpoint.

@@ -9,6 +9,19 @@
 ///  2    4×1.0                  2        4         1.0
 ///                              3
 /// ```
+///
+/// ```
+/// use crossfield_core::Jagged;
+///
+/// let bags = Jagged {
+///     indices: vec![7, 9, 4],
+///     offsets: Some(vec![0, 2, 2, 3]),
+///     weights: Some(vec![1.0, 0.5, 1.0]),
+/// };
+/// assert_eq!(bags.range(0), 0..2);
+/// assert!(bags.range(1).is_empty());
+/// assert_eq!(bags.select(&[2, 0]).indices, [4, 7, 9]);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Jagged {
     /// The indices of all rows, one row after the other.
@@ -111,6 +124,22 @@ pub struct Targets {
 }
 
 /// Rows of a data set as a model gets them, on the host.
+///
+/// ```
+/// use crossfield_core::{Batch, Jagged, Targets};
+///
+/// let batch = Batch {
+///     batch_size: 2,
+///     sparse: vec![Jagged::one_hot(vec![3, 1])],
+///     targets: Targets {
+///         labels: vec![1.0, 0.0],
+///         ..Targets::default()
+///     },
+///     ..Batch::default()
+/// };
+/// assert_eq!(batch.sparse[0].rows(), batch.batch_size);
+/// assert_eq!(batch.targets.labels.len(), batch.batch_size);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// Number of rows.

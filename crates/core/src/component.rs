@@ -11,6 +11,20 @@ use crate::rng::{Purpose, name_key, rng};
 use crate::{Error, Link, Lookup, Loss, Schema, TableConfig, Targets};
 
 /// Where a component's dense weights are made, and what they are drawn from.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use crossfield_core::Init;
+///
+/// let init = Init {
+///     device: Device::flex(),
+///     seed: 1,
+/// };
+/// let layer = init.linear("deep.0", 4, 3);
+/// assert_eq!(layer.weight.val().dims(), [4, 3]);
+/// let again = init.linear("deep.0", 4, 3);
+/// assert_eq!(layer.weight.val().into_data(), again.weight.val().into_data());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Init {
     /// Device of the weights; on an autodiff device they are trained.
@@ -46,6 +60,9 @@ impl Init {
 }
 
 /// The configuration of a component: what it reads, and how it is made.
+///
+/// A pair of configs is the config of the [`Sum`] of their components; the example of the
+/// [crate] implements this trait and the next.
 pub trait ComponentConfig {
     /// What [`init`](Self::init) makes.
     type Component: Component;
@@ -64,6 +81,63 @@ pub trait ComponentConfig {
 }
 
 /// Part of a score: scores of several components add up.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::sync::Arc;
+///
+/// use burn::module::Module;
+/// use burn::tensor::{Device, Tensor};
+/// use crossfield_core::{
+///     Batch, Component, Contribution, Link, Lookup, Loss, Model, Scored, Sum, Targets,
+/// };
+///
+/// /// So much for each unit of the first dense column.
+/// #[derive(Module, Debug)]
+/// struct Slope {
+///     #[module(skip)]
+///     weight: f32,
+/// }
+///
+/// impl Component for Slope {
+///     fn forward(&self, x: &Lookup) -> Tensor<2> {
+///         x.dense().expect("a dense column").mul_scalar(self.weight)
+///     }
+///
+///     fn explain(&self, x: &Lookup) -> Vec<Contribution> {
+///         let dense = x.batch().dense.as_ref().expect("a dense column");
+///         let part = |(row, value): (usize, &f32)| Contribution {
+///             row,
+///             what: "age".into(),
+///             weight: self.weight,
+///             contribution: self.weight * value,
+///         };
+///         dense.iter().enumerate().map(part).collect()
+///     }
+/// }
+///
+/// let batch = Batch {
+///     batch_size: 2,
+///     dense: Some(vec![1.0, 3.0]),
+///     ..Batch::default()
+/// };
+/// let x = Lookup::new(Arc::new(batch), Device::flex(), vec![], BTreeMap::new());
+/// // Components add up; with a bias and a loss they are a model.
+/// let sum = Sum {
+///     a: Slope { weight: 2.0 },
+///     b: Slope { weight: 0.5 },
+/// };
+/// assert_eq!(sum.explain(&x).len(), 4);
+/// let model = Scored::new(sum, Loss::Squared, 1.0, &Device::flex());
+/// assert_eq!(model.score(&x).try_into_vec_as::<f32>().unwrap(), [3.5, 8.5]);
+/// assert_eq!(model.link(), Link::Identity);
+/// let targets = Targets {
+///     labels: vec![3.5, 6.5],
+///     ..Targets::default()
+/// };
+/// // ½ · mean(0², 2²)
+/// assert_eq!(model.loss(&x, &targets).into_scalar::<f32>(), 1.0);
+/// ```
 pub trait Component: Module + ModuleDisplay {
     /// The component's share of the score.
     ///

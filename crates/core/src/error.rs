@@ -1,6 +1,14 @@
 use thiserror::Error;
 
 /// What can be wrong with a model's configuration, found before training starts.
+///
+/// ```
+/// use crossfield_core::{Error, Schema};
+///
+/// let error = Schema::default().bags("fm", &["usr".into()]).unwrap_err();
+/// assert!(matches!(error, Error::UnknownField { .. }));
+/// assert!(error.to_string().starts_with("`fm` reads field `usr`"));
+/// ```
 #[derive(Debug, Error, PartialEq)]
 #[non_exhaustive]
 pub enum Error {

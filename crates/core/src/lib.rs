@@ -1,6 +1,4 @@
-//! What every crossfield model agrees on: the shape of the data ([`Schema`], [`Batch`]), what a
-//! model sees of it ([`Lookup`]), what a model is ([`Component`], [`Model`]), losses, metrics and
-//! random numbers. It does no I/O and owns no table.
+#![doc = include_str!("../README.md")]
 
 mod batch;
 mod component;

@@ -27,6 +27,46 @@ pub struct StagedTable {
 ///
 /// The tables themselves stay in host memory; the graph sees only the rows of this batch, so that
 /// no step does work in proportion to a table.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::sync::Arc;
+///
+/// use burn::tensor::{Device, Tensor};
+/// use crossfield_core::{Batch, Jagged, Leaf, Lookup, StagedTable, TableField};
+///
+/// // Two rows: the tags {0, 1}, and none. The leaf holds the vectors of tags 0 and 1.
+/// let batch = Batch {
+///     batch_size: 2,
+///     sparse: vec![Jagged {
+///         indices: vec![0, 1],
+///         offsets: Some(vec![0, 2, 2]),
+///         weights: None,
+///     }],
+///     ..Batch::default()
+/// };
+/// let device = Device::flex();
+/// let leaf = Leaf {
+///     rows: Tensor::from_data([[1.0, 2.0], [10.0, 20.0]], &device),
+/// };
+/// let staged = StagedTable {
+///     leaf: 0,
+///     positions: BTreeMap::from([(0, vec![0, 1])]),
+/// };
+/// let tables = BTreeMap::from([("v2.tags".to_owned(), staged)]);
+/// let x = Lookup::new(Arc::new(batch), device, vec![leaf], tables);
+///
+/// let tags = TableField {
+///     table: "v2.tags".into(),
+///     field: 0,
+/// };
+/// let pooled = x.pooled(std::slice::from_ref(&tags));
+/// assert_eq!(pooled.try_into_vec_as::<f32>().unwrap(), [11.0, 22.0, 0.0, 0.0]);
+/// let (items, mask) = x.sequence(&tags);
+/// assert_eq!((items.dims(), mask.dims()), ([2, 2, 2], [2, 2]));
+/// let ragged = x.ragged(&tags).expect("some row has a tag");
+/// assert_eq!(ragged.values.dims(), [2, 2]);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Lookup {
     batch: Arc<Batch>,

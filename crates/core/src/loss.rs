@@ -7,6 +7,20 @@ use crate::Targets;
 use crate::metrics::sigmoid;
 
 /// What a model that scores rows minimises.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use crossfield_core::{Loss, Targets};
+///
+/// let z = Tensor::<2>::from_data([[0.0], [0.0]], &Device::flex());
+/// let targets = Targets {
+///     labels: vec![1.0, 0.0],
+///     ..Targets::default()
+/// };
+/// // A coin's surprise is ln 2, whichever side falls.
+/// let loss = Loss::Logistic.mean(z, &targets).into_scalar::<f32>();
+/// assert!((loss - std::f32::consts::LN_2).abs() < 1e-6);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Loss {
@@ -20,6 +34,15 @@ pub enum Loss {
 }
 
 /// How a score becomes a prediction.
+///
+/// ```
+/// use crossfield_core::{Link, Loss};
+///
+/// assert_eq!(Loss::Logistic.link(), Link::Logistic);
+/// assert_eq!(Link::Logistic.prediction(0.0), 0.5);
+/// assert!((Link::Logistic.score(0.25) + 3f64.ln()).abs() < 1e-12);
+/// assert_eq!(Link::Identity.prediction(4.5), 4.5);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Link {

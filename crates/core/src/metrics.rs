@@ -45,6 +45,15 @@ pub enum Kind {
 }
 
 /// How an AUC was computed.
+///
+/// ```
+/// use crossfield_core::metrics::{AucMethod, Kind, Metrics};
+///
+/// let mut metrics = Metrics::new(Kind::Probabilities).with_exact_rows(2);
+/// metrics.update(&[0.9, 0.2, 0.4], &[1.0, 0.0, 1.0], None, None)?;
+/// assert_eq!(metrics.finish().auc_method, Some(AucMethod::Bucketed));
+/// # Ok::<(), crossfield_core::metrics::MetricsError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AucMethod {
@@ -104,6 +113,14 @@ pub struct Report {
 }
 
 /// Why rows could not be measured.
+///
+/// ```
+/// use crossfield_core::metrics::{Kind, Metrics, MetricsError};
+///
+/// let mut metrics = Metrics::new(Kind::Logits);
+/// let error = metrics.update(&[f32::NAN], &[1.0], None, None).unwrap_err();
+/// assert!(matches!(error, MetricsError::Prediction { row: 0, .. }));
+/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetricsError {

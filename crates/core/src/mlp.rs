@@ -8,6 +8,23 @@ use serde::{Deserialize, Serialize};
 use crate::Init;
 
 /// Configuration of an [`Mlp`].
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use crossfield_core::{Init, MlpConfig};
+///
+/// let init = Init {
+///     device: Device::flex(),
+///     seed: 1,
+/// };
+/// let config = MlpConfig {
+///     hidden: vec![16, 8],
+///     output: 1,
+/// };
+/// let mlp = config.init("deep", 4, &init);
+/// let input = Tensor::<2>::ones([3, 4], &init.device);
+/// assert_eq!(mlp.forward(input).dims(), [3, 1]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MlpConfig {

@@ -3,6 +3,16 @@
 //! Every stream is ChaCha8 keyed by `(seed, purpose, a, b)`, so that a run that is resumed in the
 //! middle draws what the undisturbed run would have drawn, at any number of threads. Burn's own
 //! device generator is one state for the whole process that cannot be saved; nothing here uses it.
+//!
+//! ```
+//! use crossfield_core::rng::{Purpose, name_key, rng};
+//! use rand::RngExt;
+//!
+//! let draw = |epoch| rng(1, Purpose::Shuffle, epoch, 0).random::<u64>();
+//! assert_eq!(draw(3), draw(3));
+//! assert_ne!(draw(3), draw(4));
+//! assert_ne!(name_key("v8.user"), name_key("v8.item"));
+//! ```
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;

@@ -41,6 +41,29 @@ pub struct Field {
 }
 
 /// The fields of a data set, in the order in which a [`Batch`](crate::Batch) holds them.
+///
+/// ```
+/// use crossfield_core::{Field, FieldKind, Schema};
+///
+/// let field = |name: &str, kind, vocabulary: &str| Field {
+///     name: name.into(),
+///     kind,
+///     vocabulary: vocabulary.into(),
+///     rows: 10,
+///     oov_row: Some(0),
+/// };
+/// let schema = Schema {
+///     fields: vec![
+///         field("ad", FieldKind::Categorical, "ad"),
+///         field("history", FieldKind::Sequence, "ad"),
+///     ],
+///     dense: vec![],
+/// };
+/// assert_eq!(schema.field("history"), Some(1));
+/// // What a component that asks for nothing in particular reads as bags.
+/// assert_eq!(schema.bags("fm", &[])?, [0]);
+/// # Ok::<(), crossfield_core::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Schema {
     /// The fields.

@@ -27,6 +27,35 @@ pub enum Initializer {
 }
 
 /// A table that a component reads: one row of `dim` weights for each index of a vocabulary.
+///
+/// ```
+/// use crossfield_core::{Field, FieldKind, Initializer, Schema};
+/// use crossfield_core::{factor_table, merge_tables, tables_for};
+///
+/// let field = |name: &str| Field {
+///     name: name.into(),
+///     kind: FieldKind::Categorical,
+///     vocabulary: "ad".into(),
+///     rows: 10,
+///     oov_row: Some(0),
+/// };
+/// let schema = Schema {
+///     fields: vec![field("ad"), field("last_ad")],
+///     dense: vec![],
+/// };
+/// let ask = |fields: &[usize], dim| {
+///     let initializer = Initializer::Normal { std: 0.01 };
+///     tables_for(&schema, fields, dim, initializer, |vocabulary| factor_table(dim, vocabulary))
+/// };
+/// // Two fields of one vocabulary are one table, and where each is looked up.
+/// let (tables, lookups) = ask(&[0, 1], 8);
+/// assert_eq!((tables.len(), tables[0].name.as_str()), (1, "v8.ad"));
+/// assert_eq!(lookups[1].table, "v8.ad");
+/// // So are two components that ask for the same name.
+/// let both = ask(&[0], 8).0.into_iter().chain(ask(&[1], 8).0);
+/// assert_eq!(merge_tables(both)?[0].fields, [0, 1]);
+/// # Ok::<(), crossfield_core::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableConfig {
     /// Name; two components that ask for the same name share the rows.

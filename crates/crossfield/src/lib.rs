@@ -1,7 +1,4 @@
-//! Recommender and click models on Burn, all crates behind one name.
-//!
-//! Each module is a crate of its own that can be depended on alone; a feature of the same name
-//! switches it.
+#![doc = include_str!("../README.md")]
 
 pub use crossfield_core as core;
 #[cfg(feature = "data")]

@@ -12,6 +12,8 @@ use crate::{Error, RowStep, Snapshot, SnapshotTensor, Table, TablePlan};
 ///
 /// A step works on the rows that its batch names and on nothing else: [`stage`](Self::stage)
 /// gathers each once into leaf tensors, [`apply`](Self::apply) updates them by their gradients.
+///
+/// The example of the [crate] takes a step.
 #[derive(Debug, Default)]
 pub struct EmbeddingCollection {
     /// Sorted by name.

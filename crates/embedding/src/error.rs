@@ -3,6 +3,17 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// What can go wrong with tables and their snapshots.
+///
+/// ```
+/// use crossfield_embedding::{Error, RowOptimizer};
+///
+/// let optimizer = RowOptimizer {
+///     lr: -1.0,
+///     ..RowOptimizer::default()
+/// };
+/// let error = optimizer.check("v8.ad").unwrap_err();
+/// assert!(matches!(error, Error::OutOfRange { option: "lr", .. }));
+/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {

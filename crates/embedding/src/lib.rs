@@ -1,8 +1,4 @@
-//! Embedding tables in host memory, with optimizers that touch only the rows of a batch.
-//!
-//! Burn's embedding gradient and dense optimizers walk the whole table at every step. Here a
-//! table is plain memory: a batch's unique rows become a leaf of the graph, their gradients
-//! update just those rows, and no step does work in proportion to a table.
+#![doc = include_str!("../README.md")]
 
 mod collection;
 mod error;

@@ -35,6 +35,28 @@ pub enum RowOptimizerKind {
 }
 
 /// A row optimizer and its numbers; those that a kind does not use are ignored by it.
+///
+/// ```
+/// use crossfield_embedding::{RowOptimizer, RowOptimizerKind, RowStep, StateWidth};
+///
+/// let optimizer = RowOptimizer {
+///     kind: RowOptimizerKind::Adagrad,
+///     lr: 0.1,
+///     ..RowOptimizer::default()
+/// };
+/// assert_eq!(optimizer.state(), [("accumulator", StateWidth::Dim)]);
+/// // A row of two weights, and behind them its two accumulators.
+/// let mut row = [1.0, 1.0, 0.0, 0.0];
+/// optimizer.init_state(&mut row, 2);
+/// let step = RowStep {
+///     rate: 1.0,
+///     share: 1.0,
+/// };
+/// optimizer.update(&mut row, &[2.0, 0.0], step);
+/// // The first step of AdaGrad is the learning rate, whatever the gradient's size.
+/// assert!((row[0] - 0.9).abs() < 1e-6);
+/// assert_eq!(row[1..], [1.0, 4.0, 0.0]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RowOptimizer {

@@ -87,6 +87,26 @@ pub fn write_snapshot(
 }
 
 /// A safetensors file of which single tensors are read.
+///
+/// ```
+/// use std::collections::BTreeMap;
+///
+/// use crossfield_embedding::{Snapshot, SnapshotTensor, write_snapshot};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("a.safetensors");
+/// let tensor = SnapshotTensor::from_slice(vec![2, 2], &[1.0, 2.0, 3.0, 4.0]);
+/// write_snapshot(&path, BTreeMap::from([("a".to_owned(), tensor)]))?;
+///
+/// let mut snapshot = Snapshot::open(&path)?;
+/// assert_eq!(snapshot.shape("a"), Some(&[2, 2][..]));
+/// let mut values = Vec::new();
+/// snapshot.read("a", &[2, 2], |block| values.extend_from_slice(block))?;
+/// assert_eq!(values, [1.0, 2.0, 3.0, 4.0]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Snapshot {
     path: PathBuf,

@@ -18,6 +18,28 @@ const CACHE_LINE: usize = 16;
 /// row 0   w w w w | n n n n        4 weights and their AdaGrad accumulators:
 /// row 1   w w w w | n n n n        one walk through memory updates both
 /// ```
+///
+/// ```
+/// use crossfield_core::{Initializer, TableConfig};
+/// use crossfield_embedding::{RowOptimizer, Table, TablePlan};
+///
+/// let plan = TablePlan {
+///     config: TableConfig {
+///         name: "v8.user".into(),
+///         rows: 1000,
+///         dim: 8,
+///         fields: vec![0],
+///         initializer: Initializer::Normal { std: 0.01 },
+///         oov_row: Some(0),
+///     },
+///     optimizer: RowOptimizer::default(),
+///     frozen: false,
+/// };
+/// assert_eq!((plan.weight_bytes(), plan.state_bytes()), (32_000, 32_000));
+/// let table = Table::new(&plan, 1);
+/// assert_eq!(table.weights(0), [0.0; 8]);
+/// assert_ne!(table.weights(1), Table::new(&plan, 2).weights(1));
+/// ```
 #[derive(Debug)]
 pub struct Table {
     config: TableConfig,

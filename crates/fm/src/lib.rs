@@ -1,19 +1,4 @@
-//! Factorization machines.
-//!
-//! A pair of features that never occurred together has no weight of its own to learn. A
-//! factorization machine gives each feature `i` a vector `v_i` and takes `⟨v_i, v_j⟩` as the
-//! weight of the pair, so that what `i` learned beside other features carries over:
-//!
-//! ```text
-//! z = Σ_i w_i x_i + Σ_{i<j} ⟨v_i, v_j⟩ x_i x_j
-//! ```
-//!
-//! The pairs cost time linear in the features, since
-//! `Σ_{i<j} ⟨v_i, v_j⟩ x_i x_j = ½ Σ_d [(Σ_i v_id x_i)² − Σ_i v_id² x_i²]`.
-//!
-//! # Source
-//! Rendle, Factorization Machines, ICDM 2010, equation 1 and lemma 3.1. The bias w₀ is that of
-//! [`Scored`](crossfield_core::Scored).
+#![doc = include_str!("../README.md")]
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -57,6 +42,8 @@ impl Default for FmConfig {
 }
 
 /// Linear terms and factorized pairs of all features, those inside one bag included.
+///
+/// The example of the [crate] scores a row.
 #[derive(Module, Debug)]
 pub struct Fm {
     #[module(skip)]
@@ -138,6 +125,15 @@ impl Component for Fm {
 /// # Shapes
 /// - v: `[batch, features, dim]`, each vector times its feature's value
 /// - output: `[batch, 1]`
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+///
+/// let v = Tensor::<3>::from_data([[[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]]], &Device::flex());
+/// // ⟨a, b⟩ + ⟨a, c⟩ + ⟨b, c⟩ = 1 + 1.5 + 1
+/// let z = crossfield_fm::interaction(v).into_scalar::<f32>();
+/// assert!((z - 3.5).abs() < 1e-6);
+/// ```
 pub fn interaction(v: Tensor<3>) -> Tensor<2> {
     let [batch, _, dim] = v.dims();
     let square = v.clone().square().sum_dim(1).reshape([batch, dim]);

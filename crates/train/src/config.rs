@@ -14,6 +14,33 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// `[optimizer]`: how rows and dense weights are updated.
+///
+/// ```
+/// use crossfield_core::{Initializer, TableConfig};
+/// use crossfield_embedding::RowOptimizerKind;
+/// use crossfield_train::OptimizerConfig;
+///
+/// let config: OptimizerConfig = toml::from_str(
+///     "rows = { kind = 'adagrad', lr = 0.05 }
+///      dense = { kind = 'adamw', lr = 0.001 }
+///      schedule = { kind = 'cosine', end = 0.1 }
+///      table = [{ match = 'wide.*', kind = 'ftrl', l1 = 0.5 }]",
+/// )?;
+/// let tables = ["v8.ad", "wide.ad"].map(|name| TableConfig {
+///     name: name.into(),
+///     rows: 10,
+///     dim: 1,
+///     fields: vec![0],
+///     initializer: Initializer::Zeros,
+///     oov_row: None,
+/// });
+/// let plans = config.plan(tables.to_vec())?;
+/// assert_eq!(plans[0].optimizer.kind, RowOptimizerKind::Adagrad);
+/// assert_eq!(plans[1].optimizer.kind, RowOptimizerKind::Ftrl);
+/// // The schedule is a factor on the learning rates: 1 at first.
+/// assert_eq!(config.schedule.init(100, 0)?.step(), 1.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerConfig {
@@ -346,6 +373,18 @@ impl Default for EarlyStop {
 }
 
 /// `[train]`.
+///
+/// ```
+/// use crossfield_train::{DeviceConfig, Executor, TrainConfig};
+///
+/// let config: TrainConfig = toml::from_str("epochs = 9\nearly_stop = { patience = 2 }")?;
+/// config.check()?;
+/// assert_eq!((config.epochs, config.batch_size), (9, 1024));
+/// assert_eq!(config.early_stop.map(|stop| stop.patience), Some(2));
+/// assert_eq!(config.executor, Executor::Burn);
+/// assert!(DeviceConfig::Flex.init().is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {

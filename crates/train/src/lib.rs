@@ -1,7 +1,4 @@
-//! Training runs: run files, the loop, checkpoints and resume, early stopping.
-//!
-//! The loop is generic over [`Model`](crossfield_core::Model): a model from outside trains like
-//! those of crossfield.
+#![doc = include_str!("../README.md")]
 
 mod checkpoint;
 mod config;

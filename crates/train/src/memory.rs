@@ -8,6 +8,26 @@ use sysinfo::{MemoryRefreshKind, System};
 use crate::Error;
 
 /// Bytes that the tables of a plan take: weights, and optimizer state.
+///
+/// ```
+/// use crossfield_core::{Initializer, TableConfig};
+/// use crossfield_train::{OptimizerConfig, bytes, check_memory, describe_tables, table_bytes};
+///
+/// let table = TableConfig {
+///     name: "v8.user".into(),
+///     rows: 1_000_000,
+///     dim: 8,
+///     fields: vec![0],
+///     initializer: Initializer::Zeros,
+///     oov_row: None,
+/// };
+/// let plans = OptimizerConfig::default().plan(vec![table])?;
+/// let (weights, state) = table_bytes(&plans);
+/// assert_eq!((bytes(weights), bytes(state)), ("32.0 MB".into(), "32.0 MB".into()));
+/// assert!(describe_tables(&plans).contains("1000000 rows × (8 weights + 8 adagrad) × 4 B"));
+/// check_memory(&plans)?;
+/// # Ok::<(), crossfield_train::Error>(())
+/// ```
 pub fn table_bytes(plans: &[TablePlan]) -> (u64, u64) {
     plans.iter().fold((0, 0), |(weights, state), plan| {
         (weights + plan.weight_bytes(), state + plan.state_bytes())

@@ -10,6 +10,23 @@ use crate::checkpoint::write_whole;
 use crate::{Error, OptimizerConfig, TrainConfig};
 
 /// A run file; `M` is the `[model]` section, which belongs to whoever knows the models.
+///
+/// ```
+/// use crossfield_train::{Error, RunFile};
+///
+/// let text = "[data]\ntrain = 'a.csv'\n[model]\nkind = 'fm'\n";
+/// let sets = ["train.epochs=3".to_owned()];
+/// // `[model]` is whatever the caller can read: a plain table here.
+/// let run = RunFile::<toml::Table>::parse(text, "a.toml", &sets)?;
+/// assert_eq!(run.train.epochs, 3);
+/// assert!(run.to_toml().contains("batch_size = 1024"));
+///
+/// let sets = ["train.epoch=3".to_owned()];
+/// let error = RunFile::<toml::Table>::parse(text, "a.toml", &sets).unwrap_err();
+/// assert!(matches!(error, Error::RunFile { .. }));
+/// assert!(error.to_string().contains("did you mean `epochs`?"));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunFile<M> {

@@ -19,6 +19,36 @@ use crate::{Error, OptimizerConfig, TrainConfig, dense, peak_memory};
 const SCORE_BATCH: usize = 4096;
 
 /// Hears how a run goes.
+///
+/// ```
+/// use crossfield_train::{Evaluation, Observer, Timing};
+///
+/// /// Keeps the loss of each epoch.
+/// struct Losses(Vec<f64>);
+///
+/// impl Observer for Losses {
+///     fn evaluated(&mut self, evaluation: &Evaluation, _timing: &Timing) {
+///         self.0.push(evaluation.train_loss);
+///     }
+/// }
+///
+/// let mut losses = Losses(Vec::new());
+/// let evaluation = Evaluation {
+///     epoch: 1,
+///     step: 10,
+///     train_loss: 0.5,
+///     valid: None,
+/// };
+/// let timing = Timing {
+///     epoch: 1,
+///     train_seconds: 2.0,
+///     examples_per_second: 5120.0,
+///     other_seconds: 0.5,
+///     peak_memory: None,
+/// };
+/// losses.evaluated(&evaluation, &timing);
+/// assert_eq!(losses.0, [0.5]);
+/// ```
 pub trait Observer {
     /// A checkpoint was found, and training goes on from there.
     fn resumed(&mut self, _state: &State) {}
@@ -148,6 +178,8 @@ impl<M: Model> Trained<M> {
 }
 
 /// What [`train`] needs beside the data.
+///
+/// The example of the [crate] trains with one.
 pub struct Setup<'a> {
     /// `[train]`.
     pub train: &'a TrainConfig,
@@ -184,6 +216,12 @@ pub fn train<M: Model>(
 ///
 /// # Errors
 /// [`Error::Option`] if the system does not give them.
+///
+/// ```
+/// let threads = crossfield_train::in_pool(2, rayon::current_num_threads)?;
+/// assert_eq!(threads, 2);
+/// # Ok::<(), crossfield_train::Error>(())
+/// ```
 pub fn in_pool<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R, Error> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|error| Error::Option {

@@ -1,13 +1,4 @@
-//! The wide part of Wide & Deep: a linear model over features, which memorises.
-//!
-//! ```text
-//! z = Σ_i w_i x_i
-//! ```
-//!
-//! Alone, under a logistic loss, it is logistic regression.
-//!
-//! # Source
-//! Cheng et al., Wide & Deep Learning for Recommender Systems, DLRS 2016, section 3.1.
+#![doc = include_str!("../README.md")]
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -42,6 +33,8 @@ impl Default for WideConfig {
 }
 
 /// One weight for each feature.
+///
+/// The example of the [crate] scores two rows.
 #[derive(Module, Debug)]
 pub struct Wide {
     #[module(skip)]

@@ -48,8 +48,16 @@ pub fn batches(rows: usize, ids: Ids, count: u64) -> Vec<Arc<Batch>> {
                 .map(|_| Jagged::one_hot((0..BATCH).map(|_| draw()).collect()))
                 .collect();
             let labels = (0..BATCH).map(|row| (row % 3 == 0) as u8 as f32).collect();
-            let targets = Targets { labels, ..Targets::default() };
-            Arc::new(Batch { batch_size: BATCH, sparse, dense: None, targets })
+            let targets = Targets {
+                labels,
+                ..Targets::default()
+            };
+            Arc::new(Batch {
+                batch_size: BATCH,
+                sparse,
+                dense: None,
+                targets,
+            })
         })
         .collect()
 }
@@ -84,13 +92,27 @@ impl Trainer {
                 .collect(),
             dense: vec![],
         };
-        let config = FmConfig { embedding_dim: DIM, linear: false, ..FmConfig::default() };
-        let tables = config.tables(&schema).and_then(merge_tables).expect("a legal model");
+        let config = FmConfig {
+            embedding_dim: DIM,
+            linear: false,
+            ..FmConfig::default()
+        };
+        let tables = config
+            .tables(&schema)
+            .and_then(merge_tables)
+            .expect("a legal model");
         let plans: Vec<TablePlan> = tables
             .into_iter()
-            .map(|config| TablePlan { config, optimizer: RowOptimizer::default(), frozen: false })
+            .map(|config| TablePlan {
+                config,
+                optimizer: RowOptimizer::default(),
+                frozen: false,
+            })
             .collect();
-        let init = Init { device: device.clone(), seed: 1 };
+        let init = Init {
+            device: device.clone(),
+            seed: 1,
+        };
         let fm = config.init(&schema, &init).expect("a legal model");
         Self {
             tables: EmbeddingCollection::new(&plans, 1).expect("a legal optimizer"),
@@ -109,7 +131,9 @@ impl Trainer {
         let (lookup, staged) = self.tables.stage(batch.clone(), &self.device);
         let loss = self.model.loss(&lookup, &batch.targets);
         let mut gradients = loss.backward();
-        self.tables.apply(&lookup, &staged, &mut gradients, 1.0).expect("finite gradients");
+        self.tables
+            .apply(&lookup, &staged, &mut gradients, 1.0)
+            .expect("finite gradients");
         let gradients = GradientsParams::from_grads(gradients, &self.model);
         self.model = self.optimizer.step(0.001, self.model.clone(), gradients);
     }

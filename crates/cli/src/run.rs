@@ -8,7 +8,6 @@ use crossfield_core::{ComponentConfig, Init, Loss, Schema, Scored, merge_tables}
 use crossfield_data::{
     Dataset, FittedSchema, LabelKind, Labels, SplitConfig, encode_files, prepare,
 };
-use crossfield_embedding::TablePlan;
 use crossfield_train::{
     Error, Parts, RunFile, Setup, Trained, check_memory, describe_tables, in_pool, table_bytes,
 };
@@ -105,7 +104,8 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         }
         .into());
     }
-    let plans = plans(&run, prepared.schema.schema())?;
+    let tables = merge_tables(run.model.tables(prepared.schema.schema())?)?;
+    let plans = run.optimizer.plan(tables)?;
     let (weights, state) = table_bytes(&plans);
     eprintln!(
         "{}\n{}",
@@ -192,20 +192,15 @@ fn load(
     let spec = run.data_spec();
     let data = encode_files(&spec, &fitted, files, label_kind(run.train.loss), labels)?;
     let schema = fitted.schema();
-    let plans = plans(&run, schema)?;
-    check_memory(&plans)?;
+    let tables = merge_tables(run.model.tables(schema)?)?;
     let device = run.train.device.init()?;
     let init = Init {
         device: device.clone(),
         seed: run.train.seed,
     };
     let model = model(&run, schema, 0.5, &init)?;
-    let trained = Trained::load(directory, fitted.fingerprint(), model, &plans, &device)?;
+    let trained = Trained::load(directory, fitted.fingerprint(), model, tables, &device)?;
     Ok((run, trained, Arc::new(data)))
-}
-
-fn plans(run: &Run, schema: &Schema) -> Result<Vec<TablePlan>, Error> {
-    run.optimizer.plan(merge_tables(run.model.tables(schema)?)?)
 }
 
 fn model(run: &Run, schema: &Schema, mean: f64, init: &Init) -> Result<Scored<Components>, Error> {
@@ -227,7 +222,10 @@ fn hold_out(run: &mut Run) {
     let no_valid = run.data.valid.is_empty() && run.data.complete().split.is_none();
     if run.train.early_stop.is_some() && no_valid {
         eprintln!("early stopping: a tenth of the training rows is held out to decide it");
-        run.data.split = Some(SplitConfig::Random { valid: 0.1, test: 0.0 });
+        run.data.split = Some(SplitConfig::Random {
+            valid: 0.1,
+            test: 0.0,
+        });
     }
 }
 

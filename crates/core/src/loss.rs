@@ -150,13 +150,13 @@ fn probit(z: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
     const FIT: [f32; 9] = [
         0.170_872_77,
         -0.822_152_23,
-        1.488_515_87,
-        -1.135_203_98,
+        1.488_515_9,
+        -1.135_204,
         0.278_868_07,
         -0.186_288_06,
         0.096_784_18,
         0.374_091_96,
-        1.000_023_68,
+        1.000_023_7,
     ];
     let fit = FIT.iter().fold(tau.zeros_like(), |sum, &coefficient| {
         sum * tau.clone() + coefficient

@@ -15,14 +15,14 @@ pub enum Initializer {
     /// Normal around 0.
     Normal {
         /// Standard deviation.
-        std: f32,
+        std: f64,
     },
     /// Uniform in `[low, high)`.
     Uniform {
         /// Lower bound.
-        low: f32,
+        low: f64,
         /// Upper bound.
-        high: f32,
+        high: f64,
     },
 }
 

@@ -28,9 +28,13 @@ struct Deep {
 impl DeepConfig {
     /// The tables of the FM: the same names, rows and beginnings.
     fn lookups(schema: &Schema) -> Result<(Vec<TableConfig>, Vec<TableField>), Error> {
-        let begin = Initializer::Normal { std: FmConfig::default().init_std };
+        let begin = Initializer::Normal {
+            std: FmConfig::default().init_std,
+        };
         let ids = schema.bags("deep", &[])?;
-        Ok(tables_for(schema, &ids, DIM, begin, |vocabulary| factor_table(DIM, vocabulary)))
+        Ok(tables_for(schema, &ids, DIM, begin, |vocabulary| {
+            factor_table(DIM, vocabulary)
+        }))
     }
 }
 
@@ -43,8 +47,14 @@ impl ComponentConfig for DeepConfig {
 
     fn init(&self, schema: &Schema, init: &Init) -> Result<Deep, Error> {
         let fields = Self::lookups(schema)?.1;
-        let config = MlpConfig { hidden: vec![64, 32], output: 1 };
-        Ok(Deep { mlp: config.init("deep", fields.len() * DIM, init), fields })
+        let config = MlpConfig {
+            hidden: vec![64, 32],
+            output: 1,
+        };
+        Ok(Deep {
+            mlp: config.init("deep", fields.len() * DIM, init),
+            fields,
+        })
     }
 }
 
@@ -59,26 +69,49 @@ impl Component for Deep {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut spec = DataSpec::default();
     spec.data.format = Format::Synth;
-    spec.data.synth = Some(SynthConfig { rows: 100_000, ..SynthConfig::default() });
+    spec.data.synth = Some(SynthConfig {
+        rows: 100_000,
+        ..SynthConfig::default()
+    });
     spec.label.column = "click".into();
     let prepared = prepare(&spec, 1, LabelKind::Binary)?;
     let schema = prepared.schema.schema().clone();
     let mean = prepared.train.label_mean().unwrap_or_default();
     let data = Parts::from(prepared);
 
-    let config = (FmConfig { embedding_dim: DIM, ..FmConfig::default() }, DeepConfig);
-    let settings = TrainConfig { early_stop: Some(EarlyStop::default()), ..TrainConfig::default() };
+    let config = (
+        FmConfig {
+            embedding_dim: DIM,
+            ..FmConfig::default()
+        },
+        DeepConfig,
+    );
+    let settings = TrainConfig {
+        early_stop: Some(EarlyStop::default()),
+        ..TrainConfig::default()
+    };
     let optimizer = OptimizerConfig::default();
     let plans = optimizer.plan(merge_tables(config.tables(&schema)?)?)?;
     let folder = std::env::temp_dir().join(format!("deep-fm-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
-    let setup = Setup { train: &settings, optimizer: &optimizer, plans: &plans, out: &folder };
+    let setup = Setup {
+        train: &settings,
+        optimizer: &optimizer,
+        plans: &plans,
+        out: &folder,
+    };
     let make = |init: &Init| {
         let component = config.init(&schema, init)?;
         Ok(Scored::new(component, settings.loss, mean, &init.device))
     };
     let (_, metrics) = train(&setup, &data, make, &mut ())?;
     std::fs::remove_dir_all(&folder)?;
-    println!("{}", metrics.test.and_then(|test| test.logloss).unwrap_or(f64::NAN));
+    println!(
+        "{}",
+        metrics
+            .test
+            .and_then(|test| test.logloss)
+            .unwrap_or(f64::NAN)
+    );
     Ok(())
 }

@@ -5,7 +5,7 @@ use crossfield_core::{Initializer, TableConfig};
 use rand_distr::{Distribution, Normal, Uniform};
 use rayon::prelude::*;
 
-use crate::{Error, RowOptimizer, Snapshot, SnapshotTensor};
+use crate::{Error, RowOptimizer, RowOptimizerKind, Snapshot, SnapshotTensor};
 
 /// Rows that are drawn from one stream of random numbers.
 const INIT_BLOCK: usize = 4096;
@@ -63,6 +63,21 @@ pub struct TablePlan {
 }
 
 impl TablePlan {
+    /// A table that is only read: no optimizer state, rows to be loaded.
+    pub fn read_only(config: TableConfig) -> Self {
+        Self {
+            config: TableConfig {
+                initializer: Initializer::Zeros,
+                ..config
+            },
+            optimizer: RowOptimizer {
+                kind: RowOptimizerKind::Sgd,
+                ..RowOptimizer::default()
+            },
+            frozen: true,
+        }
+    }
+
     /// Bytes of the weights.
     pub fn weight_bytes(&self) -> u64 {
         (self.config.rows * self.config.dim * size_of::<f32>()) as u64
@@ -108,11 +123,12 @@ impl Table {
                 let mut fill = |weights: &mut [f32]| match initializer {
                     Initializer::Zeros => weights.fill(0.0),
                     Initializer::Normal { std } => {
-                        let normal = Normal::new(0.0, std).expect("checked in the run file");
+                        let normal = Normal::new(0.0, std as f32).expect("checked in the run file");
                         weights.fill_with(|| normal.sample(&mut rng));
                     }
                     Initializer::Uniform { low, high } => {
-                        let uniform = Uniform::new(low, high).expect("checked in the run file");
+                        let uniform =
+                            Uniform::new(low as f32, high as f32).expect("checked in the run file");
                         weights.fill_with(|| uniform.sample(&mut rng));
                     }
                 };

@@ -22,7 +22,7 @@ pub struct FmConfig {
     /// Whether the linear terms `w_i x_i` are part of it; leave them out beside `wide`.
     pub linear: bool,
     /// Standard deviation of the vectors at the beginning. Vectors of zero would stay zero.
-    pub init_std: f32,
+    pub init_std: f64,
     /// Prefix of the linear tables instead of the name, to share them with another component.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<String>,
@@ -232,18 +232,17 @@ mod tests {
                 }
                 let v = |i: usize| find(&format!("v4.{}", features[i].0)).weights(features[i].1);
                 let mut z = 0.0;
-                for i in 0..features.len() {
-                    let (name, index, x) = features[i];
+                for (i, &(name, index, x)) in features.iter().enumerate() {
                     if linear {
                         z += f64::from(find(&format!("fm.{name}")).weights(index)[0]) * x;
                     }
-                    for j in i + 1..features.len() {
+                    for (j, &(_, _, other)) in features.iter().enumerate().skip(i + 1) {
                         let dot: f64 = v(i)
                             .iter()
                             .zip(v(j))
                             .map(|(&a, &b)| f64::from(a) * f64::from(b))
                             .sum();
-                        z += dot * x * features[j].2;
+                        z += dot * x * other;
                     }
                 }
                 z

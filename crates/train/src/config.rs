@@ -193,13 +193,13 @@ pub struct DenseOptimizer {
     /// Learning rate.
     pub lr: f64,
     /// Weight decay (L2; decoupled in AdamW).
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// Decay of Adam's first moment.
-    pub beta1: f32,
+    pub beta1: f64,
     /// Decay of Adam's second moment.
-    pub beta2: f32,
+    pub beta2: f64,
     /// ε of Adam and AdaGrad.
-    pub eps: f32,
+    pub eps: f64,
 }
 
 impl Default for DenseOptimizer {
@@ -218,22 +218,24 @@ impl Default for DenseOptimizer {
 impl DenseOptimizer {
     /// Burn's optimizer.
     pub fn init(&self) -> ModuleOptimizer {
-        let decay = (self.weight_decay > 0.0).then(|| WeightDecayConfig::new(self.weight_decay));
+        let [weight_decay, beta1, beta2, eps] =
+            [self.weight_decay, self.beta1, self.beta2, self.eps].map(|number| number as f32);
+        let decay = (weight_decay > 0.0).then(|| WeightDecayConfig::new(weight_decay));
         match self.kind {
             DenseOptimizerKind::Adam => AdamConfig::new()
-                .with_beta_1(self.beta1)
-                .with_beta_2(self.beta2)
-                .with_epsilon(self.eps)
+                .with_beta_1(beta1)
+                .with_beta_2(beta2)
+                .with_epsilon(eps)
                 .with_weight_decay(decay)
                 .init(),
             DenseOptimizerKind::Adamw => AdamWConfig::new()
-                .with_beta_1(self.beta1)
-                .with_beta_2(self.beta2)
-                .with_epsilon(self.eps)
-                .with_weight_decay(self.weight_decay)
+                .with_beta_1(beta1)
+                .with_beta_2(beta2)
+                .with_epsilon(eps)
+                .with_weight_decay(weight_decay)
                 .init(),
             DenseOptimizerKind::Adagrad => AdaGradConfig::new()
-                .with_epsilon(self.eps)
+                .with_epsilon(eps)
                 .with_weight_decay(decay)
                 .init(),
             DenseOptimizerKind::Sgd => SgdConfig::new().with_weight_decay(decay).init(),

@@ -7,13 +7,13 @@ use std::time::Instant;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use crossfield_core::metrics::{Kind, Metrics, Report};
-use crossfield_core::{Init, Link, Model};
+use crossfield_core::{Init, Link, Model, TableConfig};
 use crossfield_data::{Dataset, Loader, Order, Prepared};
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Checkpoints, Evaluation, State, json, write_whole};
-use crate::{Error, OptimizerConfig, TrainConfig, dense, peak_memory};
+use crate::{Error, OptimizerConfig, TrainConfig, check_memory, dense, peak_memory};
 
 /// Rows that are scored at a time when nothing is trained.
 const SCORE_BATCH: usize = 4096;
@@ -118,11 +118,13 @@ impl<M: Model> Trained<M> {
         run: &Path,
         schema: u64,
         model: M,
-        plans: &[TablePlan],
+        tables: Vec<TableConfig>,
         device: &Device,
     ) -> Result<Self, Error> {
         State::read(run, schema)?;
-        let mut tables = EmbeddingCollection::new(plans, 0)?;
+        let plans: Vec<TablePlan> = tables.into_iter().map(TablePlan::read_only).collect();
+        check_memory(&plans)?;
+        let mut tables = EmbeddingCollection::new(&plans, 0)?;
         let model = checkpoint::load_weights(run, model, &mut tables)?;
         Ok(Self {
             model,
@@ -375,7 +377,7 @@ impl<'a, M: Model> Run<'a, M> {
                 self.state.loss_sum / self.state.loss_weight,
             );
             let inside = self.state.step_in_epoch < steps as u64;
-            if checkpoint_every > 0 && inside && self.state.step % checkpoint_every == 0 {
+            if checkpoint_every > 0 && inside && self.state.step.is_multiple_of(checkpoint_every) {
                 self.save()?;
             }
         }

@@ -30,9 +30,13 @@ struct Deep {
 
 impl DeepConfig {
     fn lookups(schema: &Schema) -> Result<(Vec<TableConfig>, Vec<TableField>), Error> {
-        let begin = Initializer::Normal { std: FmConfig::default().init_std };
+        let begin = Initializer::Normal {
+            std: FmConfig::default().init_std,
+        };
         let ids = schema.bags("deep", &[])?;
-        Ok(tables_for(schema, &ids, DIM, begin, |vocabulary| factor_table(DIM, vocabulary)))
+        Ok(tables_for(schema, &ids, DIM, begin, |vocabulary| {
+            factor_table(DIM, vocabulary)
+        }))
     }
 }
 
@@ -45,8 +49,14 @@ impl ComponentConfig for DeepConfig {
 
     fn init(&self, schema: &Schema, init: &Init) -> Result<Deep, Error> {
         let fields = Self::lookups(schema)?.1;
-        let config = MlpConfig { hidden: vec![64, 32], output: 1 };
-        Ok(Deep { mlp: config.init("deep", fields.len() * DIM, init), fields })
+        let config = MlpConfig {
+            hidden: vec![64, 32],
+            output: 1,
+        };
+        Ok(Deep {
+            mlp: config.init("deep", fields.len() * DIM, init),
+            fields,
+        })
     }
 }
 
@@ -72,7 +82,10 @@ fn data() -> Parts {
             }),
             ..Default::default()
         },
-        label: crossfield_data::LabelConfig { column: "click".into(), ..Default::default() },
+        label: crossfield_data::LabelConfig {
+            column: "click".into(),
+            ..Default::default()
+        },
         field: vec![],
     };
     prepare(&spec, 1, LabelKind::Binary).unwrap().into()
@@ -95,13 +108,29 @@ fn run(
     observer: &mut (dyn Observer + Send),
 ) -> FinalMetrics {
     let schema = data.train.schema();
-    let config = (FmConfig { embedding_dim: DIM, ..FmConfig::default() }, DeepConfig);
+    let config = (
+        FmConfig {
+            embedding_dim: DIM,
+            ..FmConfig::default()
+        },
+        DeepConfig,
+    );
     let optimizer = OptimizerConfig::default();
     let tables = merge_tables(config.tables(schema).unwrap()).unwrap();
     let plans = optimizer.plan(tables).unwrap();
-    let setup = Setup { train: settings, optimizer: &optimizer, plans: &plans, out };
+    let setup = Setup {
+        train: settings,
+        optimizer: &optimizer,
+        plans: &plans,
+        out,
+    };
     let make = |init: &Init| {
-        Ok(Scored::new(config.init(schema, init)?, settings.loss, 0.25, &init.device))
+        Ok(Scored::new(
+            config.init(schema, init)?,
+            settings.loss,
+            0.25,
+            &init.device,
+        ))
     };
     train(&setup, data, make, observer).unwrap().1
 }
@@ -113,7 +142,10 @@ fn files(out: &Path) -> BTreeMap<String, Vec<u8>> {
         .map(|entry| entry.unwrap())
         .filter(|entry| entry.file_name() != "timing.jsonl")
         .map(|entry| {
-            (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
+            (
+                entry.file_name().into_string().unwrap(),
+                std::fs::read(entry.path()).unwrap(),
+            )
         })
         .collect()
 }
@@ -123,7 +155,10 @@ fn assert_same_bits_at_any_number_of_threads(device: DeviceConfig) {
     let outs: Vec<_> = [1, 2, 4]
         .map(|threads| {
             let out = tempfile::tempdir().unwrap();
-            let settings = TrainConfig { device, ..settings(threads) };
+            let settings = TrainConfig {
+                device,
+                ..settings(threads)
+            };
             run(&data, &settings, out.path(), &mut ());
             files(out.path())
         })
@@ -148,15 +183,27 @@ fn the_perceptron_is_trained_and_the_sum_learns() {
     let data = data();
     let out = tempfile::tempdir().unwrap();
     let metrics = run(&data, &settings(2), out.path(), &mut ());
-    let logloss = |report: Option<crossfield_core::metrics::Report>| report.unwrap().logloss.unwrap();
+    let logloss =
+        |report: Option<crossfield_core::metrics::Report>| report.unwrap().logloss.unwrap();
     assert!(logloss(metrics.test) < logloss(metrics.constant));
     let snapshot =
         crossfield_embedding::Snapshot::open(&out.path().join("model.safetensors")).unwrap();
     let names = snapshot.names();
-    for name in ["bias", "component.b.mlp.layers.0.weight", "tables.v8.ad", "tables.fm.ad"] {
-        assert!(names.iter().any(|known| known == name), "{name} in {names:?}");
+    for name in [
+        "bias",
+        "component.b.mlp.layers.0.weight",
+        "tables.v8.ad",
+        "tables.fm.ad",
+    ] {
+        assert!(
+            names.iter().any(|known| known == name),
+            "{name} in {names:?}"
+        );
     }
-    assert_eq!(snapshot.shape("component.b.mlp.layers.0.weight"), Some(&[10 * DIM, 64][..]));
+    assert_eq!(
+        snapshot.shape("component.b.mlp.layers.0.weight"),
+        Some(&[10 * DIM, 64][..])
+    );
 }
 
 /// Breaks off at a step, as a kill would.
@@ -175,11 +222,13 @@ fn dense_optimizer_state_survives_an_interruption() {
     run(&data, &settings(2), undisturbed.path(), &mut ());
     for step in [3, 25] {
         let out = tempfile::tempdir().unwrap();
-        let broken = std::panic::catch_unwind(|| {
-            run(&data, &settings(2), out.path(), &mut BreaksOff(step))
-        });
+        let broken =
+            std::panic::catch_unwind(|| run(&data, &settings(2), out.path(), &mut BreaksOff(step)));
         assert!(broken.is_err());
         run(&data, &settings(2), out.path(), &mut ());
-        assert!(files(out.path()) == files(undisturbed.path()), "broken off at step {step}");
+        assert!(
+            files(out.path()) == files(undisturbed.path()),
+            "broken off at step {step}"
+        );
     }
 }

@@ -92,7 +92,7 @@ fn test() -> Result<(), String> {
     trained
 }
 
-const NDARRAY: &str = "crossfield-cli/ndarray,crossfield-embedding/ndarray";
+const NDARRAY: &str = "crossfield/ndarray,crossfield-cli/ndarray,crossfield-embedding/ndarray";
 
 /// Builds the `crossfield` command and runs it. All packages are selected, so that features are
 /// the same as for tests and Burn is compiled once.

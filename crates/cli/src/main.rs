@@ -47,9 +47,24 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
         let defaults = model::Choice::defaults(kind).expect("a known kind");
         text += &format!("\n[model.{kind}]\n{}", toml::to_string(&defaults)?);
     }
+    let spec = crossfield_data::DataSpec {
+        field: vec![crossfield_data::FieldConfig::default()],
+        ..Default::default()
+    };
+    let spec = spec.complete();
+    let data = toml::Value::try_from(spec.data)?;
+    let label = toml::Value::try_from(spec.label)?;
+    let field = toml::Value::try_from(spec.field)?;
     let optimizer = toml::Value::try_from(crossfield_train::OptimizerConfig::default())?;
     let train = toml::Value::try_from(crossfield_train::TrainConfig::default())?;
-    for (name, section) in [("optimizer", optimizer), ("train", train)] {
+    let sections = [
+        ("data", data),
+        ("label", label),
+        ("field", field),
+        ("optimizer", optimizer),
+        ("train", train),
+    ];
+    for (name, section) in sections {
         let section = toml::Table::from_iter([(name.to_owned(), section)]);
         text += &format!("\n{}", toml::to_string(&section)?);
     }

@@ -4,67 +4,14 @@
 //! Source: Guo et al., DeepFM: A Factorization-Machine based Neural Network for CTR Prediction,
 //! IJCAI 2017.
 
-use burn::module::Module;
-use burn::tensor::Tensor;
-use crossfield::core::{
-    Component, ComponentConfig, Error, Init, Initializer, Lookup, Mlp, MlpConfig, Schema, Scored,
-    TableConfig, TableField, factor_table, merge_tables, tables_for,
-};
+mod deep;
+
+use crossfield::core::{ComponentConfig, Init, Scored, merge_tables};
 use crossfield::data::{DataSpec, Format, LabelKind, prepare, synth::SynthConfig};
 use crossfield::fm::FmConfig;
 use crossfield::train::{EarlyStop, OptimizerConfig, Parts, Setup, TrainConfig, train};
 
-const DIM: usize = 8;
-
-struct DeepConfig;
-
-#[derive(Module, Debug)]
-struct Deep {
-    #[module(skip)]
-    fields: Vec<TableField>,
-    mlp: Mlp,
-}
-
-impl DeepConfig {
-    /// The tables of the FM: the same names, rows and beginnings.
-    fn lookups(schema: &Schema) -> Result<(Vec<TableConfig>, Vec<TableField>), Error> {
-        let begin = Initializer::Normal {
-            std: FmConfig::default().init_std,
-        };
-        let ids = schema.bags("deep", &[])?;
-        Ok(tables_for(schema, &ids, DIM, begin, |vocabulary| {
-            factor_table(DIM, vocabulary)
-        }))
-    }
-}
-
-impl ComponentConfig for DeepConfig {
-    type Component = Deep;
-
-    fn tables(&self, schema: &Schema) -> Result<Vec<TableConfig>, Error> {
-        Ok(Self::lookups(schema)?.0)
-    }
-
-    fn init(&self, schema: &Schema, init: &Init) -> Result<Deep, Error> {
-        let fields = Self::lookups(schema)?.1;
-        let config = MlpConfig {
-            hidden: vec![64, 32],
-            output: 1,
-        };
-        Ok(Deep {
-            mlp: config.init("deep", fields.len() * DIM, init),
-            fields,
-        })
-    }
-}
-
-impl Component for Deep {
-    fn forward(&self, x: &Lookup) -> Tensor<2> {
-        let v = x.fields(&self.fields);
-        let [batch, fields, dim] = v.dims();
-        self.mlp.forward(v.reshape([batch, fields * dim]))
-    }
-}
+use deep::{DIM, DeepConfig};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut spec = DataSpec::default();

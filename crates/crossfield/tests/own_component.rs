@@ -1,76 +1,29 @@
-//! A component that crossfield does not have, with dense weights, trains beside its FM: the same
-//! bits at any number of threads, and after an interruption.
+//! The example's component, which crossfield does not have and which has dense weights, trains
+//! beside its FM: the same bits at any number of threads, and after an interruption.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::module::Module;
-use burn::tensor::Tensor;
-use crossfield_core::{
-    Component, ComponentConfig, Error, Init, Initializer, Lookup, Mlp, MlpConfig, Schema, Scored,
-    TableConfig, TableField, factor_table, merge_tables, tables_for,
-};
-use crossfield_data::synth::SynthConfig;
-use crossfield_data::{DataSpec, Format, LabelKind, prepare};
-use crossfield_fm::FmConfig;
-use crossfield_train::{
+use crossfield::core::metrics::Report;
+use crossfield::core::{ComponentConfig, Init, Scored, merge_tables};
+use crossfield::data::synth::SynthConfig;
+use crossfield::data::{DataConfig, DataSpec, Format, LabelConfig, LabelKind, prepare};
+use crossfield::embedding::Snapshot;
+use crossfield::fm::FmConfig;
+use crossfield::train::{
     DeviceConfig, FinalMetrics, Observer, OptimizerConfig, Parts, Setup, TrainConfig, train,
 };
 
-const DIM: usize = 8;
+#[path = "../examples/deep_fm/deep.rs"]
+mod deep;
 
-struct DeepConfig;
-
-#[derive(Module, Debug)]
-struct Deep {
-    #[module(skip)]
-    fields: Vec<TableField>,
-    mlp: Mlp,
-}
-
-impl DeepConfig {
-    fn lookups(schema: &Schema) -> Result<(Vec<TableConfig>, Vec<TableField>), Error> {
-        let begin = Initializer::Normal {
-            std: FmConfig::default().init_std,
-        };
-        let ids = schema.bags("deep", &[])?;
-        Ok(tables_for(schema, &ids, DIM, begin, |vocabulary| {
-            factor_table(DIM, vocabulary)
-        }))
-    }
-}
-
-impl ComponentConfig for DeepConfig {
-    type Component = Deep;
-
-    fn tables(&self, schema: &Schema) -> Result<Vec<TableConfig>, Error> {
-        Ok(Self::lookups(schema)?.0)
-    }
-
-    fn init(&self, schema: &Schema, init: &Init) -> Result<Deep, Error> {
-        let fields = Self::lookups(schema)?.1;
-        let config = MlpConfig {
-            hidden: vec![64, 32],
-            output: 1,
-        };
-        Ok(Deep {
-            mlp: config.init("deep", fields.len() * DIM, init),
-            fields,
-        })
-    }
-}
-
-impl Component for Deep {
-    fn forward(&self, x: &Lookup) -> Tensor<2> {
-        let v = x.fields(&self.fields);
-        let [batch, fields, dim] = v.dims();
-        self.mlp.forward(v.reshape([batch, fields * dim]))
-    }
-}
+use deep::{DIM, DeepConfig};
 
 fn data() -> Parts {
     let spec = DataSpec {
-        data: crossfield_data::DataConfig {
+        data: DataConfig {
             format: Format::Synth,
             synth: Some(SynthConfig {
                 rows: 20_000,
@@ -82,7 +35,7 @@ fn data() -> Parts {
             }),
             ..Default::default()
         },
-        label: crossfield_data::LabelConfig {
+        label: LabelConfig {
             column: "click".into(),
             ..Default::default()
         },
@@ -183,11 +136,9 @@ fn the_perceptron_is_trained_and_the_sum_learns() {
     let data = data();
     let out = tempfile::tempdir().unwrap();
     let metrics = run(&data, &settings(2), out.path(), &mut ());
-    let logloss =
-        |report: Option<crossfield_core::metrics::Report>| report.unwrap().logloss.unwrap();
+    let logloss = |report: Option<Report>| report.unwrap().logloss.unwrap();
     assert!(logloss(metrics.test) < logloss(metrics.constant));
-    let snapshot =
-        crossfield_embedding::Snapshot::open(&out.path().join("model.safetensors")).unwrap();
+    let snapshot = Snapshot::open(&out.path().join("model.safetensors")).unwrap();
     let names = snapshot.names();
     for name in [
         "bias",

@@ -520,7 +520,8 @@ mod tests {
             };
             let mut whole = schedule.init(10, 0).unwrap();
             let factors: Vec<f64> = (0..10).map(|_| whole.step()).collect();
-            assert_eq!(factors[0], 1.0, "{kind:?}");
+            // Burn's exponential begins at 1/γ and multiplies: off by the rounding of that.
+            assert!((factors[0] - 1.0).abs() < 1e-15, "{kind:?}");
             assert!(factors[9] < factors[1], "{kind:?}");
             let mut rest = schedule.init(10, 6).unwrap();
             assert_eq!(rest.step(), factors[6], "{kind:?}");

@@ -87,7 +87,8 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
         })
     }
 
-    fn to_toml(&self) -> String {
+    /// The text of the run file, every default written out.
+    pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a run file is made of tables, lists, texts and numbers")
     }
 
@@ -208,7 +209,8 @@ pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
         .map(|&known| (strsim::jaro_winkler(name, known), known))
-        .filter(|&(similarity, _)| similarity > 0.7)
+        // One wrong letter of two is still near: `fn` is 0.7 like `fm`.
+        .filter(|&(similarity, _)| similarity > 0.65)
         .max_by(|left, right| left.0.total_cmp(&right.0))
         .map(|(_, known)| known)
 }

@@ -106,8 +106,8 @@ fn empty_files_are_refused() {
 fn malformed_lines_are_shown() {
     assert_eq!(
         refused_csv("label,item,age\n1,a,3\n0,\"b,4\n"),
-        "`a.csv` line 3, column 2: a quote that is not closed on its line; expected a closing \
-         quote on the same line"
+        "`a.csv` line 3, column 2: a quote is opened and not closed on this line; expected quoted \
+         values that do not span lines"
     );
     assert_eq!(
         refused_indexed("libsvm", "1 0:1\n1 3:x\n"),
@@ -277,10 +277,9 @@ fn a_field_that_no_column_has_gets_the_nearest() {
         refused(&folder, "--set field.0.name=itme"),
         "field `itme`: `a.csv` has no column `itme`; did you mean `item`?"
     );
-    let message = refused(&folder, "--set model.fm.fields=[\"itme\"]");
-    assert!(
-        message.contains("`itme`") && message.contains("`item`"),
-        "{message}"
+    assert_eq!(
+        refused(&folder, "--set model.fm.fields=[\"itme\"]"),
+        "`fm` reads field `itme`, which the data does not have (fields: item, age)"
     );
 }
 
@@ -503,7 +502,7 @@ fn damaged_models_and_checkpoints_are_recognised() {
     let cut = |name: &str, bytes: &[u8]| folder.write(name, &bytes[..bytes.len() - 100]);
     let says = |name: &str, bytes: &[u8]| {
         format!(
-            "{name}: {} bytes long, its header says {}",
+            "{name}: not an intact safetensors file: {} bytes long, its header says {}",
             bytes.len() - 100,
             bytes.len()
         )
@@ -525,7 +524,7 @@ fn damaged_models_and_checkpoints_are_recognised() {
     folder.write(name, &model[..5]);
     let message = folder.fail("eval a --data log.csv");
     assert!(
-        message.contains("a/model.safetensors: only 5 bytes long"),
+        message.contains("a/model.safetensors: not an intact safetensors file: only 5 bytes long"),
         "{message}"
     );
     std::fs::remove_file(folder.path(name)).unwrap();
@@ -602,7 +601,10 @@ fn a_run_that_diverges_says_what_to_try_and_saves_no_nan() {
         message.starts_with("training diverged: the loss is "),
         "{message}"
     );
-    assert!(message.contains("(rows: Sgd, lr 1e30)"), "{message}");
+    assert!(
+        message.contains("(rows: Sgd, lr 1000000000000000000000000000000)"),
+        "{message}"
+    );
     assert!(
         message.ends_with(
             "try a lower learning rate (optimizer.rows.lr) or more L2 (optimizer.rows.l2)"
@@ -611,6 +613,19 @@ fn a_run_that_diverges_says_what_to_try_and_saves_no_nan() {
     );
     assert!(!folder.path("a/metrics.json").exists());
     assert!(!folder.path("a/model.safetensors").exists());
+    let files = folder.files("a");
+    let saved: Vec<_> = (files.iter())
+        .filter(|(name, _)| name.ends_with(".safetensors"))
+        .collect();
+    assert_eq!(saved.len(), 2, "one checkpoint");
+    for (name, bytes) in saved {
+        // The length of the header, the header, and then nothing but 32-bit floats.
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        let values = bytes[8 + header as usize..].as_chunks::<4>().0;
+        assert!(!values.is_empty());
+        let finite = |&value: &[u8; 4]| f32::from_le_bytes(value).is_finite();
+        assert!(values.iter().all(finite), "{name} holds what is no number");
+    }
 }
 
 /// Blocks of 512 or 1024 bytes that a file may have: the run file and the schema fit, a
@@ -639,9 +654,12 @@ fn a_full_disk_leaves_the_checkpoint_before_it_as_it_was() {
             .any(|name| name.starts_with("checkpoints/step-"))
     );
     for (name, bytes) in &before {
-        if !name.contains(".part/") {
-            assert!(after.get(name) == Some(bytes), "{name} was lost or changed");
-        }
+        // Killed between a checkpoint and the line of its epoch: the next start adds the line.
+        let stays = match name.as_str() {
+            "metrics.jsonl" => after[name].starts_with(bytes),
+            name => name.contains(".part/") || after.get(name) == Some(bytes),
+        };
+        assert!(stays, "{name} was lost or changed");
     }
     let part = after.keys().find(|name| name.contains(".part"));
     assert_eq!(part, None, "room is made again");

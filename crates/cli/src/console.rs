@@ -34,6 +34,12 @@ impl Console {
             None => eprintln!("{line}"),
         }
     }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 impl Observer for Console {
@@ -83,14 +89,6 @@ impl Observer for Console {
         self.say(&format!(
             "back to epoch {best}, the best on the validation part"
         ));
-    }
-}
-
-impl Console {
-    fn clear(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
     }
 }
 

@@ -75,10 +75,7 @@ pub(crate) fn run(command: &DataCommand) -> Result<(), Box<dyn std::error::Error
             base_url,
         } => {
             use crossfield_data::fetch::{DataSet, FetchOptions, fetch};
-            let set = DataSet::ALL
-                .into_iter()
-                .find(|known| known.name() == set)
-                .expect("clap knows the names");
+            let set: DataSet = set.parse()?;
             let options = FetchOptions {
                 from: from.clone(),
                 base_url: base_url.clone(),

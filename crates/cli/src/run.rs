@@ -58,11 +58,20 @@ pub(crate) struct PredictArgs {
     data: Vec<String>,
 }
 
+/// Where a run is, or will be.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    /// A run directory that exists.
+    Resumed(&'a Path),
+    /// None yet; the run file that it is made for.
+    New(&'a Path),
+}
+
 pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
-    let (run, resumed) = match (&args.resume, &args.run_file) {
+    let (run, place) = match (&args.resume, &args.run_file) {
         (Some(directory), _) => (
             Run::read(&directory.join("run.toml"), &[])?,
-            Some(directory),
+            Place::Resumed(directory),
         ),
         (None, Some(file)) => {
             let mut sets = args.sets.clone();
@@ -77,11 +86,11 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
             if let Some(out) = &args.out {
                 refuse_taken(out)?;
             }
-            (run, None)
+            (run, Place::New(file))
         }
         (None, None) => unreachable!("clap asks for one of the two"),
     };
-    if let Some(directory) = resumed
+    if let Place::Resumed(directory) = place
         && directory.join("metrics.json").exists()
     {
         // An interrupt between the last file and the last clean-up leaves only leftovers.
@@ -94,7 +103,7 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
 
     let prepared = prepare(&run.data_spec(), run.train.seed, label_kind(run.train.loss))?;
     eprintln!("{}", prepared.report);
-    if let Some(directory) = resumed {
+    if let Place::Resumed(directory) = place {
         check_schema(directory, &prepared.schema)?;
     }
     if run.train.early_stop.is_some() && prepared.valid.is_none() {
@@ -115,14 +124,13 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     check_memory(&plans)?;
 
     // Only now, so that a mistake in the run file or the data leaves no folder behind.
-    let out = match (resumed, &args.run_file) {
-        (Some(directory), _) => directory.clone(),
-        (None, Some(file)) => {
+    let out = match place {
+        Place::Resumed(directory) => directory.to_owned(),
+        Place::New(file) => {
             let out = make_directory(args.out.as_deref(), file)?;
             run.save(&out.join("run.toml"))?;
             out
         }
-        (None, None) => unreachable!("clap asks for one of the two"),
     };
     if !out.join("schema.json").exists() {
         prepared.schema.save(&out)?;

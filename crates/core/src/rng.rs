@@ -49,7 +49,12 @@ pub fn rng(seed: u64, purpose: Purpose, a: u64, b: u64) -> ChaCha8Rng {
 
 /// A 64-bit key for a name (FNV-1a), the same on every platform and in every version.
 pub fn name_key(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+    fnv1a(0xcbf2_9ce4_8422_2325, name.as_bytes())
+}
+
+/// Goes on with an FNV-1a hash; [`name_key`] of nothing is where one begins.
+pub fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }

@@ -8,10 +8,11 @@ use crate::Error;
 pub type FieldId = usize;
 
 /// How the values of a field reach a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FieldKind {
     /// One index a row.
+    #[default]
     Categorical,
     /// Any number of weighted indices a row, pooled by a weighted sum.
     Bag,
@@ -22,6 +23,19 @@ pub enum FieldKind {
     Sequence,
     /// One index a row, hashed into a fixed number of rows.
     Hashed,
+}
+
+impl FieldKind {
+    /// The name in a run file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Categorical => "categorical",
+            Self::Bag => "bag",
+            Self::Numeric => "numeric",
+            Self::Sequence => "sequence",
+            Self::Hashed => "hashed",
+        }
+    }
 }
 
 /// A column of the data.

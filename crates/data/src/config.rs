@@ -1,5 +1,6 @@
 //! The sections `[data]`, `[label]` and `[[field]]` of a run file.
 
+use crossfield_core::FieldKind;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::Error;
@@ -323,7 +324,7 @@ pub struct FieldConfig {
     /// Name, unique in a run file.
     pub name: String,
     /// Default: categorical.
-    pub kind: Kind,
+    pub kind: FieldKind,
     /// The column. Default: the field's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
@@ -371,10 +372,10 @@ impl FieldConfig {
         }
         complete.vocabulary.get_or_insert(self.name.clone());
         match self.kind {
-            Kind::Categorical => {
+            FieldKind::Categorical => {
                 complete.min_count.get_or_insert(1);
             }
-            Kind::Bag => {
+            FieldKind::Bag => {
                 complete.pooling.get_or_insert(Pooling::Sum);
                 if !format.is_indexed() {
                     complete.min_count.get_or_insert(1);
@@ -383,18 +384,18 @@ impl FieldConfig {
                     }
                 }
             }
-            Kind::Sequence => {
+            FieldKind::Sequence => {
                 complete.min_count.get_or_insert(1);
                 complete.delimiter.get_or_insert("|".to_owned());
                 complete.max_len.get_or_insert(0);
             }
-            Kind::Numeric => {
+            FieldKind::Numeric => {
                 let transform = *complete.transform.get_or_insert(TransformKind::Standardise);
                 if transform == TransformKind::Quantile {
                     complete.buckets.get_or_insert(Buckets::Count(33));
                 }
             }
-            Kind::Hashed => {
+            FieldKind::Hashed => {
                 complete.hash_rows.get_or_insert(100_000);
             }
         }
@@ -403,7 +404,7 @@ impl FieldConfig {
 
     /// The key that this kind does not have, if one is set.
     pub(crate) fn check(&self, format: Format) -> Result<(), Error> {
-        use Kind::{Bag, Categorical, Hashed, Numeric, Sequence};
+        use FieldKind::{Bag, Categorical, Hashed, Numeric, Sequence};
         let indexed = format.is_indexed();
         let fail = |key: &str, value: String, expected: String| {
             let key = format!("field `{}`: {key}", self.name);
@@ -417,8 +418,8 @@ impl FieldConfig {
             let kind = self.kind.name().to_owned();
             return fail("kind", kind, "`bag` in a libsvm or libffm file".to_owned());
         }
-        let lists: &[Kind] = &[Bag, Sequence];
-        let learned: &[Kind] = if indexed {
+        let lists: &[FieldKind] = &[Bag, Sequence];
+        let learned: &[FieldKind] = if indexed {
             &[]
         } else {
             &[Categorical, Bag, Sequence]
@@ -428,7 +429,7 @@ impl FieldConfig {
         } else {
             lists
         };
-        let keys: [(&str, bool, &[Kind]); 9] = [
+        let keys: [(&str, bool, &[FieldKind]); 9] = [
             (
                 "columns",
                 self.columns.is_some(),
@@ -521,36 +522,6 @@ impl FieldConfig {
                     .to_owned(),
             ),
             (None, _) => Ok(()),
-        }
-    }
-}
-
-/// The kind of a field.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// One value a row.
-    #[default]
-    Categorical,
-    /// Any number of values a row, pooled.
-    Bag,
-    /// A number.
-    Numeric,
-    /// An ordered list of values, oldest first.
-    Sequence,
-    /// One value a row, hashed into a fixed number of rows.
-    Hashed,
-}
-
-impl Kind {
-    /// The name in a run file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Categorical => "categorical",
-            Self::Bag => "bag",
-            Self::Numeric => "numeric",
-            Self::Sequence => "sequence",
-            Self::Hashed => "hashed",
         }
     }
 }
@@ -733,7 +704,7 @@ mod tests {
              numeric"
         );
         let field = FieldConfig {
-            kind: Kind::Numeric,
+            kind: FieldKind::Numeric,
             transform: Some(TransformKind::Buckets),
             buckets: Some(Buckets::Edges(vec![2.0, 1.0])),
             ..field

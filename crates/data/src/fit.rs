@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossfield_core::rng::name_key;
 use crossfield_core::{Field, FieldKind, Jagged, Schema, Targets};
 
-use crate::config::{Buckets, FieldConfig, Kind, Pooling, TransformKind};
+use crate::config::{Buckets, FieldConfig, Pooling, TransformKind};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::intern::{Interner, mix};
@@ -36,7 +36,7 @@ impl Planned {
 pub(crate) fn fit(table: &Table, fields: &[Planned], train: &[u32]) -> Result<FittedSchema, Error> {
     let mut by_vocabulary = BTreeMap::<&str, Vec<&Planned>>::new();
     for field in fields {
-        if field.config.kind != Kind::Numeric {
+        if field.config.kind != FieldKind::Numeric {
             by_vocabulary
                 .entry(field.vocabulary())
                 .or_default()
@@ -47,7 +47,7 @@ pub(crate) fn fit(table: &Table, fields: &[Planned], train: &[u32]) -> Result<Fi
     for (name, fields) in by_vocabulary {
         let vocabulary = match (fields[0].dict, fields[0].config.kind) {
             (Some(dict), _) => count_keys(table, &fields, &table.dicts[dict], train),
-            (None, Kind::Hashed) => Vocabulary::Hashed {
+            (None, FieldKind::Hashed) => Vocabulary::Hashed {
                 rows: fields[0].config.hash_rows.unwrap_or_default(),
             },
             (None, _) => seen_indices(table, &fields, train)?,
@@ -79,13 +79,7 @@ pub(crate) fn fit(table: &Table, fields: &[Planned], train: &[u32]) -> Result<Fi
         };
         schema.fields.push(Field {
             name: config.name.clone(),
-            kind: match config.kind {
-                Kind::Categorical => FieldKind::Categorical,
-                Kind::Bag => FieldKind::Bag,
-                Kind::Numeric => FieldKind::Numeric,
-                Kind::Sequence => FieldKind::Sequence,
-                Kind::Hashed => FieldKind::Hashed,
-            },
+            kind: config.kind,
             vocabulary: field.vocabulary().to_owned(),
             rows,
             oov_row,
@@ -564,7 +558,7 @@ mod tests {
     fn transform(kind: TransformKind, buckets: Option<Buckets>, numbers: &[f64]) -> Transform {
         let config = FieldConfig {
             name: "n".to_owned(),
-            kind: Kind::Numeric,
+            kind: FieldKind::Numeric,
             transform: Some(kind),
             buckets,
             ..FieldConfig::default()

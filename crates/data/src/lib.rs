@@ -20,8 +20,8 @@ pub mod synth;
 mod tabular;
 
 pub use config::{
-    Buckets, DataConfig, DataSpec, Encoding, FieldConfig, Format, Header, JoinConfig, Kind,
-    LabelConfig, Pooling, RowsPart, SplitConfig, TransformKind, expand,
+    Buckets, DataConfig, DataSpec, Encoding, FieldConfig, Format, Header, JoinConfig, LabelConfig,
+    Pooling, RowsPart, SplitConfig, TransformKind, expand,
 };
 pub use dataset::Dataset;
 pub use error::Error;

@@ -1,8 +1,6 @@
 //! The planted ad log as the data of a run.
 
-use crossfield_core::FieldKind;
-
-use crate::config::{FieldConfig, Kind};
+use crate::config::FieldConfig;
 use crate::prepare::Generated;
 use crate::synth::AdLog;
 
@@ -33,13 +31,7 @@ pub(crate) fn default_fields() -> Vec<FieldConfig> {
     let fields = AdLog::default_fields().into_iter();
     let config = |field: crate::synth::SynthField| FieldConfig {
         name: field.name.to_owned(),
-        kind: match field.kind {
-            FieldKind::Categorical => Kind::Categorical,
-            FieldKind::Bag => Kind::Bag,
-            FieldKind::Numeric => Kind::Numeric,
-            FieldKind::Sequence => Kind::Sequence,
-            FieldKind::Hashed => Kind::Hashed,
-        },
+        kind: field.kind,
         vocabulary: Some(field.vocabulary.to_owned()),
         delimiter: field.delimiter.map(String::from),
         ..FieldConfig::default()

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{DataSpec, FieldConfig, Format, Kind, Pooling, SplitConfig, expand};
+use crossfield_core::FieldKind;
+
+use crate::config::{DataSpec, FieldConfig, Format, Pooling, SplitConfig, expand};
 use crate::dataset::Dataset;
 use crate::error::{At, Error};
 use crate::fit::{Planned, encode, fit};
@@ -103,23 +105,23 @@ impl Plan {
             let pooling = field.pooling.unwrap_or_default();
             let (read, dict) = match field.kind {
                 _ if format.is_indexed() => (Read::Indices { pooling }, None),
-                Kind::Categorical => {
+                FieldKind::Categorical => {
                     let dict = dict();
                     (Read::Text { dict }, Some(dict))
                 }
-                Kind::Hashed => (Read::Hash, None),
-                Kind::Numeric => (Read::Number { required: false }, None),
-                Kind::Bag if field.columns.is_some() => {
+                FieldKind::Hashed => (Read::Hash, None),
+                FieldKind::Numeric => (Read::Number { required: false }, None),
+                FieldKind::Bag if field.columns.is_some() => {
                     let dict = dict();
                     (Read::Flags { dict, pooling }, Some(dict))
                 }
-                Kind::Bag | Kind::Sequence => {
+                FieldKind::Bag | FieldKind::Sequence => {
                     let dict = dict();
                     let read = Read::List {
                         dict,
                         delimiter: field.delimiter.clone().unwrap_or_default(),
                         weight_delimiter: field.weight_delimiter.clone(),
-                        pooling: if field.kind == Kind::Bag {
+                        pooling: if field.kind == FieldKind::Bag {
                             pooling
                         } else {
                             Pooling::Sum
@@ -217,8 +219,13 @@ impl Plan {
 fn check_sharing(vocabulary: &str, first: &FieldConfig, field: &FieldConfig) -> Result<(), Error> {
     let key = |key: &str| format!("field `{}`: {key}", field.name);
     let (a, b) = (first.kind, field.kind);
-    let learned = |kind| matches!(kind, Kind::Categorical | Kind::Bag | Kind::Sequence);
-    if !(learned(a) && learned(b) || a == Kind::Hashed && b == Kind::Hashed) {
+    let learned = |kind| {
+        matches!(
+            kind,
+            FieldKind::Categorical | FieldKind::Bag | FieldKind::Sequence
+        )
+    };
+    if !(learned(a) && learned(b) || a == FieldKind::Hashed && b == FieldKind::Hashed) {
         let expected = format!(
             "a vocabulary of its own: kind {} cannot share one with `{}` of kind {}",
             b.name(),
@@ -369,7 +376,7 @@ fn assemble(
             };
             let config = FieldConfig {
                 name,
-                kind: Kind::Bag,
+                kind: FieldKind::Bag,
                 vocabulary: Some("index".to_owned()),
                 ..FieldConfig::default()
             };

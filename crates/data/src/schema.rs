@@ -412,9 +412,7 @@ impl Default for Fnv {
 
 impl Fnv {
     fn bytes(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
+        self.0 = crossfield_core::rng::fnv1a(self.0, bytes);
     }
 }
 

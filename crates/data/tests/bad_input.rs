@@ -5,8 +5,9 @@
 use std::io::Write;
 use std::path::Path;
 
+use crossfield_core::FieldKind;
 use crossfield_data::{
-    DataSpec, FieldConfig, Format, Header, JoinConfig, Kind, LabelKind, SplitConfig, prepare,
+    DataSpec, FieldConfig, Format, Header, JoinConfig, LabelKind, SplitConfig, prepare,
 };
 
 /// A directory that messages show as `DIR`.
@@ -45,7 +46,7 @@ impl Files {
     }
 }
 
-fn field(name: &str, kind: Kind) -> FieldConfig {
+fn field(name: &str, kind: FieldKind) -> FieldConfig {
     FieldConfig {
         name: name.to_owned(),
         kind,
@@ -57,8 +58,8 @@ fn csv_spec(file: &str) -> DataSpec {
     let mut spec = DataSpec::default();
     spec.data.train = vec![file.to_owned()];
     spec.field = vec![
-        field("item", Kind::Categorical),
-        field("age", Kind::Numeric),
+        field("item", FieldKind::Categorical),
+        field("age", FieldKind::Numeric),
     ];
     spec
 }
@@ -385,7 +386,7 @@ fn fields_that_cannot_share_rows_are_refused() {
         "field `age`: vocabulary = item: expected a vocabulary of its own: kind numeric cannot \
          share one with `item` of kind categorical"
     );
-    spec.field[1].kind = Kind::Categorical;
+    spec.field[1].kind = FieldKind::Categorical;
     spec.field[1].min_count = Some(3);
     assert_eq!(
         files.error(&spec),
@@ -405,7 +406,7 @@ fn lists_hold_no_empty_values_and_no_broken_weights() {
     let file = files.write("a.csv", "label,tags\n1,a|b\n0,\n1,a||b\n");
     let mut spec = DataSpec::default();
     spec.data.train = vec![file];
-    spec.field = vec![field("tags", Kind::Bag)];
+    spec.field = vec![field("tags", FieldKind::Bag)];
     assert_eq!(
         files.error(&spec),
         "`DIR/a.csv` line 4, column `tags`: `a||b`; expected no empty value in a list (`|` \

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use crossfield_core::{FieldKind, Jagged};
 use crossfield_data::{
-    DataSpec, Error, FieldConfig, Format, Generated, Header, JoinConfig, Kind, LabelKind, Labels,
-    Loader, Order, Pooling, RowsPart, SplitConfig, TransformKind, encode_files, prepare,
-    prepare_generated,
+    DataSpec, Error, FieldConfig, Format, Generated, Header, JoinConfig, LabelKind, Labels, Loader,
+    Order, Pooling, RowsPart, SplitConfig, TransformKind, encode_files, prepare, prepare_generated,
 };
 
 struct Files(tempfile::TempDir);
@@ -25,7 +24,7 @@ impl Files {
     }
 }
 
-fn field(name: &str, kind: Kind) -> FieldConfig {
+fn field(name: &str, kind: FieldKind) -> FieldConfig {
     FieldConfig {
         name: name.to_owned(),
         kind,
@@ -46,7 +45,7 @@ fn spec(train: String, fields: Vec<FieldConfig>) -> DataSpec {
 fn keys_are_ordered_by_count_and_unknown_values_go_to_row_0() {
     let files = Files::new();
     let train = files.write("t.csv", "label,item\n1,b\n0,a\n1,a\n0,c\n1,?\n0,d\n0,d\n");
-    let mut spec = spec(train, vec![field("item", Kind::Categorical)]);
+    let mut spec = spec(train, vec![field("item", FieldKind::Categorical)]);
     spec.data.missing = vec!["?".to_owned()];
     spec.data.valid = vec![files.write("v.csv", "label,item\n1,a\n0,new\n1,?\n1,c\n")];
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
@@ -89,7 +88,7 @@ fn keys_are_ordered_by_count_and_unknown_values_go_to_row_0() {
 fn validation_rows_of_the_same_file_teach_nothing() {
     let files = Files::new();
     let train = files.write("t.csv", "label,item,t\n1,late,9\n0,a,1\n1,b,2\n0,b,3\n");
-    let mut spec = spec(train, vec![field("item", Kind::Categorical)]);
+    let mut spec = spec(train, vec![field("item", FieldKind::Categorical)]);
     let column = "t".to_owned();
     spec.data.split = Some(SplitConfig::Time {
         column,
@@ -107,7 +106,7 @@ fn validation_rows_of_the_same_file_teach_nothing() {
 fn quotes_headers_and_separators_vary() {
     let files = Files::new();
     let quoted = files.write("q.csv", "\u{feff}label,item\n1,\"a, \"\"b\"\"\"\n0,c\n");
-    let fields = vec![field("item", Kind::Categorical)];
+    let fields = vec![field("item", FieldKind::Categorical)];
     let prepared = prepare(&spec(quoted, fields.clone()), 1, LabelKind::Binary).unwrap();
     assert_eq!(prepared.schema.key("item", 1), Some("a, \"b\""));
 
@@ -120,7 +119,7 @@ fn quotes_headers_and_separators_vary() {
 
     named.data.header = Some(Header::Present(false));
     named.label.column = "0".to_owned();
-    named.field = vec![field("1", Kind::Categorical)];
+    named.field = vec![field("1", FieldKind::Categorical)];
     let prepared = prepare(&named, 1, LabelKind::Binary).unwrap();
     assert_eq!(prepared.schema.key("1", 2), Some("y"));
 }
@@ -132,13 +131,16 @@ fn bags_and_sequences_share_a_vocabulary() {
         "t.csv",
         "label,item,liked,tags\n1,a,b|a|c,x:1|y:3\n0,b,,x:2\n1,c,c|c,\n",
     );
-    let mut liked = field("liked", Kind::Sequence);
+    let mut liked = field("liked", FieldKind::Sequence);
     liked.vocabulary = Some("item".to_owned());
     liked.max_len = Some(2);
-    let mut tags = field("tags", Kind::Bag);
+    let mut tags = field("tags", FieldKind::Bag);
     tags.weight_delimiter = Some(":".to_owned());
     tags.pooling = Some(Pooling::Mean);
-    let spec = spec(train, vec![field("item", Kind::Categorical), liked, tags]);
+    let spec = spec(
+        train,
+        vec![field("item", FieldKind::Categorical), liked, tags],
+    );
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
     // b stands once in item: what max_len cuts off is not counted. a: 2, c: 4.
     assert_eq!(prepared.schema.count("item", 1), Some(4));
@@ -172,7 +174,7 @@ fn bags_and_sequences_share_a_vocabulary() {
 fn hashed_values_have_rows_without_a_vocabulary() {
     let files = Files::new();
     let train = files.write("t.csv", "label,id\n1,a\n0,b\n1,a\n");
-    let mut id = field("id", Kind::Hashed);
+    let mut id = field("id", FieldKind::Hashed);
     id.hash_rows = Some(1);
     let mut spec = spec(train, vec![id]);
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
@@ -194,7 +196,10 @@ fn hashed_values_have_rows_without_a_vocabulary() {
 fn numbers_are_dense_columns_too() {
     let files = Files::new();
     let train = files.write("t.csv", "label,x,y\n1,1,\n0,3,5\n");
-    let fields = vec![field("x", Kind::Numeric), field("y", Kind::Numeric)];
+    let fields = vec![
+        field("x", FieldKind::Numeric),
+        field("y", FieldKind::Numeric),
+    ];
     let mut spec = spec(train, fields);
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
     assert_eq!(prepared.schema.schema().dense, ["x", "y", "y.missing"]);
@@ -228,15 +233,15 @@ fn ml_100k_is_ratings_with_two_joins() {
         header: Header::Names(header.iter().map(|&name| name.to_owned()).collect()),
         encoding,
     };
-    let mut genres = field("genres", Kind::Bag);
+    let mut genres = field("genres", FieldKind::Bag);
     genres.columns = Some(["unknown", "Action", "Crime"].map(str::to_owned).to_vec());
     genres.pooling = Some(Pooling::Mean);
-    let mut age = field("age", Kind::Numeric);
+    let mut age = field("age", FieldKind::Numeric);
     age.transform = Some(TransformKind::Buckets);
     age.buckets = Some(crossfield_data::Buckets::Edges(vec![20.0, 30.0]));
     let fields = vec![
-        field("user", Kind::Categorical),
-        field("title", Kind::Categorical),
+        field("user", FieldKind::Categorical),
+        field("title", FieldKind::Categorical),
         age,
         genres,
     ];
@@ -357,7 +362,7 @@ fn libffm_fields_share_one_vocabulary_and_one_hot_fields_stay_so() {
     // Declared fields: those alone are kept.
     spec.field = vec![FieldConfig {
         column: Some("1".into()),
-        ..field("ad", Kind::Bag)
+        ..field("ad", FieldKind::Bag)
     }];
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
     assert_eq!(prepared.schema.schema().fields[0].rows, 10);
@@ -374,16 +379,16 @@ fn a_saved_schema_encodes_as_before() {
         "t.csv",
         "label,item,x,z,q,h\n1,\"a,b\",0.1,1,7,a\n0,,0.7,2,8,b\n1,c,,3,9,c\n0,c,1e-9,4,0,d\n",
     );
-    let mut z = field("z", Kind::Numeric);
+    let mut z = field("z", FieldKind::Numeric);
     z.transform = Some(TransformKind::Log);
-    let mut q = field("q", Kind::Numeric);
+    let mut q = field("q", FieldKind::Numeric);
     q.transform = Some(TransformKind::Quantile);
     let fields = vec![
-        field("item", Kind::Categorical),
-        field("x", Kind::Numeric),
+        field("item", FieldKind::Categorical),
+        field("x", FieldKind::Numeric),
         z,
         q,
-        field("h", Kind::Hashed),
+        field("h", FieldKind::Hashed),
     ];
     let mut spec = spec(train.clone(), fields);
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
@@ -445,7 +450,7 @@ fn identity_vocabularies_come_back_too() {
 fn labels_may_be_absent_where_nothing_is_learned() {
     let files = Files::new();
     let train = files.write("t.csv", "label,item,w\n1,a,1\n0,b,3\n");
-    let mut spec = spec(train, vec![field("item", Kind::Categorical)]);
+    let mut spec = spec(train, vec![field("item", FieldKind::Categorical)]);
     spec.label.weight = Some("w".to_owned());
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
     assert_eq!(prepared.train.targets().weights, Some(vec![1.0, 3.0]));
@@ -467,7 +472,7 @@ fn leave_last_reads_user_and_time_from_the_table() {
         "t.csv",
         "label,user,item,t\n0,u,a,3\n1,u,b,1\n1,u,c,2\n0,v,a,9\n1,u,d,3\n",
     );
-    let mut spec = spec(train, vec![field("item", Kind::Categorical)]);
+    let mut spec = spec(train, vec![field("item", FieldKind::Categorical)]);
     spec.data.split = Some(SplitConfig::LeaveLast {
         user: "user".to_owned(),
         time: "t".to_owned(),
@@ -507,7 +512,7 @@ impl Generated for Coins {
 #[test]
 fn generated_rows_keep_their_probabilities_through_split_and_shuffle() {
     let mut spec = DataSpec {
-        field: vec![field("side", Kind::Categorical)],
+        field: vec![field("side", FieldKind::Categorical)],
         ..Default::default()
     };
     spec.data.split = Some(SplitConfig::Random {
@@ -620,11 +625,11 @@ fn adult_is_read_as_its_authors_count_it() {
                 "hours-per-week",
             ];
             let kind = if numeric.contains(&name) {
-                Kind::Numeric
+                FieldKind::Numeric
             } else {
-                Kind::Categorical
+                FieldKind::Categorical
             };
-            let transform = (kind == Kind::Numeric).then_some(TransformKind::Quantile);
+            let transform = (kind == FieldKind::Numeric).then_some(TransformKind::Quantile);
             FieldConfig {
                 transform,
                 ..field(name, kind)

@@ -215,7 +215,7 @@ fn write<M: Module>(
             .map(|(path, tensor)| (path.clone(), tensor.as_snapshot())),
     );
     write_snapshot(&folder.join(MODEL), tensors)?;
-    let (dense_state, numbers) = dense::optimizer_state(optimizer, model);
+    let (dense_state, numbers) = dense::optimizer_state(optimizer, &weights);
     state.dense = numbers;
     let mut tensors = tables.state_tensors();
     tensors.extend(

@@ -140,15 +140,16 @@ pub(crate) fn load_weights<M: Module>(model: M, snapshot: &mut Snapshot) -> Resu
     replace.error.map_or(Ok(model), Err)
 }
 
-/// The optimizer's state: tensors and numbers under `<module path>.<part>`.
-pub(crate) fn optimizer_state<M: Module>(
+/// The optimizer's state: tensors and numbers under `<module path>.<part>`. `weights` are the
+/// model's.
+pub(crate) fn optimizer_state(
     optimizer: &ModuleOptimizer,
-    model: &M,
+    weights: &BTreeMap<String, HostTensor>,
 ) -> (BTreeMap<String, HostTensor>, BTreeMap<String, Number>) {
     let internal = "Burn reads what it wrote";
     let bytes = optimizer.to_record().into_bytes().expect(internal);
     let reader = burn_pack::Reader::from_bytes(bytes).expect(internal);
-    let paths = paths_by_id(model);
+    let paths = paths_by_id(weights);
     let rename = |name: &str| {
         let (id, part) = name
             .split_once('.')
@@ -194,7 +195,7 @@ pub(crate) fn load_optimizer_state<M: Module>(
     numbers: &BTreeMap<String, Number>,
 ) -> Result<ModuleOptimizer, Error> {
     let internal = "Burn reads what burn_pack writes";
-    let paths = paths_by_id(model);
+    let paths = paths_by_id(&weights(model));
     let mut tensors = Vec::new();
     for name in snapshot.names() {
         let Some((id, part)) = name
@@ -234,10 +235,10 @@ pub(crate) fn load_optimizer_state<M: Module>(
 }
 
 /// Module paths by the text of their weight's id, as Burn's optimizer record spells it.
-fn paths_by_id<M: Module>(model: &M) -> BTreeMap<String, String> {
-    weights(model)
-        .into_keys()
-        .map(|path| (id_of(&path).val().to_string(), path))
+fn paths_by_id(weights: &BTreeMap<String, HostTensor>) -> BTreeMap<String, String> {
+    weights
+        .keys()
+        .map(|path| (id_of(path).val().to_string(), path.clone()))
         .collect()
 }
 

@@ -654,10 +654,15 @@ fn a_full_disk_leaves_the_checkpoint_before_it_as_it_was() {
             .any(|name| name.starts_with("checkpoints/step-"))
     );
     for (name, bytes) in &before {
+        if name.contains(".part/") || name.ends_with(".part") {
+            // The kill fell into a save; what it left unfinished is no file of the run, and the
+            // next start takes it away (asserted below).
+            continue;
+        }
         // Killed between a checkpoint and the line of its epoch: the next start adds the line.
         let stays = match name.as_str() {
             "metrics.jsonl" => after[name].starts_with(bytes),
-            name => name.contains(".part/") || after.get(name) == Some(bytes),
+            name => after.get(name) == Some(bytes),
         };
         assert!(stays, "{name} was lost or changed");
     }

@@ -3,6 +3,7 @@
 mod batch;
 mod component;
 mod error;
+mod examples;
 mod lookup;
 mod loss;
 pub mod metrics;
@@ -14,6 +15,7 @@ mod table;
 pub use batch::{Batch, Jagged, Targets};
 pub use component::{Component, ComponentConfig, Contribution, Init, Model, Scored, Sum};
 pub use error::Error;
+pub use examples::{Examples, FeatureLists};
 pub use lookup::{Leaf, Lookup, Ragged, StagedTable};
 pub use loss::{Link, Loss};
 pub use mlp::{Mlp, MlpConfig};

@@ -1,0 +1,1 @@
+//! Field-aware factorization machines.

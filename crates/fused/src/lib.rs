@@ -1,0 +1,1 @@
+//! Row-by-row training without a graph.

@@ -103,11 +103,7 @@ impl Trainer {
             .expect("a legal model");
         let plans: Vec<TablePlan> = tables
             .into_iter()
-            .map(|config| TablePlan {
-                config,
-                optimizer: RowOptimizer::default(),
-                frozen: false,
-            })
+            .map(|config| TablePlan::new(config, RowOptimizer::default()))
             .collect();
         let init = Init {
             device: device.clone(),

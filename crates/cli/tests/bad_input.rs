@@ -327,7 +327,7 @@ fn tables_too_large_for_the_memory_are_refused_with_the_arithmetic() {
     );
     assert!(
         message.contains(
-            "v1024.item  4000000000 rows × (1024 weights + 1024 adagrad) × 4 B = 32768.00 GB"
+            "v1024.item  4000000000 rows × 8192 B (1024 f32 weights + 1024 adagrad) = 32768.00 GB"
         ),
         "{message}"
     );

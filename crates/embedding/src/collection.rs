@@ -50,7 +50,10 @@ impl EmbeddingCollection {
         for plan in plans {
             plan.optimizer.check(&plan.config.name)?;
         }
-        let tables: Vec<Table> = plans.iter().map(|plan| Table::new(plan, seed)).collect();
+        let tables = plans
+            .iter()
+            .map(|plan| Table::new(plan, seed))
+            .collect::<Result<Vec<_>, Error>>()?;
         let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (at, table) in tables.iter().enumerate() {
             groups.entry(table.config().dim).or_default().push(at);
@@ -106,7 +109,9 @@ impl EmbeddingCollection {
                 let (rows, counts) = self.dedup.finish();
                 weights.reserve(rows.len() * dim);
                 for &row in &rows {
-                    weights.extend_from_slice(table.weights(row));
+                    let from = weights.len();
+                    weights.resize(from + dim, 0.0);
+                    table.read_weights(row, &mut weights[from..]);
                 }
                 rows_of_leaf.push(TableRows {
                     table: at,
@@ -174,7 +179,8 @@ impl EmbeddingCollection {
                 for ((&row, &count), gradient) in rows.iter().zip(counts).zip(&mut gradients) {
                     if !frozen {
                         let share = count as f32 / staged.batch_size as f32;
-                        optimizer.update(table.row_mut(row), gradient, RowStep { rate, share });
+                        let (weights, state) = table.row_mut(row);
+                        optimizer.update(weights, state, gradient, RowStep { rate, share });
                     }
                 }
             }
@@ -297,22 +303,20 @@ mod tests {
     use proptest::prelude::*;
 
     fn plan(name: &str, rows: usize, dim: usize, fields: &[usize]) -> TablePlan {
-        TablePlan {
-            config: TableConfig {
-                name: name.into(),
-                rows,
-                dim,
-                fields: fields.to_vec(),
-                initializer: Initializer::Normal { std: 0.3 },
-                oov_row: Some(0),
-            },
-            optimizer: RowOptimizer {
-                kind: RowOptimizerKind::Sgd,
-                lr: 1.0,
-                ..Default::default()
-            },
-            frozen: false,
-        }
+        let config = TableConfig {
+            name: name.into(),
+            rows,
+            dim,
+            fields: fields.to_vec(),
+            initializer: Initializer::Normal { std: 0.3 },
+            oov_row: Some(0),
+        };
+        let optimizer = RowOptimizer {
+            kind: RowOptimizerKind::Sgd,
+            lr: 1.0,
+            ..Default::default()
+        };
+        TablePlan::new(config, optimizer)
     }
 
     fn one_hot(fields: &[&[u32]]) -> Arc<Batch> {

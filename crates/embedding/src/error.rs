@@ -66,6 +66,24 @@ pub enum Error {
         /// Row of the table.
         row: u32,
     },
+    /// The system has no memory for a table.
+    #[error("table `{table}`: the system gives no {bytes} bytes: {source}")]
+    NoMemory {
+        /// Name of the table.
+        table: String,
+        /// Its size.
+        bytes: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Rows of halves are trained by the fused executor, with one accumulator a row or none.
+    #[error("table `{table}`: rows of bf16 need {expected}")]
+    HalfRows {
+        /// Name of the table.
+        table: String,
+        /// What they need.
+        expected: &'static str,
+    },
     /// An option of a row optimizer is out of its range.
     #[error("optimizer of table `{table}`: {option} is {value}, expected {expected}")]
     OutOfRange {

@@ -3,11 +3,14 @@
 mod collection;
 mod error;
 mod optimizer;
+mod pages;
+mod row;
 mod snapshot;
 mod table;
 
 pub use collection::{EmbeddingCollection, StagedRows};
 pub use error::Error;
 pub use optimizer::{RowOptimizer, RowOptimizerKind, RowStep, StateWidth};
-pub use snapshot::{Snapshot, SnapshotTensor, write_snapshot};
+pub use row::{Precision, RowLayout};
+pub use snapshot::{Snapshot, SnapshotTensor, Values, write_snapshot};
 pub use table::{Table, TablePlan};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::row::padded;
 
 /// The rule by which a touched row is updated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +19,8 @@ pub enum RowOptimizerKind {
     #[default]
     Adagrad,
     /// AdaGrad with one accumulator a row, the mean of `g²` over the row: one float of state
-    /// instead of `dim`. Not equal to dense AdaGrad: all weights of a row share one rate.
+    /// instead of `dim`. Not equal to dense AdaGrad: all weights of a row share one rate. `g` is
+    /// the gradient of the loss alone, without that of the penalty.
     RowwiseAdagrad,
     /// Adam on the touched rows. Not equal to dense Adam, where moments of an untouched row decay
     /// and still move it: here both wait, and the bias correction counts the row's own updates.
@@ -45,17 +47,17 @@ pub enum RowOptimizerKind {
 ///     ..RowOptimizer::default()
 /// };
 /// assert_eq!(optimizer.state(), [("accumulator", StateWidth::Dim)]);
-/// // A row of two weights, and behind them its two accumulators.
-/// let mut row = [1.0, 1.0, 0.0, 0.0];
-/// optimizer.init_state(&mut row, 2);
+/// // A row of two weights, and its two accumulators.
+/// let (mut weights, mut state) = ([1.0, 1.0], [f32::NAN; 2]);
+/// optimizer.init_state(&weights, &mut state);
 /// let step = RowStep {
 ///     rate: 1.0,
 ///     share: 1.0,
 /// };
-/// optimizer.update(&mut row, &[2.0, 0.0], step);
+/// optimizer.update(&mut weights, &mut state, &[2.0, 0.0], step);
 /// // The first step of AdaGrad is the learning rate, whatever the gradient's size.
-/// assert!((row[0] - 0.9).abs() < 1e-6);
-/// assert_eq!(row[1..], [1.0, 4.0, 0.0]);
+/// assert!((weights[0] - 0.9).abs() < 1e-6);
+/// assert_eq!((weights[1], state), (1.0, [4.0, 0.0]));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -64,8 +66,9 @@ pub struct RowOptimizer {
     pub kind: RowOptimizerKind,
     /// Learning rate η (α in FTRL).
     pub lr: f64,
-    /// λ of the penalty ½ λ Σ w² over the features of a row, per row of data; only touched rows
-    /// pay it. With one row a batch this is what libFM and libffm do.
+    /// λ of the penalty ½ λ Σ w² over the features of a row, per row of data. Only weights that
+    /// took part pay it: those whose gradient is not exactly zero. With one row a batch this is
+    /// what libFM and libffm do.
     pub l2: f64,
     /// λ₁ of FTRL.
     pub l1: f64,
@@ -123,7 +126,7 @@ impl RowOptimizer {
         }
     }
 
-    /// Floats of state beside a row of `dim` weights.
+    /// Floats of state beside a row of `dim` weights, padding included.
     pub fn state_len(&self, dim: usize) -> usize {
         self.state().iter().map(|(_, width)| width.len(dim)).sum()
     }
@@ -167,20 +170,22 @@ impl RowOptimizer {
     /// Sets the state of a row whose weights have just been initialised.
     ///
     /// # Shapes
-    /// - row: `[dim + state_len(dim)]`, weights first
-    pub fn init_state(&self, row: &mut [f32], dim: usize) {
-        let (weights, state) = row.split_at_mut(dim);
+    /// - weights: `[dim]`
+    /// - state: `[state_len(dim)]`
+    pub fn init_state(&self, weights: &[f32], state: &mut [f32]) {
+        let dim = weights.len();
+        state.fill(0.0);
+        let accumulator = self.initial_accumulator as f32;
         match self.kind {
-            RowOptimizerKind::Sgd | RowOptimizerKind::Adam => state.fill(0.0),
-            RowOptimizerKind::Adagrad | RowOptimizerKind::RowwiseAdagrad => {
-                state.fill(self.initial_accumulator as f32);
-            }
+            RowOptimizerKind::Sgd | RowOptimizerKind::Adam => {}
+            RowOptimizerKind::Adagrad => state[..dim].fill(accumulator),
+            RowOptimizerKind::RowwiseAdagrad => state[0] = accumulator,
             RowOptimizerKind::Ftrl => {
-                let (z, n) = state.split_at_mut(dim);
-                n.fill(self.initial_accumulator as f32);
+                let (z, n) = state.split_at_mut(padded(dim));
+                n[..dim].fill(accumulator);
                 // FTRL computes w from z: begin with the z that gives the initial w.
                 let denominator = (self.beta + self.initial_accumulator.sqrt()) / self.lr + self.l2;
-                for (z, &w) in z.iter_mut().zip(&*weights) {
+                for (z, &w) in z.iter_mut().zip(weights) {
                     *z = if w == 0.0 {
                         0.0
                     } else {
@@ -194,43 +199,39 @@ impl RowOptimizer {
     /// Updates one row by its gradient.
     ///
     /// # Shapes
-    /// - row: `[dim + state_len(dim)]`, weights first
-    /// - grad: `[dim]`
-    pub fn update(&self, row: &mut [f32], grad: &[f32], step: RowStep) {
+    /// - weights, grad: `[dim]`
+    /// - state: `[state_len(dim)]`
+    pub fn update(&self, weights: &mut [f32], state: &mut [f32], grad: &[f32], step: RowStep) {
         let dim = grad.len();
-        let (weights, state) = row.split_at_mut(dim);
         let lr = self.lr as f32 * step.rate;
         let l2 = self.l2 as f32 * step.share;
+        let penalized = |g: f32, w: f32| if g == 0.0 { 0.0 } else { g + l2 * w };
         let eps = self.eps as f32;
         match self.kind {
             RowOptimizerKind::Sgd => {
                 for (w, &g) in weights.iter_mut().zip(grad) {
-                    *w -= lr * (g + l2 * *w);
+                    *w -= lr * penalized(g, *w);
                 }
             }
             RowOptimizerKind::Adagrad => {
                 for ((w, n), &g) in weights.iter_mut().zip(state).zip(grad) {
-                    let g = g + l2 * *w;
+                    let g = penalized(g, *w);
                     *n += g * g;
                     *w -= g / (n.sqrt() + eps) * lr;
                 }
             }
             RowOptimizerKind::RowwiseAdagrad => {
                 let n = &mut state[0];
-                let squares: f32 = weights
-                    .iter()
-                    .zip(grad)
-                    .map(|(&w, &g)| (g + l2 * w).powi(2))
-                    .sum();
+                let squares: f32 = grad.iter().map(|g| g * g).sum();
                 *n += squares / dim as f32;
                 let rate = lr / (n.sqrt() + eps);
                 for (w, &g) in weights.iter_mut().zip(grad) {
-                    *w -= rate * (g + l2 * *w);
+                    *w -= rate * penalized(g, *w);
                 }
             }
             RowOptimizerKind::Adam => {
-                let (m, rest) = state.split_at_mut(dim);
-                let (v, time) = rest.split_at_mut(dim);
+                let (m, rest) = state.split_at_mut(padded(dim));
+                let (v, time) = rest.split_at_mut(padded(dim));
                 time[0] += 1.0;
                 let (beta1, beta2) = (self.beta1 as f32, self.beta2 as f32);
                 let bias1 = 1.0 - self.beta1.powf(f64::from(time[0]));
@@ -238,14 +239,14 @@ impl RowOptimizer {
                 let rate = lr * (bias2.sqrt() / bias1) as f32;
                 let eps = eps * bias2.sqrt() as f32;
                 for (((w, m), v), &g) in weights.iter_mut().zip(m).zip(v).zip(grad) {
-                    let g = g + l2 * *w;
+                    let g = penalized(g, *w);
                     *m = beta1 * *m + (1.0 - beta1) * g;
                     *v = beta2 * *v + (1.0 - beta2) * g * g;
                     *w -= rate * *m / (v.sqrt() + eps);
                 }
             }
             RowOptimizerKind::Ftrl => {
-                let (z, n) = state.split_at_mut(dim);
+                let (z, n) = state.split_at_mut(padded(dim));
                 let (l1, l2, beta) = (self.l1 as f32, self.l2 as f32, self.beta as f32);
                 for (((w, z), n), &g) in weights.iter_mut().zip(z).zip(n).zip(grad) {
                     let before = n.sqrt();
@@ -270,16 +271,6 @@ pub enum StateWidth {
     One,
     /// As many floats as the row has weights.
     Dim,
-}
-
-impl StateWidth {
-    /// Floats for a row of `dim` weights.
-    pub fn len(self, dim: usize) -> usize {
-        match self {
-            StateWidth::One => 1,
-            StateWidth::Dim => dim,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -320,14 +311,13 @@ mod tests {
     }
 
     fn rows(optimizer: RowOptimizer, start: [f32; 2], grads: &[[f32; 2]]) -> Vec<f32> {
-        let mut row = start.to_vec();
-        row.resize(2 + optimizer.state_len(2), f32::NAN);
-        optimizer.init_state(&mut row, 2);
+        let mut weights = start.to_vec();
+        let mut state = vec![f32::NAN; optimizer.state_len(2)];
+        optimizer.init_state(&weights, &mut state);
         for grad in grads {
-            optimizer.update(&mut row, grad, STEP);
+            optimizer.update(&mut weights, &mut state, grad, STEP);
         }
-        row.truncate(2);
-        row
+        weights
     }
 
     const START: [f32; 2] = [0.5, -0.25];
@@ -442,16 +432,22 @@ mod tests {
             l2: 0.5,
             ..RowOptimizer::default()
         };
-        let mut row = [2.0f32];
+        let mut weights = [2.0f32, 2.0];
         optimizer.update(
-            &mut row,
-            &[0.0],
+            &mut weights,
+            &mut [],
+            &[0.1, 0.0],
             RowStep {
                 rate: 1.0,
                 share: 0.25,
             },
         );
-        assert_relative_eq!(row[0], 2.0 - 0.1 * 0.5 * 0.25 * 2.0, epsilon = 1e-7);
+        assert_relative_eq!(
+            weights[0],
+            2.0 - 0.1 * (0.1 + 0.5 * 0.25 * 2.0),
+            epsilon = 1e-7
+        );
+        assert_eq!(weights[1], 2.0, "a weight that took no part pays nothing");
     }
 
     #[test]

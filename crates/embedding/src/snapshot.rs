@@ -17,16 +17,20 @@ const BLOCK: usize = 1 << 16;
 pub struct SnapshotTensor<'a> {
     /// Shape.
     pub shape: Vec<usize>,
-    /// Gives the values in row-major order, block by block.
-    pub blocks: Box<dyn Iterator<Item = &'a [f32]> + 'a>,
+    /// Hands the values over in row-major order, block by block.
+    pub values: Values<'a>,
 }
+
+/// Calls what it is given with one block after the other, until that fails.
+pub type Values<'a> =
+    Box<dyn Fn(&mut dyn FnMut(&[f32]) -> Result<(), Error>) -> Result<(), Error> + 'a>;
 
 impl<'a> SnapshotTensor<'a> {
     /// A tensor whose values lie in one slice.
     pub fn from_slice(shape: Vec<usize>, values: &'a [f32]) -> Self {
         Self {
             shape,
-            blocks: Box::new(std::iter::once(values)),
+            values: Box::new(move |write| write(values)),
         }
     }
 }
@@ -66,14 +70,14 @@ pub fn write_snapshot(
     let mut bytes = Vec::with_capacity(BLOCK * size_of::<f32>());
     for (name, tensor) in tensors {
         let mut count = 0;
-        for block in tensor.blocks {
+        (tensor.values)(&mut |block| {
             count += block.len();
-            for part in block.chunks(BLOCK) {
+            block.chunks(BLOCK).try_for_each(|part| {
                 bytes.clear();
                 bytes.extend(part.iter().flat_map(|value| value.to_le_bytes()));
-                write(&bytes)?;
-            }
-        }
+                write(&bytes)
+            })
+        })?;
         assert_eq!(
             count,
             tensor.shape.iter().product::<usize>(),

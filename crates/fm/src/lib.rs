@@ -195,11 +195,7 @@ mod tests {
         let plans: Vec<TablePlan> = merge_tables(config.tables(&schema()).unwrap())
             .unwrap()
             .into_iter()
-            .map(|config| TablePlan {
-                config,
-                optimizer,
-                frozen: false,
-            })
+            .map(|config| TablePlan::new(config, optimizer))
             .collect();
         let mut tables = EmbeddingCollection::new(&plans, 3).unwrap();
         for name in ["fm.user", "fm.genres"] {

@@ -8,7 +8,7 @@ use burn::optim::decay::WeightDecayConfig;
 use burn::optim::{AdaGradConfig, AdamConfig, AdamWConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::Device;
 use crossfield_core::{Initializer, Loss, TableConfig};
-use crossfield_embedding::{RowOptimizer, RowOptimizerKind, TablePlan};
+use crossfield_embedding::{Precision, RowOptimizer, RowOptimizerKind, TablePlan};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -79,6 +79,9 @@ pub struct TableOptions {
     /// What accumulators begin with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial_accumulator: Option<f64>,
+    /// How weights are kept.
+    #[serde(default)]
+    pub precision: Precision,
     /// How rows begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initializer: Option<Initializer>,
@@ -114,6 +117,7 @@ impl OptimizerConfig {
             .map(|mut config| {
                 let mut optimizer = self.rows;
                 let mut frozen = false;
+                let mut precision = Precision::F32;
                 let found = self
                     .table
                     .iter()
@@ -129,12 +133,14 @@ impl OptimizerConfig {
                         .unwrap_or(optimizer.initial_accumulator);
                     config.initializer = options.initializer.unwrap_or(config.initializer);
                     frozen = options.frozen;
+                    precision = options.precision;
                 }
                 check_initializer(&config)?;
                 Ok(TablePlan {
                     config,
                     optimizer,
                     frozen,
+                    precision,
                 })
             })
             .collect()

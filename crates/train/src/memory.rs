@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crossfield_embedding::TablePlan;
+use crossfield_embedding::{Precision, TablePlan};
 use sysinfo::{MemoryRefreshKind, System};
 
 use crate::Error;
@@ -24,7 +24,7 @@ use crate::Error;
 /// let plans = OptimizerConfig::default().plan(vec![table])?;
 /// let (weights, state) = table_bytes(&plans);
 /// assert_eq!((bytes(weights), bytes(state)), ("32.0 MB".into(), "32.0 MB".into()));
-/// assert!(describe_tables(&plans).contains("1000000 rows × (8 weights + 8 adagrad) × 4 B"));
+/// assert!(describe_tables(&plans).contains("1000000 rows × 64 B (8 f32 weights + 8 adagrad)"));
 /// check_memory(&plans)?;
 /// # Ok::<(), crossfield_train::Error>(())
 /// ```
@@ -45,13 +45,20 @@ pub fn describe_tables(plans: &[TablePlan]) -> String {
     let width = shown.iter().map(name).max().unwrap_or(0);
     let mut text = String::new();
     for plan in shown {
-        let state = plan.optimizer.state_len(plan.config.dim);
+        let dim = plan.config.dim;
+        let parts = plan.optimizer.state().iter();
+        let state: usize = parts.map(|(_, width)| width.values(dim)).sum();
         let _ = writeln!(
             text,
-            "  {:<width$} {:>11} rows × ({} weights + {} {}) × 4 B = {}",
+            "  {:<width$} {:>11} rows × {} B ({} {} weights + {} {}) = {}",
             plan.config.name,
             plan.config.rows,
-            plan.config.dim,
+            plan.layout().stride,
+            dim,
+            match plan.precision {
+                Precision::F32 => "f32",
+                Precision::Bf16 => "bf16",
+            },
             state,
             serde_json::to_value(plan.optimizer.kind)
                 .ok()
@@ -129,24 +136,21 @@ mod tests {
 
     #[test]
     fn too_large_tables_are_refused_with_the_arithmetic() {
-        let plan = TablePlan {
-            config: TableConfig {
-                name: "v16.user".into(),
-                rows: 500_000_000,
-                dim: 16,
-                fields: vec![0],
-                initializer: Initializer::Zeros,
-                oov_row: None,
-            },
-            optimizer: RowOptimizer::default(),
-            frozen: false,
+        let config = TableConfig {
+            name: "v16.user".into(),
+            rows: 500_000_000,
+            dim: 16,
+            fields: vec![0],
+            initializer: Initializer::Zeros,
+            oov_row: None,
         };
+        let plan = TablePlan::new(config, RowOptimizer::default());
         let error = check_against(std::slice::from_ref(&plan), 8_000_000_000).unwrap_err();
         assert_eq!(
             error.to_string(),
             "not enough memory: the tables need 32.00 GB and their optimizers 32.00 GB, 64.00 GB \
              in all; 8.00 GB is available\n  \
-             v16.user   500000000 rows × (16 weights + 16 adagrad) × 4 B = 64.00 GB"
+             v16.user   500000000 rows × 128 B (16 f32 weights + 16 adagrad) = 64.00 GB"
         );
         assert!(check_against(&[plan], 64_000_000_000).is_ok());
         assert!(available() > 0);

@@ -106,11 +106,7 @@ mod tests {
             .tables(&schema)
             .unwrap()
             .into_iter()
-            .map(|config| TablePlan {
-                config,
-                optimizer: RowOptimizer::default(),
-                frozen: false,
-            })
+            .map(|config| TablePlan::new(config, RowOptimizer::default()))
             .collect();
         let mut tables = EmbeddingCollection::new(&plans, 1).unwrap();
         tables.table_mut("wide.age").unwrap().weights_mut(0)[0] = 2.0;

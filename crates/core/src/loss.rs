@@ -102,6 +102,42 @@ impl Loss {
         }
     }
 
+    /// The loss of one row and its derivative by the score.
+    ///
+    /// ```
+    /// use crossfield_core::Loss;
+    ///
+    /// let (loss, slope) = Loss::Logistic.of_row(0.0, 1.0);
+    /// assert!((loss - std::f64::consts::LN_2).abs() < 1e-12 && slope == -0.5);
+    /// assert_eq!(Loss::Squared.of_row(3.0, 1.0), (2.0, 2.0));
+    /// ```
+    pub fn of_row(self, score: f32, label: f32) -> (f64, f32) {
+        let (z, y) = (f64::from(score), f64::from(label));
+        match self {
+            // exp and ln_1p in f32: their error is that of the score itself.
+            Loss::Logistic => {
+                let e = (-score.abs()).exp();
+                let prob = if score < 0.0 { e } else { 1.0 } / (1.0 + e);
+                let loss = score.max(0.0) - score * label + e.ln_1p();
+                (f64::from(loss), prob - label)
+            }
+            Loss::Probit => {
+                let sign = 2.0 * y - 1.0;
+                let t = sign * z;
+                let cdf = 0.5 * libm::erfc(-t / std::f64::consts::SQRT_2);
+                // Below −30 the tail is φ(t)/|t| to eleven digits' worth of its logarithm, and the
+                // ratio φ/Φ is |t| + 1/|t|.
+                if t < -30.0 {
+                    let ln_tail = -0.5 * t * t - (-t * (2.0 * std::f64::consts::PI).sqrt()).ln();
+                    return (-ln_tail, (-sign * (-t - 1.0 / t)) as f32);
+                }
+                let density = (-0.5 * t * t).exp() / (2.0 * std::f64::consts::PI).sqrt();
+                (-cdf.ln(), (-sign * density / cdf) as f32)
+            }
+            Loss::Squared => (0.5 * (z - y) * (z - y), (z - y) as f32),
+        }
+    }
+
     /// Mean loss over the rows, each weighted by its sample weight.
     ///
     /// # Shapes
@@ -240,6 +276,31 @@ mod tests {
         };
         // (3 · ½ + 1 · 4½) / 4
         assert_eq!(Loss::Squared.mean(z, &targets).into_scalar::<f32>(), 1.5);
+    }
+
+    #[test]
+    fn the_loss_of_a_row_is_the_mean_of_one_and_its_slope_the_gradient() {
+        let device = burn::tensor::Device::flex().autodiff();
+        for loss in [Loss::Logistic, Loss::Probit, Loss::Squared] {
+            for z in [-40.0f32, -7.0, -0.3, 0.0, 1.5, 20.0] {
+                for y in [0.0, 1.0] {
+                    let targets = Targets {
+                        labels: vec![y],
+                        ..Targets::default()
+                    };
+                    let tensor = Tensor::<2>::from_data([[z]], &device).require_grad();
+                    let mean = loss.mean(tensor.clone(), &targets);
+                    let gradient = tensor.grad(&mean.backward()).expect("z is a leaf");
+                    let expected = f64::from(mean.into_scalar::<f32>());
+                    let (value, slope) = loss.of_row(z, y);
+                    let near = |a: f64, b: f64| (a - b).abs() <= 2e-5 * b.abs().max(0.05);
+                    assert!(near(value, expected), "{loss:?} {z} {y}: {value} {expected}");
+                    let gradient = f64::from(gradient.into_scalar::<f32>());
+                    let slope = f64::from(slope);
+                    assert!(near(slope, gradient), "{loss:?} {z} {y}: {slope} {gradient}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub enum Purpose {
     Negatives = 6,
     /// Generated data: `a` = part of the generator, `b` = block of rows.
     Synth = 7,
+    /// Which way weights of halves are rounded: `a` = step.
+    Rounding = 8,
 }
 
 /// The stream of random numbers for one purpose.

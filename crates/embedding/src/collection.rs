@@ -70,6 +70,11 @@ impl EmbeddingCollection {
         &self.tables
     }
 
+    /// The tables, to be trained by kernels.
+    pub fn tables_mut(&mut self) -> &mut [Table] {
+        &mut self.tables
+    }
+
     /// The table called `name`, to be filled from outside.
     pub fn table_mut(&mut self, name: &str) -> Option<&mut Table> {
         self.tables

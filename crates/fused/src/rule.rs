@@ -1,0 +1,298 @@
+//! Row optimizers as kernels: the rules of `crossfield_embedding::RowOptimizer` on vectors.
+
+use crossfield_embedding::{Precision, RowLayout, RowOptimizer, RowOptimizerKind};
+
+use crate::lanes::GOLDEN;
+use crate::{Error, Lanes};
+
+/// The number below which a root is not taken: ε² of AdaGrad stands under the root here, where the
+/// row optimizer adds ε to it, which is the same for all roots that are not tiny themselves.
+const TINY: f32 = 1e-30;
+
+/// The rule of a table for one step, with the learning rate of that step.
+#[derive(Clone, Copy, Debug)]
+pub enum Rule {
+    /// `w ← w − η g`.
+    Sgd(Sgd),
+    /// AdaGrad with `1/√n` to 22 bits or more.
+    Adagrad(Adagrad<true>),
+    /// AdaGrad with `1/√n` as the instruction set estimates it.
+    FastAdagrad(Adagrad<false>),
+    /// FTRL-Proximal.
+    Ftrl(Ftrl),
+    /// One accumulator a row.
+    Rowwise(Rowwise<false>),
+    /// One accumulator a row, weights in halves.
+    RowwiseHalf(Rowwise<true>),
+}
+
+impl Rule {
+    /// The rule of an optimizer at `rate` times its learning rate. `fast`: AdaGrad does without
+    /// the Newton step.
+    ///
+    /// # Errors
+    /// [`Error::Optimizer`] for Adam, which has no kernel.
+    pub fn new(
+        table: &str,
+        optimizer: &RowOptimizer,
+        precision: Precision,
+        rate: f32,
+        fast: bool,
+    ) -> Result<Self, Error> {
+        let lr = optimizer.lr as f32 * rate;
+        let l2 = optimizer.l2 as f32;
+        let least = ((optimizer.eps * optimizer.eps) as f32).max(TINY);
+        Ok(match optimizer.kind {
+            RowOptimizerKind::Sgd => Self::Sgd(Sgd { lr, l2 }),
+            RowOptimizerKind::Adagrad if fast => Self::FastAdagrad(Adagrad { lr, l2, least }),
+            RowOptimizerKind::Adagrad => Self::Adagrad(Adagrad { lr, l2, least }),
+            RowOptimizerKind::RowwiseAdagrad => {
+                let eps = optimizer.eps as f32;
+                match precision {
+                    Precision::F32 => Self::Rowwise(Rowwise { lr, l2, eps }),
+                    Precision::Bf16 => Self::RowwiseHalf(Rowwise { lr, l2, eps }),
+                }
+            }
+            RowOptimizerKind::Ftrl => Self::Ftrl(Ftrl {
+                lr,
+                l1: optimizer.l1 as f32,
+                l2,
+                beta: optimizer.beta as f32,
+            }),
+            RowOptimizerKind::Adam => {
+                return Err(Error::Optimizer {
+                    table: table.to_owned(),
+                    kind: "adam",
+                });
+            }
+        })
+    }
+}
+
+/// A rule that treats each weight by itself.
+pub trait ElementRule: Copy {
+    /// The weights after a step, given the gradient of the loss; updates the state at `state`,
+    /// whose parts are `width` floats long.
+    ///
+    /// # Safety
+    /// The machine has the instruction set of `L`; each part of the state reaches over `L::N`
+    /// floats from `state`.
+    unsafe fn step<L: Lanes>(&self, w: L, g: L, state: *mut f32, width: usize) -> L;
+}
+
+/// A rule that updates a whole row.
+pub trait RowRule: Copy {
+    /// Updates a row by the gradient of the loss, which `grad` gives for each vector of it.
+    ///
+    /// # Safety
+    /// The machine has the instruction set of `L`, which divides `layout.width`; `row` is a row of
+    /// that layout that no other thread touches.
+    unsafe fn update<L: Lanes>(
+        &self,
+        row: *mut u8,
+        layout: &RowLayout,
+        noise: u32,
+        grad: impl Fn(usize, L) -> L,
+    );
+}
+
+/// `w ← w − η (g + λ w)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Sgd {
+    lr: f32,
+    l2: f32,
+}
+
+/// `n ← n + g²; w ← w − η g / √n`, with `g` the gradient and its penalty.
+#[derive(Clone, Copy, Debug)]
+pub struct Adagrad<const REFINED: bool> {
+    lr: f32,
+    l2: f32,
+    least: f32,
+}
+
+/// FTRL-Proximal.
+#[derive(Clone, Copy, Debug)]
+pub struct Ftrl {
+    lr: f32,
+    l1: f32,
+    l2: f32,
+    beta: f32,
+}
+
+/// AdaGrad with one accumulator a row; weights in halves if `HALF`.
+#[derive(Clone, Copy, Debug)]
+pub struct Rowwise<const HALF: bool> {
+    lr: f32,
+    l2: f32,
+    eps: f32,
+}
+
+/// The gradient with that of the penalty, which weights that took no part do not pay.
+#[inline(always)]
+unsafe fn penalized<L: Lanes>(w: L, g: L, l2: f32) -> L {
+    // SAFETY: the caller vouches for the instruction set.
+    unsafe { L::splat(l2).where_nonzero(g).mul_add(w, g) }
+}
+
+impl ElementRule for Sgd {
+    #[inline(always)]
+    unsafe fn step<L: Lanes>(&self, w: L, g: L, _state: *mut f32, _width: usize) -> L {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { penalized(w, g, self.l2).neg_mul_add(L::splat(self.lr), w) }
+    }
+}
+
+impl<const REFINED: bool> ElementRule for Adagrad<REFINED> {
+    #[inline(always)]
+    unsafe fn step<L: Lanes>(&self, w: L, g: L, state: *mut f32, _width: usize) -> L {
+        // SAFETY: the caller vouches for the instruction set and the state.
+        unsafe {
+            let g = penalized(w, g, self.l2);
+            let n = g.mul_add(g, L::load(state));
+            n.store(state);
+            let n = n.max(L::splat(self.least));
+            let root = if REFINED {
+                n.rsqrt()
+            } else {
+                n.rsqrt_estimate()
+            };
+            g.mul(L::splat(self.lr)).neg_mul_add(root, w)
+        }
+    }
+}
+
+impl ElementRule for Ftrl {
+    #[inline(always)]
+    unsafe fn step<L: Lanes>(&self, w: L, g: L, state: *mut f32, width: usize) -> L {
+        // SAFETY: the caller vouches for the instruction set and the state.
+        unsafe {
+            let (z_at, n_at) = (state, state.add(width));
+            let (z, n) = (L::load(z_at), L::load(n_at));
+            let before = n.sqrt();
+            let n = g.mul_add(g, n);
+            let after = n.sqrt();
+            let sigma = after.sub(before).div(L::splat(self.lr));
+            let z = z.add(sigma.neg_mul_add(w, g));
+            z.store(z_at);
+            n.store(n_at);
+            let l1 = L::splat(self.l1);
+            let size = z.sub(l1.copy_sign(z));
+            let slope = L::splat(self.beta)
+                .add(after)
+                .div(L::splat(self.lr))
+                .add(L::splat(self.l2));
+            // Without β, n and λ₂ the slope of a weight that never had a gradient is zero.
+            let w = L::splat(0.0).sub(size.div(slope.max(L::splat(TINY))));
+            w.where_above(z, l1)
+        }
+    }
+}
+
+impl<R: ElementRule> RowRule for R {
+    #[inline(always)]
+    unsafe fn update<L: Lanes>(
+        &self,
+        row: *mut u8,
+        layout: &RowLayout,
+        _noise: u32,
+        grad: impl Fn(usize, L) -> L,
+    ) {
+        // SAFETY: the caller vouches for the row, whose weights and state are whole vectors.
+        unsafe {
+            let (weights, state) = (row.cast::<f32>(), row.add(layout.state_at).cast::<f32>());
+            for at in (0..layout.width).step_by(L::N) {
+                let w = L::load(weights.add(at));
+                let g = grad(at / L::N, w);
+                self.step(w, g, state.add(at), layout.width)
+                    .store(weights.add(at));
+            }
+        }
+    }
+}
+
+impl<const HALF: bool> Rowwise<HALF> {
+    /// Reads `L::N` weights from position `at` of a row.
+    ///
+    /// # Safety
+    /// The machine has the instruction set of `L`, and the row holds that many weights.
+    #[inline(always)]
+    pub unsafe fn load<L: Lanes>(row: *const u8, at: usize) -> L {
+        // SAFETY: the caller vouches for it.
+        unsafe {
+            if HALF {
+                L::load_half(row.cast::<u16>().add(at))
+            } else {
+                L::load(row.cast::<f32>().add(at))
+            }
+        }
+    }
+
+    /// Writes `L::N` weights from position `at` of a row, rounding with the noise of the element
+    /// numbered `noise`.
+    ///
+    /// # Safety
+    /// As [`load`](Self::load).
+    #[inline(always)]
+    pub unsafe fn store<L: Lanes>(weights: L, row: *mut u8, at: usize, noise: u32) {
+        // SAFETY: the caller vouches for it.
+        unsafe {
+            if HALF {
+                let noise = L::noise(noise.wrapping_add((at as u32).wrapping_mul(GOLDEN)));
+                weights.store_half(row.cast::<u16>().add(at), noise);
+            } else {
+                weights.store(row.cast::<f32>().add(at));
+            }
+        }
+    }
+
+    /// Adds to the accumulator of a row and gives the rate of its weights.
+    ///
+    /// # Safety
+    /// `state` is the accumulator of a row that no other thread touches.
+    #[inline(always)]
+    pub unsafe fn rate(&self, state: *mut f32, mean_square: f32) -> f32 {
+        // SAFETY: the caller vouches for it.
+        unsafe {
+            *state += mean_square;
+            self.lr / ((*state).sqrt() + self.eps)
+        }
+    }
+
+    /// The weights after a step at `rate`.
+    ///
+    /// # Safety
+    /// The machine has the instruction set of `L`.
+    #[inline(always)]
+    pub unsafe fn step<L: Lanes>(&self, w: L, g: L, rate: f32) -> L {
+        // SAFETY: the caller vouches for it.
+        unsafe { penalized(w, g, self.l2).neg_mul_add(L::splat(rate), w) }
+    }
+}
+
+impl<const HALF: bool> RowRule for Rowwise<HALF> {
+    #[inline(always)]
+    unsafe fn update<L: Lanes>(
+        &self,
+        row: *mut u8,
+        layout: &RowLayout,
+        noise: u32,
+        grad: impl Fn(usize, L) -> L,
+    ) {
+        // SAFETY: the caller vouches for the row.
+        unsafe {
+            let mut squares = L::splat(0.0);
+            for at in (0..layout.width).step_by(L::N) {
+                let g = grad(at / L::N, Self::load(row, at));
+                squares = g.mul_add(g, squares);
+            }
+            let state = row.add(layout.state_at).cast::<f32>();
+            let rate = self.rate(state, squares.sum() / layout.dim as f32);
+            for at in (0..layout.width).step_by(L::N) {
+                let w = Self::load(row, at);
+                let g = grad(at / L::N, w);
+                Self::store(self.step(w, g, rate), row, at, noise);
+            }
+        }
+    }
+}

@@ -1,1 +1,7 @@
 //! Field-aware factorization machines.
+
+#[cfg(feature = "fused")]
+mod fused;
+
+#[cfg(feature = "fused")]
+pub use fused::FusedFfm;

@@ -1,11 +1,16 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "fused")]
+mod fused;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
     Component, ComponentConfig, Error, FieldId, Init, Initializer, Lookup, Schema, TableConfig,
     TableField, factor_table, tables_for,
 };
+#[cfg(feature = "fused")]
+pub use fused::FusedFm;
 use serde::{Deserialize, Serialize};
 
 /// Configuration of an [`Fm`].

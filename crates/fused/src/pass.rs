@@ -79,7 +79,7 @@ impl Shared {
 
     /// The memory from `at` on, for `len` floats.
     #[inline(always)]
-    pub(crate) fn part(self, at: usize, len: usize) -> Self {
+    pub fn part(self, at: usize, len: usize) -> Self {
         assert!(at + len <= self.len, "parts lie inside of the memory");
         Self {
             base: self.base.wrapping_add(at),

@@ -3,7 +3,7 @@
 use crossfield_embedding::{Precision, RowLayout, RowOptimizer, RowOptimizerKind};
 
 use crate::lanes::GOLDEN;
-use crate::{Error, Lanes};
+use crate::{Error, Isa, Kernel, Lanes, Portable};
 
 /// The number below which a root is not taken: ε² of AdaGrad stands under the root here, where the
 /// row optimizer adds ε to it, which is the same for all roots that are not tiny themselves.
@@ -82,7 +82,7 @@ pub trait ElementRule: Copy {
 
 /// A rule that updates a whole row.
 pub trait RowRule: Copy {
-    /// Updates a row by the gradient of the loss, which `grad` gives for each vector of it.
+    /// Updates a row by the gradient of the loss.
     ///
     /// # Safety
     /// The machine has the instruction set of `L`, which divides `layout.width`; `row` is a row of
@@ -92,8 +92,19 @@ pub trait RowRule: Copy {
         row: *mut u8,
         layout: &RowLayout,
         noise: u32,
-        grad: impl Fn(usize, L) -> L,
+        gradient: impl Gradient,
     );
+}
+
+/// A gradient that is computed vector by vector.
+///
+/// A trait and not a closure: what a closure does would not be compiled for the instruction set.
+pub trait Gradient: Copy {
+    /// The gradient of the `L::N` weights `w` from position `at` of a row on.
+    ///
+    /// # Safety
+    /// The machine has the instruction set of `L`, and the row holds that many weights.
+    unsafe fn at<L: Lanes>(&self, at: usize, w: L) -> L;
 }
 
 /// `w ← w − η (g + λ w)`.
@@ -196,14 +207,14 @@ impl<R: ElementRule> RowRule for R {
         row: *mut u8,
         layout: &RowLayout,
         _noise: u32,
-        grad: impl Fn(usize, L) -> L,
+        gradient: impl Gradient,
     ) {
         // SAFETY: the caller vouches for the row, whose weights and state are whole vectors.
         unsafe {
             let (weights, state) = (row.cast::<f32>(), row.add(layout.state_at).cast::<f32>());
             for at in (0..layout.width).step_by(L::N) {
                 let w = L::load(weights.add(at));
-                let g = grad(at / L::N, w);
+                let g = gradient.at(at, w);
                 self.step(w, g, state.add(at), layout.width)
                     .store(weights.add(at));
             }
@@ -246,17 +257,10 @@ impl<const HALF: bool> Rowwise<HALF> {
         }
     }
 
-    /// Adds to the accumulator of a row and gives the rate of its weights.
-    ///
-    /// # Safety
-    /// `state` is the accumulator of a row that no other thread touches.
+    /// The rate of a row's weights, given its accumulator.
     #[inline(always)]
-    pub unsafe fn rate(&self, state: *mut f32, mean_square: f32) -> f32 {
-        // SAFETY: the caller vouches for it.
-        unsafe {
-            *state += mean_square;
-            self.lr / ((*state).sqrt() + self.eps)
-        }
+    pub fn rate(&self, accumulator: f32) -> f32 {
+        self.lr / (accumulator.sqrt() + self.eps)
     }
 
     /// The weights after a step at `rate`.
@@ -277,22 +281,84 @@ impl<const HALF: bool> RowRule for Rowwise<HALF> {
         row: *mut u8,
         layout: &RowLayout,
         noise: u32,
-        grad: impl Fn(usize, L) -> L,
+        gradient: impl Gradient,
     ) {
         // SAFETY: the caller vouches for the row.
         unsafe {
-            let mut squares = L::splat(0.0);
+            let mut squares: L = L::splat(0.0);
             for at in (0..layout.width).step_by(L::N) {
-                let g = grad(at / L::N, Self::load(row, at));
+                let g = gradient.at(at, Self::load::<L>(row, at));
                 squares = g.mul_add(g, squares);
             }
-            let state = row.add(layout.state_at).cast::<f32>();
-            let rate = self.rate(state, squares.sum() / layout.dim as f32);
+            let accumulator = &mut *row.add(layout.state_at).cast::<f32>();
+            *accumulator += squares.sum() / layout.dim as f32;
+            let rate = self.rate(*accumulator);
             for at in (0..layout.width).step_by(L::N) {
-                let w = Self::load(row, at);
-                let g = grad(at / L::N, w);
+                let w: L = Self::load(row, at);
+                let g = gradient.at(at, w);
                 Self::store(self.step(w, g, rate), row, at, noise);
             }
         }
+    }
+}
+
+/// The update of one table row by a gradient that lies in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct UpdateRow<'a> {
+    /// The row, which no other thread touches.
+    pub row: *mut u8,
+    /// Its layout.
+    pub layout: &'a RowLayout,
+    /// Noise of its first element.
+    pub noise: u32,
+    /// The gradient, `layout.width` floats or more.
+    pub gradient: &'a [f32],
+}
+
+impl UpdateRow<'_> {
+    /// Updates the row.
+    ///
+    /// # Panics
+    /// If the gradient is shorter than the row.
+    pub fn by<R: RowRule>(self, rule: R, isa: Isa) {
+        assert!(self.gradient.len() >= self.layout.width, "a whole gradient");
+        // One or two weights are not padded to vectors.
+        if self.layout.width.is_multiple_of(16) {
+            isa.run(ByRule { rule, of: self });
+        } else if self.layout.width.is_multiple_of(8) {
+            isa.run_eight(ByRule { rule, of: self });
+        } else {
+            // SAFETY: plain code.
+            unsafe { ByRule { rule, of: self }.run::<Portable<1>>() }
+        }
+    }
+}
+
+struct ByRule<'a, R> {
+    rule: R,
+    of: UpdateRow<'a>,
+}
+
+impl<R: RowRule> Kernel for ByRule<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let UpdateRow {
+            row,
+            layout,
+            noise,
+            gradient,
+        } = self.of;
+        // SAFETY: `by` has compared the lengths; the row is the caller's.
+        unsafe { self.rule.update::<L>(row, layout, noise, gradient.as_ptr()) }
+    }
+}
+
+impl Gradient for *const f32 {
+    #[inline(always)]
+    unsafe fn at<L: Lanes>(&self, at: usize, _w: L) -> L {
+        // SAFETY: the gradient reaches as far as the row.
+        unsafe { L::load(self.add(at)) }
     }
 }

@@ -262,7 +262,7 @@ impl<'a> Slots<'a> {
 
     /// Calls `each` with field, row of its table, index and weight of each feature.
     #[inline(always)]
-    pub fn each(&self, row: usize, mut each: impl FnMut(usize, &TableRows<'a>, u32, f32)) {
+    fn each(&self, row: usize, mut each: impl FnMut(usize, &TableRows<'a>, u32, f32)) {
         let examples = &self.data.examples;
         let indices = examples.one_hot_of(row);
         for (number, slot) in self.slots.iter().enumerate() {
@@ -283,15 +283,7 @@ impl<'a> Slots<'a> {
     #[inline]
     pub fn gather(&self, row: usize, features: &mut Vec<Feature>) {
         features.clear();
-        self.each(row, |slot, table, index, x| {
-            features.push(Feature {
-                slot,
-                key: table.key(index),
-                row: table.row(index),
-                x,
-                squares: x * x,
-            });
-        });
+        self.each_feature(row, |feature| features.push(feature));
         if self.may_repeat {
             features.sort_by_key(|feature| feature.key);
             features.dedup_by(|next, first| {
@@ -303,6 +295,20 @@ impl<'a> Slots<'a> {
                 same
             });
         }
+    }
+
+    /// Calls `each` with each feature as it stands.
+    #[inline(always)]
+    pub fn each_feature(&self, row: usize, mut each: impl FnMut(Feature)) {
+        self.each(row, |slot, table, index, x| {
+            each(Feature {
+                slot,
+                key: table.key(index),
+                row: table.row(index),
+                x,
+                squares: x * x,
+            });
+        });
     }
 
     /// Asks for the table rows of a row, `share` of `of` fields.

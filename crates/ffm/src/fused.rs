@@ -1,0 +1,839 @@
+//! FFM row by row: the score and its gradient in closed form, on the tables themselves.
+//!
+//! The vectors of a row lie side by side by the field they are meant for, so that the row of field
+//! `f` holds `v_f,g` where the row of field `g` holds its partner `v_g,f`: a matrix against its
+//! transpose. Kernels walk over it in tiles of vectors that hold whole blocks of fields, transpose a
+//! tile in registers, and never copy a row.
+//!
+//! ```text
+//!            column block a        column block b
+//! rows of a  ▒▒ v_a,a ▒▒           v_a,b ──┐   a tile pair: each is transposed and
+//! rows of b  v_b,a ────────────────────────┘   multiplied, or updated, with the other
+//! ```
+
+use crossfield_core::TableField;
+use crossfield_embedding::{Precision, RowLayout, RowOptimizer};
+use crossfield_fused::{
+    ElementRule, Error, Feature, FusedComponent, Isa, Kernel, Lanes, Linear, Member, Options,
+    RowData, RowPass, Rowwise, Rule, Shared, Slots, Step, Tables, UpdateRow, element_noise,
+};
+
+/// Parts into which the tiles of a row are divided: as many threads can share a row. What each
+/// part adds up is added in the order of the parts, whoever did them.
+const PARTS: usize = 4;
+/// Fields of the widest block.
+const BLOCK: usize = 4;
+
+/// A field-aware factorization machine as a pass over rows.
+#[derive(Clone, Debug)]
+pub struct FusedFfm {
+    factors: Vec<TableField>,
+    linear: Option<Linear>,
+    embedding_dim: usize,
+    normalize: bool,
+    same_field: bool,
+}
+
+impl FusedFfm {
+    /// Over the given fields: the table of the factors and that of the linear weights of each, in
+    /// one order; no linear weights: no linear terms.
+    pub fn new(
+        factors: Vec<TableField>,
+        linear: Vec<TableField>,
+        embedding_dim: usize,
+        normalize: bool,
+        same_field: bool,
+    ) -> Self {
+        Self {
+            factors,
+            linear: (!linear.is_empty()).then(|| Linear::new(linear)),
+            embedding_dim,
+            normalize,
+            same_field,
+        }
+    }
+}
+
+impl FusedComponent for FusedFfm {
+    fn tables(&self) -> Vec<&str> {
+        let linear = self.linear.iter().flat_map(|linear| linear.tables());
+        let factors = self.factors.iter().map(|at| at.table.as_str());
+        factors.chain(linear).collect()
+    }
+
+    fn bind<'a>(
+        &'a self,
+        tables: &Tables<'a>,
+        data: &'a RowData<'a>,
+        options: Options,
+    ) -> Result<Box<dyn RowPass + 'a>, Error> {
+        let slots = Slots::new(tables, data, &self.factors)?;
+        let first = slots.slots()[0].table;
+        let layout = *first.layout();
+        let optimizer = first.optimizer();
+        for slot in slots.slots() {
+            let (table, precision) = (slot.table, slot.table.layout().precision);
+            Rule::new(
+                table.name(),
+                table.optimizer(),
+                precision,
+                1.0,
+                options.fast,
+            )?;
+        }
+        let alike = slots.slots().iter().all(|slot| {
+            let table = &slot.table;
+            *table.layout() == layout && table.optimizer() == optimizer && !table.is_frozen()
+        });
+        let (fields, dim) = (self.factors.len(), self.embedding_dim);
+        let tiled = matches!(dim, 4 | 8) && alike && slots.all_plain() && fields * dim > 8;
+        let linear = match &self.linear {
+            Some(linear) => Some(linear.bind(tables, data, options)?),
+            None => None,
+        };
+        let padded = fields.next_multiple_of(BLOCK);
+        // A row for a field that is not there: zeros, which an update leaves zero.
+        let absent = vec![0u64; (padded * layout.stride).div_ceil(size_of::<u64>())];
+        let rowwise = matches!(
+            Rule::new("", optimizer, layout.precision, 1.0, false)?,
+            Rule::Rowwise(_) | Rule::RowwiseHalf(_)
+        );
+        let mut pass = FfmPass {
+            ffm: self,
+            tiles: tiled.then(|| Tiles::new(fields, dim, options.isa)),
+            general: General::default(),
+            linear,
+            rows: vec![std::ptr::null_mut(); padded],
+            rates: vec![0.0; padded],
+            accumulators: vec![0.0; padded],
+            norms: vec![0.0; layout.width],
+            rowwise,
+            layout,
+            optimizer,
+            options,
+            slots,
+            normalizer: 1.0,
+            absent,
+        };
+        pass.point_at_absent();
+        Ok(Box::new(pass))
+    }
+}
+
+/// The tile pairs of a row, and which part each belongs to.
+#[derive(Debug)]
+struct Tiles {
+    /// Row block and column block, the row block not after the column block.
+    pairs: Vec<(u16, u16)>,
+}
+
+impl Tiles {
+    fn new(fields: usize, dim: usize, isa: Isa) -> Self {
+        struct Width;
+        impl Kernel for Width {
+            type Output = usize;
+            #[inline(always)]
+            unsafe fn run<L: Lanes>(self) -> usize {
+                L::N
+            }
+        }
+        let in_block = isa.run(Width) / dim;
+        let blocks = fields.div_ceil(in_block) as u16;
+        let pairs = (0..blocks).flat_map(|a| (a..blocks).map(move |b| (a, b)));
+        Self {
+            pairs: pairs.collect(),
+        }
+    }
+
+    fn part(&self, part: usize) -> &[(u16, u16)] {
+        let len = self.pairs.len();
+        &self.pairs[len * part / PARTS..len * (part + 1) / PARTS]
+    }
+}
+
+struct FfmPass<'a> {
+    ffm: &'a FusedFfm,
+    slots: Slots<'a>,
+    linear: Option<Box<dyn RowPass + 'a>>,
+    layout: RowLayout,
+    optimizer: &'a RowOptimizer,
+    options: Options,
+    rowwise: bool,
+    /// `None`: bags, weights, repeated rows, or tables of several kinds; see [`General`].
+    tiles: Option<Tiles>,
+    general: General,
+    /// The table row of each field, then rows that stay zero up to a whole block.
+    rows: Vec<*mut u8>,
+    /// Of a rule with one accumulator a row: the rate of each row.
+    rates: Vec<f32>,
+    /// Their accumulators, as they were before the update.
+    accumulators: Vec<f32>,
+    /// By column: Σ over the rows of the squares, the diagonal left out.
+    norms: Vec<f32>,
+    normalizer: f32,
+    absent: Vec<u64>,
+}
+
+impl FfmPass<'_> {
+    fn point_at_absent(&mut self) {
+        let fields = self.slots.slots().len();
+        let base: *mut u8 = self.absent.as_mut_ptr().cast();
+        for (number, row) in self.rows.iter_mut().enumerate().skip(fields) {
+            *row = base.wrapping_add(number * self.layout.stride);
+        }
+    }
+
+    /// Where the parts of a team put what they computed: sums, norms, the linear terms.
+    fn linear_at(&self) -> usize {
+        let norms = if self.rowwise { self.layout.width } else { 0 };
+        PARTS * (1 + norms)
+    }
+}
+
+impl RowPass for FfmPass<'_> {
+    fn shared_len(&self) -> usize {
+        self.linear_at() + 1
+    }
+
+    fn prefetch(&self, row: usize, member: Member) {
+        self.slots.prefetch(row, member.number, member.of);
+        if let Some(linear) = &self.linear {
+            linear.prefetch(row, member);
+        }
+    }
+
+    fn forward(&mut self, row: usize, member: Member, shared: Shared) {
+        if let Some(tiles) = &self.tiles {
+            let fields = self.slots.slots().len();
+            self.slots.plain(row, &mut self.rows[..fields]);
+            if self.rowwise {
+                let state_at = self.layout.state_at;
+                for (to, row) in self.accumulators.iter_mut().zip(&self.rows[..fields]) {
+                    // SAFETY: the accumulator of a checked row; no accumulator is written now.
+                    *to = unsafe { row.wrapping_add(state_at).cast::<f32>().read() };
+                }
+            }
+            for part in (0..PARTS).filter(|&part| member.does(part)) {
+                let norms = self
+                    .rowwise
+                    .then(|| shared.floats(PARTS + part * self.layout.width, self.layout.width));
+                let sum = self.options.isa.run(Score {
+                    rows: &self.rows,
+                    pairs: tiles.part(part),
+                    dim: self.ffm.embedding_dim,
+                    half: self.layout.precision == Precision::Bf16,
+                    norms: norms.map(|at| (at, self.layout.width)),
+                });
+                shared.put(part, sum);
+            }
+        } else if member.number == 0 {
+            let sum = self.general.forward(self.ffm, &self.slots, row);
+            shared.put(0, sum);
+            for part in 1..PARTS {
+                shared.put(part, 0.0);
+            }
+        }
+        let at = self.linear_at();
+        if let Some(linear) = &mut self.linear {
+            linear.forward(row, member, shared.part(at, 1));
+        }
+    }
+
+    fn score(&mut self, shared: Shared) -> f32 {
+        let pairs: f32 = (0..PARTS).map(|part| shared.get(part)).sum();
+        self.normalizer = if !self.ffm.normalize {
+            1.0
+        } else if self.tiles.is_some() {
+            1.0 / self.slots.slots().len() as f32
+        } else {
+            self.general.normalizer
+        };
+        let (score, at) = (pairs * self.normalizer, self.linear_at());
+        match &mut self.linear {
+            Some(linear) => score + linear.score(shared.part(at, 1)),
+            None => score,
+        }
+    }
+
+    fn backward(&mut self, row: usize, step: Step, member: Member, shared: Shared) {
+        let pair_step = Step {
+            slope: step.slope * self.normalizer,
+            ..step
+        };
+        if self.tiles.is_some() {
+            self.update_tiles(pair_step, member, shared);
+        } else if member.number == 0 {
+            self.general
+                .backward(self.ffm, &self.slots, pair_step, self.options);
+        }
+        let at = self.linear_at();
+        if let Some(linear) = &mut self.linear {
+            linear.backward(row, step, member, shared.part(at, 1));
+        }
+    }
+}
+
+impl FfmPass<'_> {
+    fn update_tiles(&mut self, step: Step, member: Member, shared: Shared) {
+        let fields = self.slots.slots().len();
+        let (isa, dim, layout) = (self.options.isa, self.ffm.embedding_dim, self.layout);
+        let rule = Rule::new(
+            "",
+            self.optimizer,
+            layout.precision,
+            step.rate,
+            self.options.fast,
+        )
+        .expect("checked when the pass was bound");
+        if let Rule::Rowwise(rule) = rule {
+            self.rowwise_rates(rule, step, member, shared);
+        } else if let Rule::RowwiseHalf(rule) = rule {
+            self.rowwise_rates(rule, step, member, shared);
+        }
+        let tiles = self.tiles.as_ref().expect("called with tiles");
+        for part in (0..PARTS).filter(|&part| member.does(part)) {
+            let pairs = tiles.part(part);
+            let rows = &self.rows;
+            let elements = Elements {
+                rows,
+                pairs,
+                dim,
+                fields,
+                layout: &layout,
+                slope: step.slope,
+            };
+            let rowwise = RowwiseTiles {
+                rows,
+                rates: &self.rates,
+                pairs,
+                dim,
+                width: layout.width,
+                noise: step.noise,
+                slope: step.slope,
+            };
+            match rule {
+                Rule::Sgd(rule) => isa.run(UpdateElements { rule, of: elements }),
+                Rule::Adagrad(rule) => isa.run(UpdateElements { rule, of: elements }),
+                Rule::FastAdagrad(rule) => isa.run(UpdateElements { rule, of: elements }),
+                Rule::Ftrl(rule) => isa.run(UpdateElements { rule, of: elements }),
+                Rule::Rowwise(rule) => isa.run(UpdateRowwise { rule, of: rowwise }),
+                Rule::RowwiseHalf(rule) => isa.run(UpdateRowwise { rule, of: rowwise }),
+            }
+        }
+    }
+
+    /// The rate of each row. The squared gradient of a row is that of its partners, which the
+    /// forward pass has added up by column.
+    fn rowwise_rates<const HALF: bool>(
+        &mut self,
+        rule: Rowwise<HALF>,
+        step: Step,
+        member: Member,
+        shared: Shared,
+    ) {
+        let (width, fields) = (self.layout.width, self.slots.slots().len());
+        // SAFETY: `floats` checks the bounds; after the barrier nobody writes.
+        let norms = unsafe {
+            std::slice::from_raw_parts(shared.floats(PARTS, PARTS * width), PARTS * width)
+        };
+        self.options.isa.run(Rates {
+            rule,
+            norms,
+            dim: self.ffm.embedding_dim,
+            scale: step.slope * step.slope / self.layout.dim as f32,
+            sums: &mut self.norms,
+            accumulators: &mut self.accumulators[..fields],
+            rates: &mut self.rates[..fields],
+        });
+        for (field, &accumulator) in self.accumulators[..fields].iter().enumerate() {
+            if member.does(field) {
+                let state = self.rows[field].wrapping_add(self.layout.state_at);
+                // SAFETY: the accumulator of the field's row, which is written here by one member
+                // and read by none until the next row's forward pass.
+                unsafe { state.cast::<f32>().write(accumulator) }
+            }
+        }
+    }
+}
+
+/// Adds up what a row's partners contribute to its accumulator, and takes the rates.
+struct Rates<'a, const HALF: bool> {
+    rule: Rowwise<HALF>,
+    /// `[PARTS, width]`
+    norms: &'a [f32],
+    dim: usize,
+    scale: f32,
+    /// `[width]`
+    sums: &'a mut [f32],
+    accumulators: &'a mut [f32],
+    rates: &'a mut [f32],
+}
+
+impl<const HALF: bool> Kernel for Rates<'_, HALF> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let width = self.sums.len();
+        self.sums.copy_from_slice(&self.norms[..width]);
+        for part in self.norms[width..].chunks_exact(width) {
+            for (sum, &norm) in self.sums.iter_mut().zip(part) {
+                *sum += norm;
+            }
+        }
+        let columns = self.sums.chunks_exact(self.dim);
+        for (accumulator, columns) in self.accumulators.iter_mut().zip(columns) {
+            *accumulator += columns.iter().sum::<f32>() * self.scale;
+        }
+        for (rate, &accumulator) in self.rates.iter_mut().zip(&*self.accumulators) {
+            *rate = self.rule.rate(accumulator);
+        }
+    }
+}
+
+/// The score's pairs in some of the tile pairs, ½ of each tile on the diagonal.
+struct Score<'a> {
+    rows: &'a [*mut u8],
+    pairs: &'a [(u16, u16)],
+    dim: usize,
+    half: bool,
+    /// Where to add up squares by column, and how many columns.
+    norms: Option<(*mut f32, usize)>,
+}
+
+impl Kernel for Score<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) -> f32 {
+        // SAFETY: as for `blocks`; the parts of a vector follow from its width.
+        unsafe {
+            match (L::N / self.dim, self.half) {
+                (4, false) => self.blocks::<L, 4, false>(),
+                (4, true) => self.blocks::<L, 4, true>(),
+                (2, false) => self.blocks::<L, 2, false>(),
+                (2, true) => self.blocks::<L, 2, true>(),
+                (1, false) => self.blocks::<L, 1, false>(),
+                (1, true) => self.blocks::<L, 1, true>(),
+                _ => unreachable!("tiles are made for 4 and 8 factors"),
+            }
+        }
+    }
+}
+
+/// A tile: the column block `column` of `G` rows.
+///
+/// # Safety
+/// The machine has the set of `L`; the rows hold vectors in that column block.
+#[inline(always)]
+unsafe fn tile<L: Lanes, const G: usize, const HALF: bool>(
+    rows: [*mut u8; G],
+    column: usize,
+) -> [L; G] {
+    // A loop: what a closure does would not be compiled for the instruction set.
+    // SAFETY: the caller vouches for it.
+    unsafe {
+        let mut tile = [L::splat(0.0); G];
+        for (v, row) in tile.iter_mut().zip(rows) {
+            *v = Rowwise::<HALF>::load(row, column * L::N);
+        }
+        tile
+    }
+}
+
+#[inline(always)]
+fn block<T: Copy, const G: usize>(values: &[T], number: usize) -> [T; G] {
+    let block = &values[number * G..][..G];
+    std::array::from_fn(|i| block[i])
+}
+
+impl Score<'_> {
+    /// # Safety
+    /// The machine has the set of `L`, whose vectors hold `G` fields; all rows are table rows or
+    /// rows of zeros of their layout; `norms` is this thread's.
+    #[inline(always)]
+    unsafe fn blocks<L: Lanes, const G: usize, const HALF: bool>(self) -> f32 {
+        // SAFETY: the caller vouches for it.
+        unsafe {
+            match self.norms {
+                Some((norms, width)) => {
+                    for at in (0..width).step_by(L::N) {
+                        L::splat(0.0).store(norms.add(at));
+                    }
+                    self.sum::<L, G, HALF, true>(norms)
+                }
+                None => self.sum::<L, G, HALF, false>(std::ptr::null_mut()),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As above; `norms` holds all columns if `NORMS`.
+    #[inline(always)]
+    unsafe fn sum<L: Lanes, const G: usize, const HALF: bool, const NORMS: bool>(
+        &self,
+        norms: *mut f32,
+    ) -> f32 {
+        // SAFETY: the caller vouches for it.
+        unsafe {
+            let mut sums = [L::splat(0.0); G];
+            let mut diagonal = L::splat(0.0);
+            for &(a, b) in self.pairs {
+                let (a, b) = (a as usize, b as usize);
+                let rows_a: [*mut u8; G] = block(self.rows, a);
+                if a == b {
+                    let v = tile::<L, G, HALF>(rows_a, a);
+                    let partners = L::transpose(v);
+                    let mut squares = L::splat(0.0);
+                    for i in 0..G {
+                        let v = v[i].without_part::<G>(i);
+                        diagonal = v.mul_add(partners[i], diagonal);
+                        squares = v.mul_add(v, squares);
+                    }
+                    if NORMS {
+                        let at = norms.add(a * L::N);
+                        L::load(at).add(squares).store(at);
+                    }
+                    continue;
+                }
+                let rows_b: [*mut u8; G] = block(self.rows, b);
+                let v = tile::<L, G, HALF>(rows_a, b);
+                let other = tile::<L, G, HALF>(rows_b, a);
+                let partners = L::transpose(other);
+                for i in 0..G {
+                    sums[i] = v[i].mul_add(partners[i], sums[i]);
+                }
+                if NORMS {
+                    let (at_a, at_b) = (norms.add(a * L::N), norms.add(b * L::N));
+                    let (mut of_a, mut of_b) = (L::load(at_a), L::load(at_b));
+                    for i in 0..G {
+                        of_b = v[i].mul_add(v[i], of_b);
+                        of_a = other[i].mul_add(other[i], of_a);
+                    }
+                    of_a.store(at_a);
+                    of_b.store(at_b);
+                }
+            }
+            let mut sum = sums[0];
+            for &more in &sums[1..] {
+                sum = sum.add(more);
+            }
+            sum.sum() + 0.5 * diagonal.sum()
+        }
+    }
+}
+
+/// What an update of tiles by a rule for single weights needs.
+#[derive(Clone, Copy)]
+struct Elements<'a> {
+    rows: &'a [*mut u8],
+    pairs: &'a [(u16, u16)],
+    dim: usize,
+    fields: usize,
+    layout: &'a RowLayout,
+    slope: f32,
+}
+
+struct UpdateElements<'a, R> {
+    rule: R,
+    of: Elements<'a>,
+}
+
+impl<R: ElementRule> Kernel for UpdateElements<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: as for `blocks`; the parts of a vector follow from its width.
+        unsafe {
+            match L::N / self.of.dim {
+                4 => self.blocks::<L, 4>(),
+                2 => self.blocks::<L, 2>(),
+                1 => self.blocks::<L, 1>(),
+                _ => unreachable!("tiles are made for 4 and 8 factors"),
+            }
+        }
+    }
+}
+
+impl<R: ElementRule> UpdateElements<'_, R> {
+    /// # Safety
+    /// As [`Score::blocks`]; the tiles are this thread's.
+    #[inline(always)]
+    unsafe fn blocks<L: Lanes, const G: usize>(self) {
+        let Elements { rows, pairs, .. } = self.of;
+        // SAFETY: the caller vouches for it.
+        unsafe {
+            for &(a, b) in pairs {
+                let (a, b) = (a as usize, b as usize);
+                let rows_a: [*mut u8; G] = block(rows, a);
+                if a == b {
+                    let v = tile::<L, G, false>(rows_a, a);
+                    let partners = L::transpose(v);
+                    for i in 0..G {
+                        let partner = partners[i].without_part::<G>(i);
+                        self.vector(rows_a[i], a * G + i, a, v[i], partner);
+                    }
+                    continue;
+                }
+                let rows_b: [*mut u8; G] = block(rows, b);
+                let v = tile::<L, G, false>(rows_a, b);
+                let other = tile::<L, G, false>(rows_b, a);
+                let (transposed, partners) = (L::transpose(v), L::transpose(other));
+                for i in 0..G {
+                    self.vector(rows_a[i], a * G + i, b, v[i], partners[i]);
+                }
+                for i in 0..G {
+                    self.vector(rows_b[i], b * G + i, a, other[i], transposed[i]);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Score::blocks`]; the vector is this thread's.
+    #[inline(always)]
+    unsafe fn vector<L: Lanes>(&self, row: *mut u8, field: usize, column: usize, v: L, partner: L) {
+        let Elements {
+            fields,
+            layout,
+            slope,
+            ..
+        } = self.of;
+        // A row that is not there is a partner like any other, but has no gradient itself.
+        let slope = if field < fields { slope } else { 0.0 };
+        // SAFETY: the caller vouches for it; weights and each part of the state are whole vectors.
+        unsafe {
+            let at = column * L::N;
+            let state = row.add(layout.state_at).cast::<f32>().add(at);
+            let gradient = partner.mul(L::splat(slope));
+            let v = self.rule.step(v, gradient, state, layout.width);
+            v.store(row.cast::<f32>().add(at));
+        }
+    }
+}
+
+/// What an update of tiles by a rule with one accumulator a row needs.
+#[derive(Clone, Copy)]
+struct RowwiseTiles<'a> {
+    rows: &'a [*mut u8],
+    rates: &'a [f32],
+    pairs: &'a [(u16, u16)],
+    dim: usize,
+    width: usize,
+    noise: u32,
+    slope: f32,
+}
+
+struct UpdateRowwise<'a, const HALF: bool> {
+    rule: Rowwise<HALF>,
+    of: RowwiseTiles<'a>,
+}
+
+impl<const HALF: bool> Kernel for UpdateRowwise<'_, HALF> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: as for `blocks`; the parts of a vector follow from its width.
+        unsafe {
+            match L::N / self.of.dim {
+                4 => self.blocks::<L, 4>(),
+                2 => self.blocks::<L, 2>(),
+                1 => self.blocks::<L, 1>(),
+                _ => unreachable!("tiles are made for 4 and 8 factors"),
+            }
+        }
+    }
+}
+
+impl<const HALF: bool> UpdateRowwise<'_, HALF> {
+    /// # Safety
+    /// As [`Score::blocks`]; the tiles are this thread's.
+    #[inline(always)]
+    unsafe fn blocks<L: Lanes, const G: usize>(self) {
+        let RowwiseTiles { rows, pairs, .. } = self.of;
+        // SAFETY: the caller vouches for it.
+        unsafe {
+            for &(a, b) in pairs {
+                let (a, b) = (a as usize, b as usize);
+                let rows_a: [*mut u8; G] = block(rows, a);
+                if a == b {
+                    let v = tile::<L, G, HALF>(rows_a, a);
+                    let partners = L::transpose(v);
+                    for i in 0..G {
+                        let partner = partners[i].without_part::<G>(i);
+                        self.vector(rows_a[i], a * G + i, a, v[i], partner);
+                    }
+                    continue;
+                }
+                let rows_b: [*mut u8; G] = block(rows, b);
+                let v = tile::<L, G, HALF>(rows_a, b);
+                let other = tile::<L, G, HALF>(rows_b, a);
+                let (transposed, partners) = (L::transpose(v), L::transpose(other));
+                for i in 0..G {
+                    self.vector(rows_a[i], a * G + i, b, v[i], partners[i]);
+                }
+                for i in 0..G {
+                    self.vector(rows_b[i], b * G + i, a, other[i], transposed[i]);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Score::blocks`]; the vector is this thread's.
+    #[inline(always)]
+    unsafe fn vector<L: Lanes>(&self, row: *mut u8, field: usize, column: usize, v: L, partner: L) {
+        // The rate of a row that is not there is zero.
+        let rate = self.of.rates[field];
+        // SAFETY: the caller vouches for it.
+        unsafe {
+            let gradient = partner.mul(L::splat(self.of.slope));
+            let v = self.rule.step(v, gradient, rate);
+            let noise = element_noise(self.of.noise, field * self.of.width);
+            Rowwise::<HALF>::store(v, row, column * L::N, noise);
+        }
+    }
+}
+
+/// The pass for any row: bags, weights, repeated rows of a table, tables of several kinds, any
+/// number of factors. One thread does it.
+///
+/// With `S_f,g = Σ_{i of field f} x_i v_i,g` the pairs are `Σ_{f<g} ⟨S_f,g, S_g,f⟩`, and those inside
+/// of a field `½ (|S_f,f|² − Σ_i x_i² |v_i,f|²)`; the gradient of `v_i,g` is `x_i S_g,f`, that of
+/// `v_i,f` is `x_i (S_f,f − x_i v_i,f)`.
+#[derive(Debug, Default)]
+struct General {
+    /// Features as they stand: field, key, x. Sorted by key, so that what names one row of a table
+    /// lies together.
+    features: Vec<Feature>,
+    /// `[fields, fields, dim]`
+    sums: Vec<f32>,
+    /// The weights, or the gradient, of one table row.
+    row: Vec<f32>,
+    normalizer: f32,
+}
+
+impl General {
+    fn forward(&mut self, ffm: &FusedFfm, slots: &Slots<'_>, row: usize) -> f32 {
+        let (fields, dim) = (ffm.factors.len(), ffm.embedding_dim);
+        let width = fields * dim;
+        self.sums.clear();
+        self.sums.resize(fields * width, 0.0);
+        self.row.resize(width.next_multiple_of(16), 0.0);
+        self.features.clear();
+        let mut norm = 0.0;
+        let mut inside = 0.0;
+        let (features, weights, sums) = (&mut self.features, &mut self.row, &mut self.sums);
+        slots.each_feature(row, |feature| {
+            norm += feature.squares;
+            let table = &slots.slots()[feature.slot].table;
+            // SAFETY: a checked row of the table, which nobody writes now.
+            unsafe { read(table.layout(), feature.row, &mut weights[..width]) };
+            let own = &mut sums[feature.slot * width..][..width];
+            for (sum, &v) in own.iter_mut().zip(&weights[..width]) {
+                *sum += feature.x * v;
+            }
+            if ffm.same_field {
+                let v = &weights[feature.slot * dim..][..dim];
+                inside -= feature.squares * v.iter().map(|v| v * v).sum::<f32>();
+            }
+            features.push(feature);
+        });
+        // Rows of a table that are named more than once must be updated once.
+        self.features.sort_by_key(|feature| feature.key);
+        self.normalizer = if norm > 0.0 { 1.0 / norm } else { 0.0 };
+        let part = |f: usize, g: usize| &self.sums[f * width + g * dim..][..dim];
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let mut pairs = 0.0;
+        for f in 0..fields {
+            for g in f + 1..fields {
+                pairs += dot(part(f, g), part(g, f));
+            }
+            if ffm.same_field {
+                inside += dot(part(f, f), part(f, f));
+            }
+        }
+        pairs + 0.5 * inside
+    }
+
+    fn backward(&mut self, ffm: &FusedFfm, slots: &Slots<'_>, step: Step, options: Options) {
+        let (fields, dim) = (ffm.factors.len(), ffm.embedding_dim);
+        let width = fields * dim;
+        let mut gradient = vec![0f32; width.next_multiple_of(16)];
+        let mut rest = &self.features[..];
+        while let Some(first) = rest.first() {
+            let same = rest.iter().take_while(|other| other.key == first.key);
+            let (these, others) = rest.split_at(same.count());
+            rest = others;
+            let table = &slots.slots()[first.slot].table;
+            if table.is_frozen() {
+                continue;
+            }
+            gradient.fill(0.0);
+            // SAFETY: a checked row of the table.
+            unsafe { read(table.layout(), first.row, &mut self.row[..width]) };
+            for feature in these {
+                let f = feature.slot;
+                for g in (0..fields).filter(|&g| g != f) {
+                    let partner = &self.sums[g * width + f * dim..][..dim];
+                    for (to, &s) in gradient[g * dim..][..dim].iter_mut().zip(partner) {
+                        *to += step.slope * feature.x * s;
+                    }
+                }
+                if ffm.same_field {
+                    let own = &self.sums[f * width + f * dim..][..dim];
+                    let v = &self.row[f * dim..][..dim];
+                    let to = &mut gradient[f * dim..][..dim];
+                    for ((to, &s), &v) in to.iter_mut().zip(own).zip(v) {
+                        *to += step.slope * (feature.x * s - feature.squares * v);
+                    }
+                }
+            }
+            let (layout, optimizer) = (table.layout(), table.optimizer());
+            let rule = Rule::new(
+                table.name(),
+                optimizer,
+                layout.precision,
+                step.rate,
+                options.fast,
+            )
+            .expect("checked when the pass was bound");
+            let noise = element_noise(step.noise, first.slot * layout.width);
+            let update = UpdateRow {
+                row: first.row,
+                layout,
+                noise,
+                gradient: &gradient,
+            };
+            match rule {
+                Rule::Sgd(rule) => update.by(rule, options.isa),
+                Rule::Adagrad(rule) => update.by(rule, options.isa),
+                Rule::FastAdagrad(rule) => update.by(rule, options.isa),
+                Rule::Ftrl(rule) => update.by(rule, options.isa),
+                Rule::Rowwise(rule) => update.by(rule, options.isa),
+                Rule::RowwiseHalf(rule) => update.by(rule, options.isa),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `row` is a row of that layout, which nobody writes now.
+unsafe fn read(layout: &RowLayout, row: *const u8, weights: &mut [f32]) {
+    // SAFETY: the caller vouches for the row, which holds as many weights as `weights` takes.
+    unsafe {
+        match layout.precision {
+            Precision::F32 => {
+                weights.copy_from_slice(std::slice::from_raw_parts(row.cast(), weights.len()));
+            }
+            Precision::Bf16 => {
+                let halves: &[u16] = std::slice::from_raw_parts(row.cast(), weights.len());
+                for (weight, &half) in weights.iter_mut().zip(halves) {
+                    *weight = f32::from_bits(u32::from(half) << 16);
+                }
+            }
+        }
+    }
+}

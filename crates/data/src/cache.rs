@@ -652,24 +652,33 @@ mod tests {
     use crate::config::Format;
     use crate::prepare;
 
-    #[test]
-    fn a_flipped_bit_anywhere_is_caught_or_harmless() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("t.ffm");
+    /// Field 0 is one-hot, field 1 a list.
+    fn three_rows(directory: &Path) -> (Prepared, Origin) {
+        let file = directory.join("t.ffm");
         fs::write(&file, "1 0:2:1 1:7:1\n0 0:3:1 1:8:0.5\n1 0:2:1\n").unwrap();
         let mut spec = DataSpec::default();
         spec.data.format = Format::Libffm;
         spec.data.train = vec![file.to_str().unwrap().to_owned()];
-        let plain = prepare(&spec, 1, LabelKind::Binary).unwrap();
+        let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
         let origin = Origin::new(&spec, 1, LabelKind::Binary).unwrap();
+        (prepared, origin)
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_caught_or_harmless() {
+        let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rows.cache");
+        let (plain, origin) = three_rows(directory.path());
         save(&path, &plain, &origin).unwrap();
         let whole = fs::read(&path).unwrap();
         let (mut caught, mut harmless) = (0, 0);
-        for at in 0..8 * whole.len() {
-            let mut bytes = whole.clone();
-            bytes[at / 8] ^= 1 << (at % 8);
-            fs::write(&path, bytes).unwrap();
+        let mut file = File::options().write(true).open(&path).unwrap();
+        let mut put = |at: usize, byte: u8| {
+            file.seek(SeekFrom::Start(at as u64)).unwrap();
+            file.write_all(&[byte]).unwrap();
+        };
+        for (at, byte) in whole.iter().enumerate() {
+            put(at, byte ^ (1 << (at % 8)));
             match open(&path, &origin) {
                 Ok(prepared) => {
                     assert_eq!(prepared.train, plain.train);
@@ -679,23 +688,18 @@ mod tests {
                 }
                 Err(_) => caught += 1,
             }
+            put(at, *byte);
         }
         // The gaps between arrays alone are harmless; there are ten arrays.
-        assert!(harmless > 0 && harmless < 10 * 8 * ALIGNMENT as usize);
+        assert!(harmless > 0 && harmless < 10 * ALIGNMENT);
         assert!(caught > harmless, "{caught} {harmless}");
     }
 
     #[test]
     fn an_index_beyond_its_vocabulary_is_refused_whatever_the_checksums_say() {
         let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("t.ffm");
-        fs::write(&file, "1 0:2:1 1:7:1\n0 0:3:1 1:8:0.5\n1 0:2:1\n").unwrap();
-        let mut spec = DataSpec::default();
-        spec.data.format = Format::Libffm;
-        spec.data.train = vec![file.to_str().unwrap().to_owned()];
-        let plain = prepare(&spec, 1, LabelKind::Binary).unwrap();
-        let origin = Origin::new(&spec, 1, LabelKind::Binary).unwrap();
         let path = directory.path().join("rows.cache");
+        let (plain, origin) = three_rows(directory.path());
         let refusal = |change: &dyn Fn(&mut Dataset)| {
             let mut wrong = plain.clone();
             change(&mut wrong.train);

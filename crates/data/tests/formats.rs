@@ -646,6 +646,6 @@ fn adult_is_read_as_its_authors_count_it() {
     let positives = |labels: &[f32]| labels.iter().filter(|&&label| label == 1.0).count();
     let test = prepared.test.unwrap();
     assert_eq!((prepared.train.len(), test.len()), (32_561, 16_281));
-    assert_eq!(positives(&prepared.train.labels()), 7_841);
-    assert_eq!(positives(&test.labels()), 3_846);
+    assert_eq!(positives(prepared.train.labels()), 7_841);
+    assert_eq!(positives(test.labels()), 3_846);
 }

@@ -113,6 +113,13 @@ pub struct DataConfig {
     pub max_index: u64,
     /// Longest line in bytes. Default: 1 MiB.
     pub max_line: usize,
+    /// Folder of the binary cache: encoded rows, mapped by later runs on the same data. Default:
+    /// none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
+    /// Rows that stay together when the training rows are shuffled, so that a cache larger than
+    /// memory is read in stretches. Default: 0, all rows are shuffled as one.
+    pub shuffle_block: usize,
     /// Side files joined to csv and ratings tables.
     pub join: Vec<JoinConfig>,
     /// Size and shape of the generated log. Default: [`SynthConfig::default`] where the format is
@@ -136,6 +143,8 @@ impl Default for DataConfig {
             missing: vec![String::new()],
             max_index: 2_147_483_647,
             max_line: 1 << 20,
+            cache: None,
+            shuffle_block: 0,
             join: Vec::new(),
             synth: None,
         }

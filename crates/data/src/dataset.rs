@@ -2,21 +2,155 @@
 
 use std::sync::Arc;
 
-use crossfield_core::{Batch, Jagged, Schema, Targets};
+use crossfield_core::{Batch, Examples, FeatureLists, FieldId, Jagged, Schema, Targets};
 
-/// Encoded rows, field by field, from which batches are taken.
+use crate::order;
+use crate::slice::Slice;
+
+/// Encoded rows, from which batches are taken, or which are read as they lie.
+///
+/// The fields of which every row has exactly one feature of weight 1 lie together, row by row; the
+/// others are lists, field by field. The arrays are in memory, or in the mapped file of a cache.
+///
+/// ```
+/// use crossfield_data::{DataSpec, Format, LabelKind, prepare};
+///
+/// let directory = tempfile::tempdir()?;
+/// let file = directory.path().join("a.ffm");
+/// std::fs::write(&file, "1 0:2:1 1:7:1\n0 0:3:1 1:8:1\n")?;
+/// let mut spec = DataSpec::default();
+/// spec.data.format = Format::Libffm;
+/// spec.data.train = vec![file.display().to_string()];
+/// let data = prepare(&spec, 1, LabelKind::Binary)?.train;
+/// assert_eq!(data.examples().one_hot_of(1), [3, 8]);
+/// assert_eq!(data.batch(&[1]).sparse[1].indices, [8]);
+/// assert_eq!(data.column(1).indices, [7, 8]);
+/// assert_eq!(data.labels(), [1.0, 0.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     pub(crate) schema: Arc<Schema>,
     pub(crate) rows: usize,
-    pub(crate) sparse: Vec<Jagged>,
+    /// Rising.
+    pub(crate) one_hot_fields: Vec<FieldId>,
+    /// Row-major `[rows, one_hot_fields.len()]`.
+    pub(crate) one_hot: Slice<u32>,
+    /// By rising field.
+    pub(crate) lists: Vec<Lists>,
     /// Row-major `[rows, schema.dense.len()]`; empty without dense columns.
-    pub(crate) dense: Vec<f32>,
-    pub(crate) targets: Targets,
-    pub(crate) probabilities: Option<Vec<f32>>,
+    pub(crate) dense: Slice<f32>,
+    /// Empty where rows have none.
+    pub(crate) labels: Slice<f32>,
+    pub(crate) weights: Option<Slice<f32>>,
+    pub(crate) groups: Option<Slice<u32>>,
+    pub(crate) probabilities: Option<Slice<f32>>,
+    /// How many rows stay together when they are shuffled; 0: none.
+    pub(crate) shuffle_block: usize,
+}
+
+/// A field that is not one-hot.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Lists {
+    pub(crate) field: FieldId,
+    /// Every row has exactly one feature: the offsets are `0, 1, 2, …`, shared by all such fields.
+    pub(crate) one_a_row: bool,
+    pub(crate) offsets: Slice<u64>,
+    pub(crate) indices: Slice<u32>,
+    pub(crate) weights: Option<Slice<f32>>,
+}
+
+impl Lists {
+    fn view(&self) -> FeatureLists<'_> {
+        FeatureLists {
+            field: self.field,
+            offsets: &self.offsets,
+            indices: &self.indices,
+            weights: self.weights.as_deref(),
+        }
+    }
+
+    fn select(&self, rows: impl ExactSizeIterator<Item = usize>) -> Jagged {
+        let lists = self.view();
+        let mut indices = Vec::new();
+        let mut weights = lists.weights.map(|_| Vec::new());
+        let mut offsets = (!self.one_a_row).then(|| {
+            let mut offsets = Vec::with_capacity(rows.len() + 1);
+            offsets.push(0);
+            offsets
+        });
+        if self.one_a_row {
+            indices.reserve_exact(rows.len());
+            weights
+                .iter_mut()
+                .for_each(|it| it.reserve_exact(rows.len()));
+        }
+        for row in rows {
+            let range = lists.range(row);
+            indices.extend_from_slice(&lists.indices[range.clone()]);
+            if let (Some(picked), Some(weights)) = (&mut weights, lists.weights) {
+                picked.extend_from_slice(&weights[range]);
+            }
+            if let Some(offsets) = &mut offsets {
+                offsets.push(indices.len() as u32);
+            }
+        }
+        Jagged {
+            indices,
+            offsets,
+            weights,
+        }
+    }
 }
 
 impl Dataset {
+    /// Rows whose fields come as `columns`, in the order of the schema. There is nothing beside
+    /// them yet: no dense columns, no labels.
+    pub(crate) fn new(schema: Arc<Schema>, rows: usize, columns: Vec<Jagged>) -> Self {
+        let mut one_hot_fields = Vec::new();
+        let mut one_hot = Vec::new();
+        let mut lists = Vec::new();
+        let mut one_each: Option<Slice<u64>> = None;
+        for (field, column) in columns.into_iter().enumerate() {
+            if column.is_one_hot() {
+                one_hot_fields.push(field);
+                one_hot.push(column.indices);
+                continue;
+            }
+            let one_a_row = column.offsets.is_none();
+            let offsets = match column.offsets {
+                Some(offsets) => offsets
+                    .into_iter()
+                    .map(u64::from)
+                    .collect::<Vec<_>>()
+                    .into(),
+                None => one_each
+                    .get_or_insert_with(|| (0..=rows as u64).collect::<Vec<_>>().into())
+                    .clone(),
+            };
+            lists.push(Lists {
+                field,
+                one_a_row,
+                offsets,
+                indices: column.indices.into(),
+                weights: column.weights.map(Slice::from),
+            });
+        }
+        Self {
+            schema,
+            rows,
+            one_hot: row_major(&one_hot, rows).into(),
+            one_hot_fields,
+            lists,
+            dense: Vec::new().into(),
+            labels: Vec::new().into(),
+            weights: None,
+            groups: None,
+            probabilities: None,
+            shuffle_block: 0,
+        }
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.rows
@@ -32,14 +166,52 @@ impl Dataset {
         &self.schema
     }
 
-    /// The indices of all rows, by field in the order of [`Schema::fields`].
-    pub fn sparse(&self) -> &[Jagged] {
-        &self.sparse
+    /// The rows as they lie, the features of a row side by side. Nothing is copied.
+    pub fn examples(&self) -> Examples<'_> {
+        Examples {
+            rows: self.rows,
+            one_hot_fields: &self.one_hot_fields,
+            one_hot: &self.one_hot,
+            lists: self.lists.iter().map(Lists::view).collect(),
+            labels: &self.labels,
+            weights: self.weights(),
+        }
     }
 
-    /// The labels, sample weights and groups of all rows.
-    pub fn targets(&self) -> &Targets {
-        &self.targets
+    /// A copy of the features of one field, of all rows.
+    ///
+    /// # Panics
+    /// If the schema has no such field.
+    pub fn column(&self, field: FieldId) -> Jagged {
+        let width = self.one_hot_fields.len();
+        match self.one_hot_fields.binary_search(&field) {
+            Ok(place) => {
+                let indices = self.one_hot.iter().skip(place).step_by(width);
+                Jagged::one_hot(indices.copied().collect())
+            }
+            Err(_) => {
+                let lists = self.lists.iter().find(|lists| lists.field == field);
+                lists
+                    .expect("a field of the schema is one-hot or a list")
+                    .select(0..self.rows)
+            }
+        }
+    }
+
+    /// One label a row: 0 or 1 for clicks, any finite number for ratings. Empty where a file to
+    /// be predicted has none.
+    pub fn labels(&self) -> &[f32] {
+        &self.labels
+    }
+
+    /// Sample weights; `None`: all are 1.
+    pub fn weights(&self) -> Option<&[f32]> {
+        self.weights.as_deref()
+    }
+
+    /// Group of each row (a user, a query), for GAUC.
+    pub fn groups(&self) -> Option<&[u32]> {
+        self.groups.as_deref()
     }
 
     /// The true probability of each row of a generated log.
@@ -47,40 +219,57 @@ impl Dataset {
         self.probabilities.as_deref()
     }
 
+    /// The order in which epoch `epoch` (from 0) of a run with `seed` visits the rows: the one
+    /// that [`Loader`](crate::Loader) follows, in blocks if `data.shuffle_block` says so.
+    pub fn epoch_order(&self, seed: u64, epoch: u64) -> Vec<u32> {
+        order::epoch_order(self.rows, self.shuffle_block, seed, epoch)
+    }
+
     /// The rows at the given positions, in that order.
     ///
     /// # Panics
     /// If a position is not below [`len`](Self::len).
     pub fn batch(&self, rows: &[u32]) -> Batch {
+        let fields = self.one_hot_fields.len();
+        let mut one_hot: Vec<Vec<u32>> = (0..fields)
+            .map(|_| Vec::with_capacity(rows.len()))
+            .collect();
+        let (all, dense) = (&*self.one_hot, &*self.dense);
+        for &row in rows {
+            assert!((row as usize) < self.rows, "row {row} of {}", self.rows);
+            let row = &all[row as usize * fields..][..fields];
+            for (column, &index) in one_hot.iter_mut().zip(row) {
+                column.push(index);
+            }
+        }
+        let mut sparse = vec![Jagged::default(); fields + self.lists.len()];
+        for (&field, indices) in self.one_hot_fields.iter().zip(one_hot) {
+            sparse[field] = Jagged::one_hot(indices);
+        }
+        for lists in &self.lists {
+            sparse[lists.field] = lists.select(rows.iter().map(|&row| row as usize));
+        }
         let columns = self.schema.dense.len();
         let dense = (columns > 0).then(|| {
-            let mut dense = Vec::with_capacity(rows.len() * columns);
+            let mut picked = Vec::with_capacity(rows.len() * columns);
             for &row in rows {
-                dense.extend_from_slice(&self.dense[row as usize * columns..][..columns]);
+                picked.extend_from_slice(&dense[row as usize * columns..][..columns]);
             }
-            dense
+            picked
         });
         Batch {
             batch_size: rows.len(),
-            sparse: self.sparse.iter().map(|lists| lists.select(rows)).collect(),
+            sparse,
             dense,
             targets: Targets {
-                labels: if self.targets.labels.is_empty() {
+                labels: if self.labels.is_empty() {
                     Vec::new()
                 } else {
-                    pick(&self.targets.labels, rows)
+                    pick(&self.labels, rows)
                 },
-                weights: self
-                    .targets
-                    .weights
-                    .as_ref()
-                    .map(|weights| pick(weights, rows)),
-                groups: self
-                    .targets
-                    .groups
-                    .as_ref()
-                    .map(|groups| pick(groups, rows)),
-                log_q: self.targets.log_q.as_ref().map(|log_q| pick(log_q, rows)),
+                weights: self.weights().map(|weights| pick(weights, rows)),
+                groups: self.groups().map(|groups| pick(groups, rows)),
+                log_q: None,
             },
         }
     }
@@ -89,12 +278,9 @@ impl Dataset {
     pub fn label_mean(&self) -> Option<f64> {
         let mut sum = 0.0;
         let mut total = 0.0;
-        for (row, &label) in self.targets.labels.iter().enumerate() {
-            let weight = self
-                .targets
-                .weights
-                .as_ref()
-                .map_or(1.0, |all| f64::from(all[row]));
+        let weights = self.weights();
+        for (row, &label) in self.labels.iter().enumerate() {
+            let weight = weights.map_or(1.0, |all| f64::from(all[row]));
             sum += weight * f64::from(label);
             total += weight;
         }
@@ -104,21 +290,100 @@ impl Dataset {
     /// Rows that have nothing but their number as their label.
     #[cfg(test)]
     pub(crate) fn numbered(rows: u32) -> Self {
-        let labels = (0..rows).map(|row| row as f32).collect();
+        let labels: Vec<f32> = (0..rows).map(|row| row as f32).collect();
         Self {
-            schema: Arc::new(Schema::default()),
-            rows: rows as usize,
-            sparse: Vec::new(),
-            dense: Vec::new(),
-            targets: Targets {
-                labels,
-                ..Targets::default()
-            },
-            probabilities: None,
+            labels: labels.into(),
+            ..Self::new(Arc::new(Schema::default()), rows as usize, Vec::new())
         }
     }
 }
 
+/// `[rows, columns.len()]`, row by row. Blocks of rows, so that each column is read, and what is
+/// written stays in the cache.
+fn row_major(columns: &[Vec<u32>], rows: usize) -> Vec<u32> {
+    const BLOCK: usize = 64;
+    let width = columns.len();
+    let mut all = vec![0; rows * width];
+    if width == 0 {
+        return all;
+    }
+    for (number, block) in all.chunks_mut(BLOCK * width).enumerate() {
+        let start = number * BLOCK;
+        for (place, column) in columns.iter().enumerate() {
+            let places = block.iter_mut().skip(place).step_by(width);
+            for (to, &index) in places.zip(&column[start..]) {
+                *to = index;
+            }
+        }
+    }
+    all
+}
+
 fn pick<T: Copy>(values: &[T], rows: &[u32]) -> Vec<T> {
     rows.iter().map(|&row| values[row as usize]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Field 0 and 3 one-hot, 1 numeric, 2 a bag.
+    fn columns() -> Vec<Jagged> {
+        vec![
+            Jagged::one_hot(vec![7, 8, 9]),
+            Jagged {
+                indices: vec![0, 1, 0],
+                offsets: None,
+                weights: Some(vec![0.5, 1.0, -2.0]),
+            },
+            Jagged {
+                indices: vec![4, 5, 6],
+                offsets: Some(vec![0, 2, 2, 3]),
+                weights: None,
+            },
+            Jagged::one_hot(vec![1, 2, 3]),
+        ]
+    }
+
+    #[test]
+    fn features_of_a_row_lie_together_and_columns_come_back() {
+        let data = Dataset::new(Arc::new(Schema::default()), 3, columns());
+        let examples = data.examples();
+        assert_eq!(examples.one_hot_fields, [0, 3]);
+        assert_eq!(examples.one_hot, [7, 1, 8, 2, 9, 3]);
+        let fields: Vec<_> = examples.lists.iter().map(|lists| lists.field).collect();
+        assert_eq!(fields, [1, 2]);
+        assert_eq!(examples.lists[0].range(2), 2..3);
+        assert_eq!(examples.lists[0].weight(2), -2.0);
+        assert_eq!(examples.lists[1].offsets, [0, 2, 2, 3]);
+        for (field, column) in columns().into_iter().enumerate() {
+            assert_eq!(data.column(field), column);
+        }
+    }
+
+    #[test]
+    fn batches_are_selections_of_the_columns() {
+        let data = Dataset::new(Arc::new(Schema::default()), 3, columns());
+        for rows in [&[2, 0, 2][..], &[1], &[]] {
+            let batch = data.batch(rows);
+            let expected: Vec<_> = columns().iter().map(|column| column.select(rows)).collect();
+            assert_eq!(batch.sparse, expected);
+            assert_eq!(batch.batch_size, rows.len());
+        }
+    }
+
+    #[test]
+    fn rows_beyond_a_block_are_transposed_too() {
+        let columns: Vec<Vec<u32>> = (0..3)
+            .map(|column| (0..150).map(|row| 1000 * column + row).collect())
+            .collect();
+        let all = row_major(&columns, 150);
+        assert_eq!(all[..3], [0, 1000, 2000]);
+        assert_eq!(all[149 * 3..], [149, 1149, 2149]);
+        let sum = |values: &[u32]| values.iter().sum::<u32>();
+        assert_eq!(
+            sum(&all),
+            columns.iter().map(|column| sum(column)).sum::<u32>()
+        );
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossfield_core::rng::name_key;
-use crossfield_core::{Field, FieldKind, Jagged, Schema, Targets};
+use crossfield_core::{Field, FieldKind, Jagged, Schema};
 
 use crate::config::{Buckets, FieldConfig, Pooling, TransformKind};
 use crate::dataset::Dataset;
@@ -13,6 +13,7 @@ use crate::intern::{Interner, mix};
 use crate::raw::{Column, ListColumn, MISSING, Table};
 use crate::report::FieldReport;
 use crate::schema::{Bits, FittedField, FittedSchema, Transform, Vocabulary};
+use crate::slice::Slice;
 
 /// A field, complete, and where its values are.
 #[derive(Clone, Debug)]
@@ -258,30 +259,11 @@ pub(crate) fn encode(
 ) -> Result<(Vec<Dataset>, Vec<FieldReport>), Error> {
     let n_dense = fitted.schema.dense.len();
     let mut table = table;
-    let mut datasets: Vec<Dataset> = Vec::new();
-    for (_, rows) in parts {
-        let pick = |all: &[f32]| -> Vec<f32> {
-            if all.is_empty() {
-                return Vec::new();
-            }
-            rows.iter().map(|&row| all[row as usize]).collect()
-        };
-        let groups = &table.groups;
-        datasets.push(Dataset {
-            schema: fitted.schema.clone(),
-            rows: rows.len(),
-            sparse: Vec::new(),
-            dense: vec![0.0; rows.len() * n_dense],
-            targets: Targets {
-                labels: pick(&table.labels),
-                weights: (!table.weights.is_empty()).then(|| pick(&table.weights)),
-                groups: (!groups.is_empty())
-                    .then(|| rows.iter().map(|&row| groups[row as usize]).collect()),
-                log_q: None,
-            },
-            probabilities: probabilities.map(pick),
-        });
-    }
+    let mut columns: Vec<Vec<Jagged>> = parts.iter().map(|_| Vec::new()).collect();
+    let mut dense: Vec<Vec<f32>> = parts
+        .iter()
+        .map(|(_, rows)| vec![0.0; rows.len() * n_dense])
+        .collect();
     // Rows of the ids of each dictionary, made once.
     let mut row_of = BTreeMap::<&str, Vec<u32>>::new();
     for field in fields {
@@ -307,7 +289,7 @@ pub(crate) fn encode(
     for (id, (field, learned)) in fields.iter().zip(&fitted.fields).enumerate() {
         let mut report = FieldReport {
             name: field.config.name.clone(),
-            kind: field.config.kind.name(),
+            kind: field.config.kind,
             distinct: None,
             kept: None,
             out_of_vocabulary: Vec::new(),
@@ -315,7 +297,7 @@ pub(crate) fn encode(
             collisions: None,
         };
         let column = &table.columns[field.column];
-        for ((part, rows), dataset) in parts.iter().zip(&mut datasets) {
+        for (((part, rows), columns), dense) in parts.iter().zip(&mut columns).zip(&mut dense) {
             let (lists, counts) = match &learned.transform {
                 Transform::None {} => encode_values(
                     column,
@@ -332,10 +314,10 @@ pub(crate) fn encode(
                         transform,
                         dense: (dense_column, indicator_column, n_dense),
                     };
-                    numbers.encode(column, rows, &mut dataset.dense)?
+                    numbers.encode(column, rows, dense)?
                 }
             };
-            dataset.sparse.push(lists);
+            columns.push(lists);
             report.out_of_vocabulary.push(counts.out_of_vocabulary);
             report.missing.push(counts.missing);
         }
@@ -357,7 +339,26 @@ pub(crate) fn encode(
             table.columns[field.column] = Column::Number(Vec::new());
         }
     }
-    Ok((datasets, reports))
+    drop(row_of);
+    let datasets = parts.iter().zip(columns).zip(dense);
+    let datasets = datasets.map(|(((_, rows), columns), dense)| Dataset {
+        dense: dense.into(),
+        labels: if table.labels.is_empty() {
+            Vec::new().into()
+        } else {
+            pick(&table.labels, rows)
+        },
+        weights: (!table.weights.is_empty()).then(|| pick(&table.weights, rows)),
+        groups: (!table.groups.is_empty()).then(|| pick(&table.groups, rows)),
+        probabilities: probabilities.map(|all| pick(all, rows)),
+        ..Dataset::new(fitted.schema.clone(), rows.len(), columns)
+    });
+    Ok((datasets.collect(), reports))
+}
+
+fn pick<T: Copy>(all: &[T], rows: &[u32]) -> Slice<T> {
+    let picked: Vec<T> = rows.iter().map(|&row| all[row as usize]).collect();
+    picked.into()
 }
 
 /// The distinct values of a field in the training rows.

@@ -15,6 +15,26 @@ pub(crate) struct Interner {
 const FREE: u32 = u32::MAX;
 
 impl Interner {
+    /// The texts that end at `ends` of `text`, in the order of their ids; `None` if the ends do not
+    /// fit, or a text stands twice.
+    pub(crate) fn from_parts(text: &str, ends: &[u64]) -> Option<Self> {
+        let mut interner = Self::default();
+        let mut start = 0;
+        for (id, &end) in ends.iter().enumerate() {
+            let end = usize::try_from(end).ok()?;
+            if interner.intern(text.get(start..end)?) as usize != id {
+                return None;
+            }
+            start = end;
+        }
+        (start == text.len()).then_some(interner)
+    }
+
+    /// All texts in one, and where each ends.
+    pub(crate) fn parts(&self) -> (&str, &[u64]) {
+        (&self.text, &self.ends)
+    }
+
     /// Number of texts.
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
@@ -132,6 +152,18 @@ mod tests {
         assert_eq!(interner.intern(""), 1000);
         assert_eq!(interner.get(""), Some(1000));
         assert_eq!(interner.iter().count(), 1001);
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_refused() {
+        let whole = Interner::from_parts("abé", &[1, 1, 4]).unwrap();
+        assert_eq!(whole.iter().collect::<Vec<_>>(), ["a", "", "bé"]);
+        assert_eq!(whole.get("bé"), Some(2));
+        assert_eq!(whole.parts(), ("abé", &[1, 1, 4][..]));
+        // Beyond the end, inside a character, falling, twice the same, text left over.
+        for ends in [&[1, 5][..], &[3, 4], &[2, 1, 4], &[1, 1, 1, 4], &[1]] {
+            assert!(Interner::from_parts("abé", ends).is_none(), "{ends:?}");
+        }
     }
 
     #[test]

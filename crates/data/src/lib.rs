@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod cache;
+mod checksum;
 mod config;
 mod dataset;
 mod error;
@@ -10,11 +12,13 @@ mod indexed;
 mod intern;
 mod line;
 mod loader;
+mod order;
 mod planted;
 mod prepare;
 mod raw;
 mod report;
 mod schema;
+mod slice;
 mod split;
 pub mod synth;
 mod tabular;
@@ -28,5 +32,5 @@ pub use error::Error;
 pub use loader::{Loader, Order};
 pub use prepare::{Generated, Prepared, encode_files, prepare, prepare_generated};
 pub use raw::{LabelKind, Labels};
-pub use report::{DataReport, FieldReport, PartReport};
+pub use report::{CacheUse, DataReport, FieldReport, PartReport};
 pub use schema::FittedSchema;

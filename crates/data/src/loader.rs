@@ -5,10 +5,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use crossfield_core::Batch;
-use crossfield_core::rng::{Purpose, rng};
 
 use crate::dataset::Dataset;
-use crate::split::shuffle;
 
 /// Batches that may wait for the model.
 const DEPTH: usize = 4;
@@ -16,7 +14,7 @@ const DEPTH: usize = 4;
 /// In which order an epoch visits the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// A new order each epoch, the same for the same seed and epoch.
+    /// A new order each epoch, the same for the same seed and epoch: [`Dataset::epoch_order`].
     Shuffled {
         /// The run's seed.
         seed: u64,
@@ -46,10 +44,10 @@ impl Loader {
         assert!(batch_size > 0, "a batch has at least one row");
         let steps = dataset.len().div_ceil(batch_size);
         let make = move |sender: std::sync::mpsc::SyncSender<Batch>| {
-            let mut rows: Vec<u32> = (0..dataset.len() as u32).collect();
-            if let Order::Shuffled { seed, epoch } = order {
-                shuffle(&mut rows, &mut rng(seed, Purpose::Shuffle, epoch, 0));
-            }
+            let rows = match order {
+                Order::Shuffled { seed, epoch } => dataset.epoch_order(seed, epoch),
+                Order::Sequential => (0..dataset.len() as u32).collect(),
+            };
             for rows in rows.chunks(batch_size).skip(first_step) {
                 // An error: the loader was dropped, nobody wants the rest.
                 if sender.send(dataset.batch(rows)).is_err() {
@@ -140,6 +138,20 @@ mod tests {
         let rest = Loader::new(data, order, 5, 3);
         assert_eq!(rest.steps(), 5);
         assert_eq!(labels(rest), first[3..]);
+    }
+
+    #[test]
+    fn the_order_is_the_data_sets_in_blocks_too() {
+        for shuffle_block in [0, 4] {
+            let data = Arc::new(Dataset {
+                shuffle_block,
+                ..Dataset::numbered(100)
+            });
+            let order = Order::Shuffled { seed: 3, epoch: 2 };
+            let rows = data.epoch_order(3, 2).into_iter().map(|row| row as f32);
+            let expected: Vec<f32> = rows.collect();
+            assert_eq!(labels(Loader::new(data, order, 7, 0)).concat(), expected);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crossfield_core::FieldKind;
 
+use crate::cache;
 use crate::config::{DataSpec, FieldConfig, Format, Pooling, SplitConfig, expand};
 use crate::dataset::Dataset;
 use crate::error::{At, Error};
@@ -307,14 +308,26 @@ fn expanded(files: &[String]) -> Result<Vec<String>, Error> {
 /// Reads, splits, learns and encodes the data that `spec` describes. `seed` decides random
 /// splits; `label` follows from the loss.
 ///
+/// With `data.cache`, all that comes out of it is kept in that folder; as long as neither the
+/// description nor the files change, later calls map what is there and read no text.
+/// [`DataReport::cache`] says what was done.
+///
 /// # Errors
-/// [`Error`] for anything that is wrong with the description or the files, with its place.
+/// [`Error`] for anything that is wrong with the description or the files, with its place;
+/// [`Error::Write`] if the cache cannot be written.
 pub fn prepare(spec: &DataSpec, seed: u64, label: LabelKind) -> Result<Prepared, Error> {
     if spec.data.format == Format::Synth {
         let log = generate(&spec.data.synth.clone().unwrap_or_default())?;
-        return assemble(spec, seed, label, Some(&log));
+        return prepare_generated(spec, seed, label, &log);
     }
-    assemble(spec, seed, label, None)
+    let mut prepared = match &spec.data.cache {
+        Some(folder) => cache::through(folder, spec, seed, label, || {
+            assemble(spec, seed, label, None)
+        })?,
+        None => assemble(spec, seed, label, None)?,
+    };
+    prepared.train.shuffle_block = spec.data.shuffle_block;
+    Ok(prepared)
 }
 
 /// As [`prepare`], with the rows of `log` in place of train files. The true probabilities go with
@@ -328,7 +341,13 @@ pub fn prepare_generated(
     label: LabelKind,
     log: &dyn Generated,
 ) -> Result<Prepared, Error> {
-    assemble(spec, seed, label, Some(log))
+    if let Some(folder) = &spec.data.cache {
+        let expected = "no cache of generated rows: they have no file to check it against";
+        return Err(config_error("data.cache", folder, expected));
+    }
+    let mut prepared = assemble(spec, seed, label, Some(log))?;
+    prepared.train.shuffle_block = spec.data.shuffle_block;
+    Ok(prepared)
 }
 
 fn assemble(
@@ -435,7 +454,7 @@ fn assemble(
         .iter()
         .zip(&datasets)
         .map(|((name, rows, files), dataset)| PartReport {
-            name,
+            name: (*name).to_owned(),
             files: files.to_vec(),
             rows: rows.len(),
             label_mean: dataset.label_mean(),
@@ -443,6 +462,7 @@ fn assemble(
     let report = DataReport {
         parts: part_reports.collect(),
         fields,
+        cache: None,
     };
     let names: Vec<_> = named.iter().map(|(name, ..)| *name).collect();
     let mut datasets = datasets.into_iter();

@@ -2,22 +2,57 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use crossfield_core::FieldKind;
+use serde::{Deserialize, Serialize};
 
 /// Files, rows and values of a data set, by part and by field.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataReport {
     /// The parts that exist: train, valid, test.
     pub parts: Vec<PartReport>,
     /// The fields in the order of the schema.
     pub fields: Vec<FieldReport>,
+    /// How the cache was used; `None` without `data.cache`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheUse>,
+}
+
+/// How the cache of encoded rows was used.
+///
+/// ```
+/// let cache = crossfield_data::CacheUse {
+///     file: "cache/rows.cache".into(),
+///     rebuilt: Some("`a.csv` has another length".into()),
+/// };
+/// assert_eq!(
+///     cache.to_string(),
+///     "cache `cache/rows.cache`: built anew, for `a.csv` has another length"
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CacheUse {
+    /// Its file.
+    pub file: String,
+    /// Why it was built in this run; `None` if it was there and fits its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuilt: Option<String>,
+}
+
+impl fmt::Display for CacheUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, rebuilt } = self;
+        match rebuilt {
+            Some(reason) => write!(f, "cache `{file}`: built anew, for {reason}"),
+            None => write!(f, "cache `{file}`: read in place of the files"),
+        }
+    }
 }
 
 /// One part of the data.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PartReport {
     /// train, valid or test.
-    pub name: &'static str,
+    pub name: String,
     /// The files that its rows come from.
     pub files: Vec<String>,
     /// Number of rows.
@@ -28,12 +63,12 @@ pub struct PartReport {
 }
 
 /// One field.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FieldReport {
     /// Name.
     pub name: String,
     /// Kind as in the run file.
-    pub kind: &'static str,
+    pub kind: FieldKind,
     /// Distinct values of this field in training. `None` for numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distinct: Option<u64>,
@@ -82,7 +117,7 @@ impl fmt::Display for DataReport {
             writeln!(f, "{:<7}{rows:>13}{mean:>12}  {files}", part.name)?;
         }
         writeln!(f)?;
-        let parts: Vec<_> = self.parts.iter().map(|part| part.name).collect();
+        let parts: Vec<_> = self.parts.iter().map(|part| &part.name).collect();
         let width = |least: usize, texts: &mut dyn Iterator<Item = usize>| {
             texts.max().unwrap_or(0).max(least)
         };
@@ -104,7 +139,7 @@ impl fmt::Display for DataReport {
             let count =
                 |number: Option<u64>| number.map_or("-".to_owned(), |number| short(number, 11));
             let name = clipped(&field.name, names);
-            write!(f, "{name:<names$} {:<11}", field.kind)?;
+            write!(f, "{name:<names$} {:<11}", field.kind.name())?;
             write!(f, "{:>12}{:>12}", count(field.distinct), count(field.kept))?;
             for &number in &field.out_of_vocabulary {
                 write!(f, "{:>10}", short(number, 9))?;
@@ -118,7 +153,10 @@ impl fmt::Display for DataReport {
                 writeln!(f, "{name}: {percent:.2} % of its values share a hashed row")?;
             }
         }
-        Ok(())
+        match &self.cache {
+            Some(cache) => writeln!(f, "{cache}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -138,8 +176,8 @@ mod tests {
 
     #[test]
     fn the_table_is_aligned_and_narrow() {
-        let part = |name, rows| PartReport {
-            name,
+        let part = |name: &str, rows| PartReport {
+            name: name.to_owned(),
             files: vec!["a.csv".repeat(30)],
             rows,
             label_mean: Some(0.25),
@@ -152,13 +190,14 @@ mod tests {
             ],
             fields: vec![FieldReport {
                 name: "a field with quite a long name".to_owned(),
-                kind: "categorical",
+                kind: FieldKind::Categorical,
                 distinct: Some(10_131_227),
                 kept: Some(999),
                 out_of_vocabulary: vec![1_787_654_321, 2, 3],
                 missing: vec![4, 5, 6],
                 collisions: Some(0.125),
             }],
+            cache: None,
         };
         let text = report.to_string();
         let lines: Vec<&str> = text.lines().collect();

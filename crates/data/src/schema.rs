@@ -80,6 +80,15 @@ impl Vocabulary {
 pub(crate) struct Bits(Vec<u64>);
 
 impl Bits {
+    /// The set whose number `n` is bit `n % 64` of word `n / 64`.
+    pub(crate) fn from_words(words: &[u64]) -> Self {
+        Self(words.to_vec())
+    }
+
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.0
+    }
+
     pub(crate) fn insert(&mut self, index: u32) {
         let word = index as usize / 64;
         if self.0.len() <= word {
@@ -307,25 +316,33 @@ impl FittedSchema {
             }
             vocabularies.insert(name, vocabulary);
         }
-        let fields = saved.fields;
-        if fields.len() != saved.schema.fields.len() {
-            return Err(wrong("two numbers of fields".to_owned()));
+        Self::checked(saved.schema, saved.fields, vocabularies).map_err(wrong)
+    }
+
+    /// The parts of a schema put together, if they fit each other.
+    pub(crate) fn checked(
+        schema: Schema,
+        fields: Vec<FittedField>,
+        vocabularies: BTreeMap<String, Vocabulary>,
+    ) -> Result<Self, String> {
+        if fields.len() != schema.fields.len() {
+            return Err("two numbers of fields".to_owned());
         }
-        for (fitted, field) in fields.iter().zip(&saved.schema.fields) {
+        for (fitted, field) in fields.iter().zip(&schema.fields) {
             let rows = match &fitted.transform {
                 Transform::None {} => vocabularies.get(&field.vocabulary).map(Vocabulary::rows),
                 Transform::Standard { .. } => Some(2),
                 Transform::Buckets { edges } => Some(edges.len() as u32 + 2),
             };
             if rows != Some(field.rows) || fitted.config.name != field.name {
-                return Err(wrong(format!(
+                return Err(format!(
                     "field `{}` does not fit what encodes it",
                     field.name
-                )));
+                ));
             }
         }
         Ok(Self {
-            schema: Arc::new(saved.schema),
+            schema: Arc::new(schema),
             fields,
             vocabularies,
         })

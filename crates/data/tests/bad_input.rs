@@ -7,7 +7,8 @@ use std::path::Path;
 
 use crossfield_core::FieldKind;
 use crossfield_data::{
-    DataSpec, FieldConfig, Format, Header, JoinConfig, LabelKind, SplitConfig, prepare,
+    DataSpec, FieldConfig, Format, Header, JoinConfig, LabelKind, Labels, SplitConfig,
+    encode_files, prepare,
 };
 
 /// A directory that messages show as `DIR`.
@@ -173,6 +174,13 @@ fn no_nan_and_no_infinity_gets_in() {
             files.indexed(Format::Libsvm, &format!("1 3:{value}\n")),
             format!(
                 "`DIR/a.txt` line 1, position 2: `3:{value}`; expected a finite number as the value"
+            )
+        );
+        assert_eq!(
+            files.indexed(Format::Libffm, &format!("1 0:3:1\n1 0:3:1 1:4:{value}\n")),
+            format!(
+                "`DIR/a.txt` line 2, position 3: `1:4:{value}`; expected a finite number as the \
+                 value"
             )
         );
     }
@@ -369,10 +377,48 @@ fn field_numbers_beyond_those_of_training_are_errors() {
     spec.data.format = Format::Libffm;
     spec.data.train = vec![files.write("a.ffm", "1 0:1:1 2:5:1\n")];
     spec.data.valid = vec![files.write("b.ffm", "1 0:1:1 1:2:1\n")];
-    assert_eq!(
-        files.error(&spec),
-        "`DIR/b.ffm` line 1, position 3: `1:2:1`; expected a field of the training files: 0 2"
-    );
+    let expected =
+        "b.ffm` line 1, position 3: `1:2:1`; expected a field of the training files: 0 2";
+    assert_eq!(files.error(&spec), format!("`DIR/{expected}"));
+    // Nor may a file to be evaluated or predicted later.
+    let later = std::mem::take(&mut spec.data.valid);
+    let schema = prepare(&spec, 1, LabelKind::Binary).unwrap().schema;
+    for labels in [Labels::Required, Labels::Optional] {
+        let error = encode_files(&spec, &schema, &later, LabelKind::Binary, labels);
+        let message = error.unwrap_err().to_string();
+        assert!(message.ends_with(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_row_without_features_is_a_row() {
+    let files = Files::new();
+    let mut spec = DataSpec::default();
+    spec.data.format = Format::Libffm;
+    spec.data.train = vec![files.write("a.ffm", "1\n0 0:1:1 2:5:1\n1 2:4:1\n0\n")];
+    let train = prepare(&spec, 1, LabelKind::Binary).unwrap().train;
+    assert_eq!(train.labels(), [1.0, 0.0, 1.0, 0.0]);
+    let examples = train.examples();
+    assert!(examples.one_hot_fields.is_empty() && examples.one_hot.is_empty());
+    assert_eq!(examples.lists[0].offsets, [0, 0, 1, 1, 1]);
+    assert_eq!(examples.lists[1].offsets, [0, 0, 1, 2, 2]);
+    assert_eq!(examples.lists[1].indices, [5, 4]);
+    let batch = train.batch(&[3]);
+    assert!(batch.sparse.iter().all(|lists| lists.range(0).is_empty()));
+}
+
+#[test]
+fn a_row_of_a_hundred_thousand_features_is_a_row() {
+    let files = Files::new();
+    let mut spec = DataSpec::default();
+    spec.data.format = Format::Libffm;
+    let pairs: String = (0..100_000).map(|n| format!(" {}:{n}:1", n % 2)).collect();
+    spec.data.train = vec![files.write("a.ffm", format!("1{pairs}\n0 0:3:0.5\n"))];
+    let train = prepare(&spec, 1, LabelKind::Binary).unwrap().train;
+    assert_eq!(train.column(0).range(0), 0..50_000);
+    assert_eq!(train.column(0).weight(50_000), 0.5);
+    assert_eq!(train.column(1).indices[49_999], 99_999);
+    assert_eq!(train.column(1).rows(), 2);
 }
 
 #[test]

@@ -66,10 +66,10 @@ fn keys_are_ordered_by_count_and_unknown_values_go_to_row_0() {
     let item = &prepared.schema.schema().fields[0];
     assert_eq!((item.rows, item.oov_row), (6, Some(0)));
     assert_eq!(
-        prepared.train.sparse()[0],
+        prepared.train.column(0),
         Jagged::one_hot(vec![3, 1, 1, 4, 5, 2, 2])
     );
-    assert_eq!(prepared.valid.unwrap().sparse()[0].indices, [1, 0, 5, 4]);
+    assert_eq!(prepared.valid.unwrap().column(0).indices, [1, 0, 5, 4]);
     let report = &prepared.report.fields[0];
     assert_eq!((report.distinct, report.kept), (Some(5), Some(5)));
     assert_eq!(report.out_of_vocabulary, [0, 1]);
@@ -77,7 +77,7 @@ fn keys_are_ordered_by_count_and_unknown_values_go_to_row_0() {
 
     spec.field[0].min_count = Some(2);
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
-    assert_eq!(prepared.train.sparse()[0].indices, [0, 1, 1, 0, 0, 2, 2]);
+    assert_eq!(prepared.train.column(0).indices, [0, 1, 1, 0, 0, 2, 2]);
     let report = &prepared.report.fields[0];
     assert_eq!((report.distinct, report.kept), (Some(5), Some(2)));
     assert_eq!(report.out_of_vocabulary, [3, 3]);
@@ -97,8 +97,8 @@ fn validation_rows_of_the_same_file_teach_nothing() {
     });
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
     assert_eq!(prepared.schema.row("item", "late"), None);
-    assert_eq!(prepared.valid.unwrap().sparse()[0].indices, [0]);
-    assert_eq!(prepared.train.sparse()[0].indices, [2, 1, 1]);
+    assert_eq!(prepared.valid.unwrap().column(0).indices, [0]);
+    assert_eq!(prepared.train.column(0).indices, [2, 1, 1]);
     assert!(prepared.test.is_none());
 }
 
@@ -115,7 +115,7 @@ fn quotes_headers_and_separators_vary() {
     named.data.separator = Some("\t".to_owned());
     named.data.header = Some(Header::Names(vec!["label".to_owned(), "item".to_owned()]));
     let prepared = prepare(&named, 1, LabelKind::Binary).unwrap();
-    assert_eq!(prepared.train.sparse()[0].indices, [1, 2]);
+    assert_eq!(prepared.train.column(0).indices, [1, 2]);
 
     named.data.header = Some(Header::Present(false));
     named.label.column = "0".to_owned();
@@ -178,7 +178,7 @@ fn hashed_values_have_rows_without_a_vocabulary() {
     id.hash_rows = Some(1);
     let mut spec = spec(train, vec![id]);
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
-    assert_eq!(prepared.train.sparse()[0].indices, [0, 0, 0]);
+    assert_eq!(prepared.train.column(0).indices, [0, 0, 0]);
     let report = &prepared.report.fields[0];
     assert_eq!(
         (report.distinct, report.kept, report.collisions),
@@ -188,7 +188,7 @@ fn hashed_values_have_rows_without_a_vocabulary() {
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
     let field = &prepared.schema.schema().fields[0];
     assert_eq!((field.rows, field.oov_row), (1000, None));
-    let indices = &prepared.train.sparse()[0].indices;
+    let indices = &prepared.train.column(0).indices;
     assert!(indices[0] == indices[2] && indices[0] != indices[1] && indices[1] < 1000);
 }
 
@@ -213,7 +213,7 @@ fn numbers_are_dense_columns_too() {
     let fields = &prepared.schema.schema().fields;
     // 32 edges above the smallest of the values 1 and 3, 33 buckets, one row for missing.
     assert_eq!((fields[0].rows, fields[0].oov_row), (34, None));
-    assert_eq!(prepared.train.sparse()[0], Jagged::one_hot(vec![0, 32]));
+    assert_eq!(prepared.train.column(0), Jagged::one_hot(vec![0, 32]));
     assert!(prepared.train.batch(&[0]).dense.is_none());
 }
 
@@ -265,15 +265,13 @@ fn ml_100k_is_ratings_with_two_joins() {
     spec.label.threshold = Some(4.0);
     spec.label.group = Some("user".to_owned());
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
-    let targets = prepared.train.targets();
-    assert_eq!(targets.labels, [1.0, 0.0, 1.0]);
-    assert_eq!(targets.groups, Some(vec![0, 1, 0]));
+    assert_eq!(prepared.train.labels(), [1.0, 0.0, 1.0]);
+    assert_eq!(prepared.train.groups(), Some(&[0, 1, 0][..]));
     assert_eq!(prepared.schema.row("title", "Café (1995)"), Some(2));
-    let sparse = prepared.train.sparse();
-    assert_eq!(sparse[2].indices, [1, 2, 1]);
+    assert_eq!(prepared.train.column(2).indices, [1, 2, 1]);
     assert_eq!(prepared.schema.key("genres", 1), Some("unknown"));
     assert_eq!(
-        sparse[3],
+        prepared.train.column(3),
         Jagged {
             indices: vec![2, 3, 1, 1],
             offsets: Some(vec![0, 2, 3, 4]),
@@ -288,11 +286,11 @@ fn ml_100k_is_ratings_with_two_joins() {
         valid,
     });
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
-    assert_eq!(prepared.train.targets().labels, [0.0]);
-    assert_eq!(prepared.test.unwrap().targets().groups, Some(vec![0]));
+    assert_eq!(prepared.train.labels(), [0.0]);
+    assert_eq!(prepared.test.unwrap().groups(), Some(&[0][..]));
     spec.label.threshold = None;
     let prepared = prepare(&spec, 1, LabelKind::Number).unwrap();
-    assert_eq!(prepared.valid.unwrap().targets().labels, [4.0]);
+    assert_eq!(prepared.valid.unwrap().labels(), [4.0]);
 }
 
 #[test]
@@ -310,23 +308,23 @@ fn libsvm_indices_are_rows_and_unseen_ones_are_out_of_vocabulary() {
     );
     assert_eq!((features.rows, features.oov_row), (7, Some(6)));
     assert_eq!(
-        prepared.train.sparse()[0],
+        prepared.train.column(0),
         Jagged {
             indices: vec![0, 3, 5, 5],
             offsets: Some(vec![0, 2, 4, 4]),
             weights: Some(vec![1.0, 0.5, 2.0, 2.0])
         }
     );
-    assert_eq!(prepared.train.targets().labels, [1.0, 0.0, 1.0]);
+    assert_eq!(prepared.train.labels(), [1.0, 0.0, 1.0]);
     let valid = prepared.valid.unwrap();
-    assert_eq!(valid.sparse()[0].indices, [3, 6, 6]);
-    assert_eq!(valid.sparse()[0].weights, Some(vec![1.0, 1.0, 2.0]));
+    assert_eq!(valid.column(0).indices, [3, 6, 6]);
+    assert_eq!(valid.column(0).weights, Some(vec![1.0, 1.0, 2.0]));
     assert_eq!(prepared.report.fields[0].out_of_vocabulary, [0, 2]);
     // A file to predict may lack the labels.
     let bare = files.write("p.svm", "3:1\n0:1 1:1\n");
     let (kind, optional) = (LabelKind::Binary, Labels::Optional);
     let data = encode_files(&spec, &prepared.schema, &[bare], kind, optional).unwrap();
-    assert!(data.targets().labels.is_empty());
+    assert!(data.labels().is_empty());
     assert_eq!(data.batch(&[1]).sparse[0].indices, [0, 6]);
     let mixed = files.write("m.svm", "1 3:1\n0:1 1:1\n");
     let error = encode_files(&spec, &prepared.schema, &[mixed], kind, optional).unwrap_err();
@@ -355,10 +353,10 @@ fn libffm_fields_share_one_vocabulary_and_one_hot_fields_stay_so() {
     assert_eq!(batch.sparse[0], Jagged::one_hot(vec![2, 2]));
     assert_eq!(batch.sparse[1].offsets, Some(vec![0, 0, 1]));
     // Field 2 appears in the third row: the rows before it are empty.
-    assert_eq!(prepared.train.sparse()[2].offsets, Some(vec![0, 0, 0, 1]));
+    assert_eq!(prepared.train.column(2).offsets, Some(vec![0, 0, 0, 1]));
     let test = prepared.test.unwrap();
-    assert_eq!(test.sparse()[0].indices, [10, 2]);
-    assert!(test.sparse()[2].range(0).is_empty());
+    assert_eq!(test.column(0).indices, [10, 2]);
+    assert!(test.column(2).range(0).is_empty());
     // Declared fields: those alone are kept.
     spec.field = vec![FieldConfig {
         column: Some("1".into()),
@@ -366,7 +364,7 @@ fn libffm_fields_share_one_vocabulary_and_one_hot_fields_stay_so() {
     }];
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
     assert_eq!(prepared.schema.schema().fields[0].rows, 10);
-    assert_eq!(prepared.train.sparse()[0].indices, [7, 8]);
+    assert_eq!(prepared.train.column(0).indices, [7, 8]);
     spec.field[0].column = Some("ad".to_owned());
     let error = prepare(&spec, 1, LabelKind::Binary).unwrap_err();
     assert!(matches!(error, Error::NoColumn { .. }), "{error}");
@@ -443,7 +441,7 @@ fn identity_vocabularies_come_back_too() {
     let test = files.write("v.svm", "1 1:1 2:1 200:1 500:1\n");
     let (kind, required) = (LabelKind::Binary, Labels::Required);
     let data = encode_files(&spec, &loaded, &[test], kind, required).unwrap();
-    assert_eq!(data.sparse()[0].indices, [1, 201, 200, 201]);
+    assert_eq!(data.column(0).indices, [1, 201, 200, 201]);
 }
 
 #[test]
@@ -453,7 +451,7 @@ fn labels_may_be_absent_where_nothing_is_learned() {
     let mut spec = spec(train, vec![field("item", FieldKind::Categorical)]);
     spec.label.weight = Some("w".to_owned());
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
-    assert_eq!(prepared.train.targets().weights, Some(vec![1.0, 3.0]));
+    assert_eq!(prepared.train.weights(), Some(&[1.0, 3.0][..]));
     assert_eq!(prepared.train.label_mean(), Some(0.25));
     let bare = [files.write("p.csv", "item\nb\nnew\n")];
     let kind = LabelKind::Binary;
@@ -480,9 +478,9 @@ fn leave_last_reads_user_and_time_from_the_table() {
         test: true,
     });
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
-    assert_eq!(prepared.train.targets().labels, [1.0, 1.0, 0.0]);
-    assert_eq!(prepared.valid.unwrap().targets().labels, [0.0]);
-    assert_eq!(prepared.test.unwrap().targets().labels, [1.0]);
+    assert_eq!(prepared.train.labels(), [1.0, 1.0, 0.0]);
+    assert_eq!(prepared.valid.unwrap().labels(), [0.0]);
+    assert_eq!(prepared.test.unwrap().labels(), [1.0]);
 }
 
 struct Coins;
@@ -524,7 +522,7 @@ fn generated_rows_keep_their_probabilities_through_split_and_shuffle() {
     assert_eq!((prepared.train.len(), valid.len()), (12, 4));
     for part in [&prepared.train, &valid] {
         let probabilities = part.probabilities().unwrap();
-        for (label, probability) in part.targets().labels.iter().zip(probabilities) {
+        for (label, probability) in part.labels().iter().zip(probabilities) {
             assert_eq!(label * 0.5 + 0.25, *probability);
         }
     }
@@ -648,6 +646,6 @@ fn adult_is_read_as_its_authors_count_it() {
     let positives = |labels: &[f32]| labels.iter().filter(|&&label| label == 1.0).count();
     let test = prepared.test.unwrap();
     assert_eq!((prepared.train.len(), test.len()), (32_561, 16_281));
-    assert_eq!(positives(&prepared.train.targets().labels), 7_841);
-    assert_eq!(positives(&test.targets().labels), 3_846);
+    assert_eq!(positives(prepared.train.labels()), 7_841);
+    assert_eq!(positives(test.labels()), 3_846);
 }

@@ -148,7 +148,6 @@ impl<M: Model> Trained<M> {
     /// [`Error::Metrics`] where a score is no number.
     pub fn evaluate(&mut self, data: &Arc<Dataset>) -> Result<Report, Error> {
         let link = self.model.link();
-        let targets = data.targets();
         let mut metrics = Metrics::new(match link {
             Link::Logistic => Kind::Logits,
             Link::Probit => Kind::Probabilities,
@@ -167,9 +166,9 @@ impl<M: Model> Trained<M> {
             if result.is_ok() {
                 result = metrics.update(
                     &predictions,
-                    &targets.labels[from..to],
-                    targets.weights.as_ref().map(|weights| &weights[from..to]),
-                    targets.groups.as_ref().map(|groups| &groups[from..to]),
+                    &data.labels()[from..to],
+                    data.weights().map(|weights| &weights[from..to]),
+                    data.groups().map(|groups| &groups[from..to]),
                 );
             }
             from = to;
@@ -499,7 +498,6 @@ fn final_metrics<M: Model>(trained: &mut Trained<M>, data: &Parts) -> Result<Fin
         metrics.test = Some(trained.evaluate(test)?);
     }
     if let Some(held_out) = data.test.as_ref().or(data.valid.as_ref()) {
-        let targets = held_out.targets();
         let kind = if trained.model.link().is_probability() {
             Kind::Probabilities
         } else {
@@ -507,12 +505,7 @@ fn final_metrics<M: Model>(trained: &mut Trained<M>, data: &Parts) -> Result<Fin
         };
         let measure = |predictions: &[f32]| -> Result<Report, Error> {
             let mut metrics = Metrics::new(kind);
-            metrics.update(
-                predictions,
-                &targets.labels,
-                targets.weights.as_deref(),
-                None,
-            )?;
+            metrics.update(predictions, held_out.labels(), held_out.weights(), None)?;
             Ok(metrics.finish())
         };
         if let Some(mean) = data.train.label_mean() {

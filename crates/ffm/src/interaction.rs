@@ -81,13 +81,13 @@ fn check(v: &Tensor<4>) {
 
 /// The operation; a backend listed here takes part in Burn's dispatch.
 #[backend_extension(Flex, Autodiff)]
-pub trait FieldPairs: Backend {
+pub(crate) trait FieldPairs: Backend {
     /// `[batch, fields, fields, dim]` to `[batch, 1]`.
     fn field_pairs(v: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 /// Its gradient, which backends below autodiff have.
-pub trait FieldPairsGradient: FieldPairs {
+pub(crate) trait FieldPairsGradient: FieldPairs {
     /// The gradient by `v`, given the one by the output.
     fn field_pairs_gradient(v: FloatTensor<Self>, output: FloatTensor<Self>) -> FloatTensor<Self>;
 }

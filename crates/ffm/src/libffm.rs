@@ -609,3 +609,277 @@ pub fn write(
     }
     output.flush().map_err(Error::Write)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SMALL: Header = Header {
+        features: 3,
+        fields: 2,
+        embedding_dim: 5,
+        normalize: false,
+    };
+
+    fn weight(index: u32, field: u32, at: usize) -> f32 {
+        (index * 2 + field) as f32 * 0.1 + at as f32 * 1e-7 - 0.3
+    }
+
+    fn file(format: Format) -> Vec<u8> {
+        let mut file = Vec::new();
+        write(&mut file, SMALL, format, |index, field, weights| {
+            for (at, entry) in weights.iter_mut().enumerate() {
+                *entry = weight(index, field, at);
+            }
+        })
+        .unwrap();
+        file
+    }
+
+    /// Header and all weights.
+    fn all(bytes: &[u8]) -> Result<(Header, Format, Vec<f32>), Error> {
+        let mut reader = read("m", bytes)?;
+        let mut weights = Vec::new();
+        while let Some(vector) = reader.next_vector()? {
+            weights.extend(vector.weights);
+        }
+        Ok((reader.header(), reader.format(), weights))
+    }
+
+    fn message(bytes: &[u8]) -> String {
+        all(bytes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_written_is_read_to_the_bit_in_order() {
+        for format in [Format::Text, Format::Binary] {
+            let bytes = file(format);
+            let mut reader = read("m", bytes.as_slice()).unwrap();
+            assert_eq!((reader.header(), reader.format()), (SMALL, format));
+            for index in 0..3 {
+                for field in 0..2 {
+                    let vector = reader.next_vector().unwrap().unwrap();
+                    assert_eq!((vector.index, vector.field), (index, field));
+                    let expected: Vec<f32> = (0..5).map(|at| weight(index, field, at)).collect();
+                    assert_eq!(vector.weights, expected);
+                }
+            }
+            assert_eq!(reader.next_vector().unwrap(), None);
+            assert_eq!(reader.next_vector().unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn the_binary_layout_keeps_four_weights_before_their_accumulators() {
+        let bytes = file(Format::Binary);
+        assert_eq!(bytes.len(), 13 + 3 * 2 * 2 * 8 * 4);
+        assert_eq!(bytes[..13], [3, 0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0, 0]);
+        let second: Vec<f32> = bytes[13 + 64..][..64]
+            .chunks(4)
+            .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+            .collect();
+        assert_eq!(second[..4], [0, 1, 2, 3].map(|at| weight(0, 1, at)));
+        assert_eq!(second[4..8], [1.0; 4]);
+        assert_eq!(
+            second[8..],
+            [weight(0, 1, 4), 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]
+        );
+    }
+
+    #[test]
+    fn lanes_of_one_are_told_by_their_accumulators() {
+        // libffm 1.23 (af3ae37) without USESSE: the first two vectors of a model of its own.
+        let mut bytes = vec![2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1];
+        for number in [
+            5.53375e-6f32,
+            1.0,
+            0.0930114,
+            1.0,
+            0.940282,
+            1.27792,
+            0.314811,
+            1.00182,
+        ] {
+            bytes.extend(number.to_le_bytes());
+        }
+        let (header, format, weights) = all(&bytes).unwrap();
+        assert!(header.normalize);
+        assert_eq!(format, Format::Binary);
+        assert_eq!(weights, [5.53375e-6, 0.0930114, 0.940282, 0.314811]);
+        // The smallest there can be.
+        let mut bytes = vec![1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1];
+        bytes.extend([0.5f32, 1.0].into_iter().flat_map(f32::to_le_bytes));
+        assert_eq!(all(&bytes).unwrap().2, [0.5]);
+    }
+
+    #[test]
+    fn a_file_cut_short_anywhere_is_an_error() {
+        for format in [Format::Text, Format::Binary] {
+            let bytes = file(format);
+            // The text loses its last line end and blank without losing a number.
+            let whole = bytes.len() - if format == Format::Text { 2 } else { 0 };
+            for length in 0..whole {
+                // A number that lost its last digits is a number all the same, unless the digits
+                // that are left are too few to end the file as it should.
+                if format == Format::Text && length > bytes.len() - 12 {
+                    continue;
+                }
+                assert!(
+                    all(&bytes[..length]).is_err(),
+                    "{format:?} of {length} bytes"
+                );
+            }
+        }
+        let text = file(Format::Text);
+        let lines: Vec<&[u8]> = text.split_inclusive(|&byte| byte == b'\n').collect();
+        assert_eq!(
+            message(&lines[..7].concat()),
+            "`m` ends at line 8, after 3 vectors: expected 6, 3 features by 2 fields (is it a copy \
+             that was cut short?)"
+        );
+        assert_eq!(
+            message(&file(Format::Binary)[..13 + 3 * 64 + 10]),
+            "`m` ends at byte 205, after 3 vectors: expected 6, 3 features by 2 fields (is it a \
+             copy that was cut short?)"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_text_is_named_by_line_and_vector() {
+        let head = "n 2\nm 1\nk 2\nnormalization 1\n";
+        for (text, expected) in [
+            (
+                "n 2\nm x\n",
+                "`m`, line 2: `m x`: expected `m` and a number from 1 to 65536",
+            ),
+            (
+                "n 0\n",
+                "`m`, line 1: `n 0`: expected `n` and a number from 1 to 2147483647",
+            ),
+            (
+                "n 2\nm 1\nk 99999999\n",
+                "`m`, line 3: `k 99999999`: expected `k` and a number from 1 to 1024",
+            ),
+            (
+                "n 2\nm 1\nk 2\nnormalization 2\n",
+                "`m`, line 4: `normalization 2`: expected `normalization` and 0 or 1",
+            ),
+            (
+                "n 2\n",
+                "`m`, line 2: ``: expected `m` and a number from 1 to 65536",
+            ),
+        ] {
+            assert_eq!(message(text.as_bytes()), expected);
+        }
+        for (vectors, expected) in [
+            (
+                "w0,0 1 nan\nw1,0 1 2\n",
+                "`m`, line 5, w0,0: `nan`: expected a finite number",
+            ),
+            (
+                "w0,0 1 2\nw1,0 1 1e99\n",
+                "`m`, line 6, w1,0: `1e99`: expected a finite number",
+            ),
+            (
+                "w0,0 1 2\nw2,0 1 2\n",
+                "`m`, line 6: `w2,0`: expected `w1,0`, the next vector",
+            ),
+            (
+                "w0,0 1 2 3\nw1,0 1 2\n",
+                "`m`, line 5, w0,0: `3 numbers`: expected 2, the k of the header",
+            ),
+            (
+                "w0,0 1\nw1,0 1 2\n",
+                "`m`, line 5, w0,0: `1 numbers`: expected 2, the k of the header",
+            ),
+            (
+                "w0,0 1 2\nw1,0 1 2\nw2,0 1 2\n",
+                "`m`, behind line 6: `w`: expected the end, after 2 features by 1 fields",
+            ),
+        ] {
+            assert_eq!(message(format!("{head}{vectors}").as_bytes()), expected);
+        }
+        let endless = format!("{head}w0,0 {}", "1 ".repeat(10_000));
+        assert!(message(endless.as_bytes()).ends_with("expected a line of at most 192 bytes"));
+        assert!(all(format!("{head}w0,0 1 2\nw1,0 -0.5 1e-3\n\n").as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_binary_file_is_named_by_byte() {
+        assert_eq!(
+            message(b"PK\x03\x04"),
+            "`m`, byte 0: `4 bytes`: expected a model of libffm: `n` and a number, or 13 bytes of \
+             header"
+        );
+        let mut bytes = file(Format::Binary);
+        bytes.push(7);
+        assert_eq!(
+            message(&bytes),
+            "`m`, behind byte 397: `0x07`: expected the end, after 3 features by 2 fields"
+        );
+        let mut bytes = file(Format::Binary);
+        bytes[4..8].fill(0);
+        assert_eq!(
+            message(&bytes),
+            "`m`, byte 4: `0`: expected m, from 1 to 65536, or a text file that begins with `n` \
+             and a number"
+        );
+        let mut bytes = file(Format::Binary);
+        bytes[12] = 9;
+        assert_eq!(
+            message(&bytes),
+            "`m`, byte 12: `9`: expected 0 or 1, whether rows are normalised"
+        );
+        let mut bytes = file(Format::Binary);
+        bytes[13 + 64..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        assert_eq!(
+            message(&bytes),
+            "`m`, byte 77, w0,1: `NaN`: expected a finite number"
+        );
+        let mut bytes = file(Format::Binary);
+        bytes[13..].fill(0);
+        assert_eq!(
+            message(&bytes),
+            "`m`, byte 13: `other numbers`: expected accumulators of at least 1 behind each four \
+             weights, or each one"
+        );
+    }
+
+    #[test]
+    fn what_libffm_could_not_read_is_not_written() {
+        let none = Header { fields: 0, ..SMALL };
+        let error = write(io::sink(), none, Format::Text, |_, _, _| {});
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "m is 0: expected 1 to 65536"
+        );
+        let error = write(io::sink(), SMALL, Format::Binary, |index, _, weights| {
+            weights[1] = if index == 2 { f32::INFINITY } else { 0.0 };
+        });
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "feature 2, field 0: the weight inf: expected a finite number"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = all(&bytes);
+        }
+
+        #[test]
+        fn a_changed_byte_is_an_error_or_another_model(at in 0usize..397, byte in any::<u8>()) {
+            for format in [Format::Text, Format::Binary] {
+                let mut bytes = file(format);
+                if let Some(changed) = bytes.get_mut(at) {
+                    *changed = byte;
+                }
+                if let Ok((_, _, weights)) = all(&bytes) {
+                    prop_assert!(weights.iter().all(|weight| weight.is_finite()));
+                }
+            }
+        }
+    }
+}

@@ -550,8 +550,8 @@ mod tests {
 
     #[test]
     fn scores_are_those_that_libffm_predicts() {
-        // libffm 1.14 (commit 2fba19e's successors before 740103e): `ffm-train -k 2 -t 8 -s 1` on
-        // these six rows, its model file, and what `ffm-predict` says of the rows.
+        // libffm 1.14 (1d9c849): the model file of `ffm-train -k 2 -t 8 -s 1` on these
+        // six rows, labelled 1 0 1 0 1 0, and what `ffm-predict` says of them.
         let model = "n 7\nm 3\nk 2\nnormalization 1\n\
             w0,0 5.53375e-06 0.0930113 \nw0,1 0.940465 0.316004 \nw0,2 0.460966 0.16241 \n\
             w1,0 0.0332656 0.48003 \nw1,1 0.152242 0.73768 \nw1,2 -0.129359 0.017543 \n\

@@ -335,3 +335,58 @@ impl<C: Component> Model for Scored<C> {
         self.loss.link()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Batch;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    /// The dense column, without an explanation of its own.
+    #[derive(Module, Debug)]
+    struct Column {
+        #[module(skip)]
+        times: f32,
+    }
+
+    impl Component for Column {
+        fn forward(&self, x: &Lookup) -> Tensor<2> {
+            let column = x.dense().expect("a dense column");
+            column.mul_scalar(self.times)
+        }
+    }
+
+    #[test]
+    fn an_explanation_goes_row_by_row_bias_first_and_names_what_it_cannot_take_apart() {
+        let batch = Batch {
+            batch_size: 2,
+            dense: Some(vec![1.0, 3.0]),
+            ..Batch::default()
+        };
+        let device = Device::flex();
+        let x = Lookup::new(Arc::new(batch), device.clone(), vec![], BTreeMap::new());
+        let sum = Sum {
+            a: Column { times: 2.0 },
+            b: Column { times: -1.0 },
+        };
+        let model = Scored::new(sum, Loss::Squared, 0.5, &device);
+        let parts: Vec<_> = model
+            .explain(&x)
+            .into_iter()
+            .map(|part| (part.row, part.what, part.contribution))
+            .collect();
+        let column = || What::Named("Column".into());
+        assert_eq!(
+            parts,
+            [
+                (0, What::Bias, 0.5),
+                (0, column(), 2.0),
+                (0, column(), -1.0),
+                (1, What::Bias, 0.5),
+                (1, column(), 6.0),
+                (1, column(), -3.0),
+            ]
+        );
+    }
+}

@@ -535,3 +535,48 @@ fn indices(indices: Vec<i64>, device: &Device) -> Tensor<1, Int> {
     let shape = [indices.len()];
     Tensor::from_data(TensorData::new(indices, shape), device)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_the_columns_of_one_hot_fields_and_of_bags_alike() {
+        let device = Device::flex();
+        // Two rows of two fields; rows of the table are [1, 2], [10, 20] and [100, 200].
+        let one_hot = [Jagged::one_hot(vec![0, 1]), Jagged::one_hot(vec![2, 2])];
+        let as_bags = one_hot.clone().map(|jagged| Jagged {
+            offsets: Some(vec![0, 1, 2]),
+            ..jagged
+        });
+        for sparse in [one_hot, as_bags] {
+            let positions = sparse.iter().enumerate().map(|(field, jagged)| {
+                let rows = jagged.indices.iter().map(|&index| i64::from(index));
+                (field, rows.collect())
+            });
+            let staged = StagedTable {
+                leaf: 0,
+                positions: positions.collect(),
+            };
+            let tables = BTreeMap::from([("t".to_owned(), staged)]);
+            let rows = Tensor::from_data([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]], &device);
+            let batch = Batch {
+                batch_size: 2,
+                sparse: sparse.to_vec(),
+                ..Batch::default()
+            };
+            let leaves = vec![Leaf { rows }];
+            let x = Lookup::new(Arc::new(batch), device.clone(), leaves, tables);
+            let fields = [0, 1].map(|field| TableField {
+                table: "t".into(),
+                field,
+            });
+            // The second column of the first field, the first of the other.
+            let (sum, square) = x.blocks_with_square(&fields, &[1, 0], 1);
+            let sum = sum.try_into_vec_as::<f32>();
+            assert_eq!(sum.ok(), Some(vec![2.0, 100.0, 20.0, 100.0]));
+            let square = square.try_into_vec_as::<f32>();
+            assert_eq!(square.ok(), Some(vec![4.0 + 1e4, 400.0 + 1e4]));
+        }
+    }
+}

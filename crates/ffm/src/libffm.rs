@@ -680,7 +680,7 @@ mod tests {
     }
 
     #[test]
-    fn lanes_of_one_are_told_by_their_accumulators() {
+    fn lanes_are_told_by_their_accumulators() {
         // The beginnings of two models of `ffm-train -k 2 -t 8 -s 1`, libffm 1.23 (af3ae37), built
         // without and with SSE, under a header of one feature.
         let head = [1, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 1];
@@ -689,7 +689,7 @@ mod tests {
             head.into_iter().chain(floats).collect::<Vec<u8>>()
         };
         let one = [
-            5.5337496e-06,
+            5.5337496e-6,
             1.0,
             0.09301127,
             1.0,
@@ -699,7 +699,7 @@ mod tests {
             1.0018164,
         ];
         let four = [
-            5.5337496e-06,
+            5.5337496e-6,
             0.09301127,
             0.0,
             0.0,
@@ -717,8 +717,8 @@ mod tests {
             1.0,
         ];
         for (floats, expected) in [
-            (&one[..], [5.5337496e-06, 0.09301127, 0.9410174, 0.31481037]),
-            (&four[..], [5.5337496e-06, 0.09301127, 0.9410312, 0.3148096]),
+            (&one[..], [5.5337496e-6, 0.09301127, 0.9410174, 0.31481037]),
+            (&four[..], [5.5337496e-6, 0.09301127, 0.9410312, 0.3148096]),
         ] {
             let (header, format, weights) = all(&model(floats)).unwrap();
             assert!(header.normalize);

@@ -10,6 +10,8 @@ use rand::RngExt;
 /// Entries of a vector.
 const DIM: usize = 4;
 
+type Form = fn(Tensor<4>) -> Tensor<2>;
+
 fn interaction(c: &mut Criterion) {
     let mut rng = rng(1, Purpose::Synth, 0, 0);
     let shape = [BATCH, FIELDS, FIELDS, DIM];
@@ -18,8 +20,8 @@ fn interaction(c: &mut Criterion) {
     let v = Tensor::<4>::from_data(v, &Device::flex());
     let mut group = c.benchmark_group(format!("ffm/interaction {BATCH} × {FIELDS}² × {DIM}"));
     group.throughput(Throughput::Elements(BATCH as u64));
-    let forms: [(&str, fn(Tensor<4>) -> Tensor<2>); 2] = [
-        ("operation", crossfield_ffm::interaction),
+    let forms = [
+        ("operation", crossfield_ffm::interaction as Form),
         ("plain", crossfield_ffm::interaction_plain),
     ];
     for (name, form) in forms {

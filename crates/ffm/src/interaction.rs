@@ -63,7 +63,7 @@ pub fn interaction_plain(v: Tensor<4>) -> Tensor<2> {
         .map(|at| f32::from(at / fields < at % fields))
         .collect();
     let above = TensorData::new(above, [1, fields, fields, 1]);
-    let above = Tensor::<4>::from_data(above, &v.device());
+    let above = Tensor::<4>::from_data(above, (&v.device(), v.dtype()));
     (v.clone() * v.swap_dims(1, 2) * above)
         .reshape([batch, fields * fields * dim])
         .sum_dim(1)
@@ -263,8 +263,8 @@ mod tests {
     #[test]
     fn views_of_a_larger_tensor_are_read_where_they_lie() {
         let device = Device::flex().autodiff();
-        let rows = |v: Tensor<4>| interaction(v.slice([2..4]));
-        let plain = |v: Tensor<4>| interaction_plain(v.slice([2..4]));
+        let rows = |v: Tensor<4>| interaction(v.narrow(0, 2, 2));
+        let plain = |v: Tensor<4>| interaction_plain(v.narrow(0, 2, 2));
         let (scores, gradient) = both(rows, v(5, 3, 2, &device));
         let (plain_scores, plain_gradient) = both(plain, v(5, 3, 2, &device));
         for (got, expected) in scores.iter().zip(&plain_scores) {
@@ -288,6 +288,19 @@ mod tests {
                 .install(|| both(interaction, v(300, 6, 4, &device)))
         });
         assert!(one == two && two == four);
+    }
+
+    #[test]
+    fn other_floats_take_the_plain_form() {
+        let numbers = TensorData::new(numbers(2 * 3 * 3 * 2), [2, 3, 3, 2]);
+        let v = |dtype| Tensor::<4>::from_data(numbers.clone(), (&Device::flex(), dtype));
+        let wide = interaction(v(DType::F64));
+        assert_eq!(wide.dtype(), DType::F64);
+        let wide = wide.try_into_vec_as::<f64>().unwrap();
+        let narrow = interaction(v(DType::F32)).try_into_vec_as::<f32>().unwrap();
+        for (narrow, wide) in narrow.iter().zip(wide) {
+            assert_relative_eq!(f64::from(*narrow), wide, epsilon = 1e-6);
+        }
     }
 
     #[test]

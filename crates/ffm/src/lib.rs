@@ -381,13 +381,11 @@ mod tests {
                     false => 1.0,
                 };
                 let mut z = 0.0;
-                for i in 0..features.len() {
-                    let (f, vocabulary, index, x) = features[i];
+                for (i, &(f, vocabulary, index, x)) in features.iter().enumerate() {
                     if config.linear {
                         z += f64::from(weights(format!("ffm.{vocabulary}"), index)[0]) * x;
                     }
-                    for j in i + 1..features.len() {
-                        let (g, _, _, other) = features[j];
+                    for (j, &(g, _, _, other)) in features.iter().enumerate().skip(i + 1) {
                         if f == g && !config.same_field {
                             continue;
                         }
@@ -444,7 +442,7 @@ mod tests {
         assert_eq!(values[1], 0.0);
         assert!(values.iter().all(|value| value.is_finite()));
         // The gradients of the empty row are finite, or `apply` would refuse them.
-        let mut gradients = scores.slice([1..2]).sum().backward();
+        let mut gradients = scores.narrow(0, 1, 1).sum().backward();
         let before = tables.tables()[1].weights(2).to_vec();
         tables.apply(&lookup, &staged, &mut gradients, 1.0).unwrap();
         assert_eq!(tables.tables()[1].weights(2), before);

@@ -396,10 +396,13 @@ impl<R: BufRead> Reader<R> {
             .saturating_mul(u64::from(2 * sizes[2]));
         let floats: Vec<f32> = floats.take(model.min(HEAD) as usize).collect();
         let fits = |lanes: usize| {
-            let accumulators = floats
-                .chunks(2 * lanes)
-                .flat_map(|block| block.iter().skip(lanes));
-            accumulators.fold(true, |all, &accumulator| all && accumulator >= 1.0)
+            let mut blocks = floats.chunks(2 * lanes);
+            blocks.all(|block| {
+                block
+                    .iter()
+                    .skip(lanes)
+                    .all(|&accumulator| accumulator >= 1.0)
+            })
         };
         let lanes = if floats.len() >= 2 * SSE_LANES && fits(SSE_LANES) {
             SSE_LANES

@@ -108,19 +108,22 @@ impl FieldPairs for Flex {
 
 impl FieldPairsGradient for Flex {
     fn field_pairs_gradient(v: FlexTensor, output: FlexTensor) -> FlexTensor {
-        let (v, output) = (v.to_contiguous(), output.to_contiguous());
-        let [batch, fields, _, dim] = v.shape().dims();
-        let row = (fields * fields * dim).max(1);
-        let mut gradient = vec![0f32; batch * fields * fields * dim];
+        let mut gradient = v.to_contiguous();
+        // Where the graph was the last to hold `v`, the gradient is written over it.
+        drop(v);
+        let output = output.to_contiguous();
+        let [_, fields, _, dim] = gradient.shape().dims();
         gradient
-            .par_chunks_exact_mut(row)
-            .zip(contiguous(&v).par_chunks_exact(row))
+            .storage_mut::<f32>()
+            .par_chunks_exact_mut((fields * fields * dim).max(1))
             .zip(contiguous(&output))
             .with_min_len(ROWS_A_TASK)
-            .for_each(|((gradient, v), &output)| {
-                row_gradient(gradient, v, output, fields, dim);
+            .for_each(|(v, &output)| match dim {
+                4 => row_gradient(v, output, fields, 4),
+                8 => row_gradient(v, output, fields, 8),
+                _ => row_gradient(v, output, fields, dim),
             });
-        FlexTensor::from_data(TensorData::new(gradient, [batch, fields, fields, dim]))
+        gradient
     }
 }
 
@@ -142,16 +145,18 @@ fn row_score(v: &[f32], fields: usize, dim: usize) -> f32 {
     score
 }
 
-/// ∂/∂v_fg = v_gf for f ≠ g. `gradient` comes as zeros.
-fn row_gradient(gradient: &mut [f32], v: &[f32], output: f32, fields: usize, dim: usize) {
+/// Puts the gradient in place of `v`: ∂/∂v_fg = v_gf for f ≠ g, 0 for f = g.
+///
+/// Inlined, so that the swap is unrolled where the caller knows the length.
+#[inline(always)]
+fn row_gradient(v: &mut [f32], output: f32, fields: usize, dim: usize) {
     for f in 0..fields {
-        for g in (0..fields).filter(|&g| g != f) {
-            let other = &v[(g * fields + f) * dim..][..dim];
-            for (gradient, other) in gradient[(f * fields + g) * dim..][..dim]
-                .iter_mut()
-                .zip(other)
-            {
-                *gradient = output * other;
+        v[(f * fields + f) * dim..][..dim].fill(0.0);
+        for g in f + 1..fields {
+            let (before, after) = v.split_at_mut((g * fields + f) * dim);
+            let a = &mut before[(f * fields + g) * dim..][..dim];
+            for (a, b) in a.iter_mut().zip(&mut after[..dim]) {
+                (*a, *b) = (output * *b, output * *a);
             }
         }
     }

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
 
 use crate::rng::{Purpose, name_key, rng};
-use crate::{Error, Link, Lookup, Loss, Schema, TableConfig, Targets};
+use crate::{Error, FieldId, Link, Lookup, Loss, Schema, TableConfig, Targets};
 
 /// Where a component's dense weights are made, and what they are drawn from.
 ///
@@ -89,7 +89,7 @@ pub trait ComponentConfig {
 /// use burn::module::Module;
 /// use burn::tensor::{Device, Tensor};
 /// use crossfield_core::{
-///     Batch, Component, Contribution, Link, Lookup, Loss, Model, Scored, Sum, Targets,
+///     Batch, Component, Contribution, Link, Lookup, Loss, Model, Scored, Sum, Targets, What,
 /// };
 ///
 /// /// So much for each unit of the first dense column.
@@ -108,7 +108,7 @@ pub trait ComponentConfig {
 ///         let dense = x.batch().dense.as_ref().expect("a dense column");
 ///         let part = |(row, value): (usize, &f32)| Contribution {
 ///             row,
-///             what: "age".into(),
+///             what: What::Named("age".into()),
 ///             weight: self.weight,
 ///             contribution: self.weight * value,
 ///         };
@@ -131,6 +131,9 @@ pub trait ComponentConfig {
 /// let model = Scored::new(sum, Loss::Squared, 1.0, &Device::flex());
 /// assert_eq!(model.score(&x).try_into_vec_as::<f32>().unwrap(), [3.5, 8.5]);
 /// assert_eq!(model.link(), Link::Identity);
+/// // What a score is made of adds up to it: 1 + 2 · 1 + 0.5 · 1.
+/// let first: Vec<f32> = model.explain(&x)[..3].iter().map(|part| part.contribution).collect();
+/// assert_eq!(first, [1.0, 2.0, 0.5]);
 /// let targets = Targets {
 ///     labels: vec![3.5, 6.5],
 ///     ..Targets::default()
@@ -145,20 +148,73 @@ pub trait Component: Module + ModuleDisplay {
     /// - output: `[batch, 1]`
     fn forward(&self, x: &Lookup) -> Tensor<2>;
 
-    /// What the score of each row of the batch is made of; empty where a component cannot say.
-    fn explain(&self, _x: &Lookup) -> Vec<Contribution> {
-        Vec::new()
+    /// What the score of each row of the batch is made of: contributions that add up to
+    /// [`forward`](Self::forward). A component that cannot take its score apart is one
+    /// contribution, under the name of its type.
+    fn explain(&self, x: &Lookup) -> Vec<Contribution> {
+        let path = std::any::type_name::<Self>();
+        let name = path.rsplit("::").next().unwrap_or(path);
+        let scores = self.forward(x).into_data().convert::<f32>();
+        let scores = scores.as_slice::<f32>().expect("scores were made f32");
+        scores
+            .iter()
+            .enumerate()
+            .map(|(row, &score)| Contribution {
+                row,
+                what: What::Named(name.to_owned()),
+                weight: 1.0,
+                contribution: score,
+            })
+            .collect()
     }
 }
 
-/// A named share of one row's score.
+/// A feature of a row: an index that a field has there, and its value.
+///
+/// A vocabulary turns the index back into what the data said.
+///
+/// ```
+/// use crossfield_core::{Feature, What};
+///
+/// let tag = Feature {
+///     field: 1,
+///     index: 7,
+///     value: 0.5,
+/// };
+/// assert_eq!(What::Linear(tag), What::Linear(tag));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Feature {
+    /// Its field.
+    pub field: FieldId,
+    /// Its row of the field's tables.
+    pub index: u32,
+    /// x: 1 for a categorical value, the weight in a bag, the transformed number.
+    pub value: f32,
+}
+
+/// What a contribution comes from.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum What {
+    /// The bias of the model.
+    Bias,
+    /// A feature alone, w x.
+    Linear(Feature),
+    /// Two features together, in the order of the component's fields.
+    Pair(Feature, Feature),
+    /// Anything else by its name: a dense column, a rule, a whole component.
+    Named(String),
+}
+
+/// A share of one row's score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contribution {
     /// The row of the batch.
     pub row: usize,
-    /// A field, a pair of fields, a rule or a position of the history.
-    pub what: String,
-    /// The weight it was given.
+    /// Where it comes from.
+    pub what: What,
+    /// The weight it was given, before the values of its features: w, or ⟨v, v'⟩.
     pub weight: f32,
     /// What it adds to the score.
     pub contribution: f32,
@@ -247,6 +303,23 @@ impl<C: Component> Scored<C> {
     pub fn component(&self) -> &C {
         &self.component
     }
+
+    /// What the score of each row is made of: row by row the bias, then what the component says.
+    /// The contributions of a row add up to its [`score`](Model::score).
+    pub fn explain(&self, x: &Lookup) -> Vec<Contribution> {
+        let bias = self.bias.val().into_scalar::<f32>();
+        let mut contributions: Vec<Contribution> = (0..x.batch_size())
+            .map(|row| Contribution {
+                row,
+                what: What::Bias,
+                weight: bias,
+                contribution: bias,
+            })
+            .collect();
+        contributions.extend(self.component.explain(x));
+        contributions.sort_by_key(|contribution| contribution.row);
+        contributions
+    }
 }
 
 impl<C: Component> Model for Scored<C> {
@@ -260,5 +333,60 @@ impl<C: Component> Model for Scored<C> {
 
     fn link(&self) -> Link {
         self.loss.link()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Batch;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    /// The dense column, without an explanation of its own.
+    #[derive(Module, Debug)]
+    struct Column {
+        #[module(skip)]
+        times: f32,
+    }
+
+    impl Component for Column {
+        fn forward(&self, x: &Lookup) -> Tensor<2> {
+            let column = x.dense().expect("a dense column");
+            column.mul_scalar(self.times)
+        }
+    }
+
+    #[test]
+    fn an_explanation_goes_row_by_row_bias_first_and_names_what_it_cannot_take_apart() {
+        let batch = Batch {
+            batch_size: 2,
+            dense: Some(vec![1.0, 3.0]),
+            ..Batch::default()
+        };
+        let device = Device::flex();
+        let x = Lookup::new(Arc::new(batch), device.clone(), vec![], BTreeMap::new());
+        let sum = Sum {
+            a: Column { times: 2.0 },
+            b: Column { times: -1.0 },
+        };
+        let model = Scored::new(sum, Loss::Squared, 0.5, &device);
+        let parts: Vec<_> = model
+            .explain(&x)
+            .into_iter()
+            .map(|part| (part.row, part.what, part.contribution))
+            .collect();
+        let column = || What::Named("Column".into());
+        assert_eq!(
+            parts,
+            [
+                (0, What::Bias, 0.5),
+                (0, column(), 2.0),
+                (0, column(), -1.0),
+                (1, What::Bias, 0.5),
+                (1, column(), 6.0),
+                (1, column(), -3.0),
+            ]
+        );
     }
 }

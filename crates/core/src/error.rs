@@ -22,6 +22,14 @@ pub enum Error {
         /// The fields there are, separated by commas.
         known: String,
     },
+    /// A component names a field twice.
+    #[error("`{component}` reads field `{field}` twice: expected each field once")]
+    DuplicateField {
+        /// The component's name.
+        component: String,
+        /// The field.
+        field: String,
+    },
     /// A component has nothing to read.
     #[error("`{component}` has no field to read: it takes {expected}")]
     NoFields {

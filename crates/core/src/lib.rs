@@ -13,10 +13,12 @@ mod schema;
 mod table;
 
 pub use batch::{Batch, Jagged, Targets};
-pub use component::{Component, ComponentConfig, Contribution, Init, Model, Scored, Sum};
+pub use component::{
+    Component, ComponentConfig, Contribution, Feature, Init, Model, Scored, Sum, What,
+};
 pub use error::Error;
 pub use examples::{Examples, FeatureLists};
-pub use lookup::{Leaf, Lookup, Ragged, StagedTable};
+pub use lookup::{Leaf, LookedUp, Lookup, Ragged, StagedTable};
 pub use loss::{Link, Loss};
 pub use mlp::{Mlp, MlpConfig};
 pub use schema::{Field, FieldId, FieldKind, Schema};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Bool, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
-use crate::{Batch, FieldId, Jagged, TableField};
+use crate::{Batch, Contribution, Feature, FieldId, Jagged, TableField, What};
 
 /// The unique rows that one batch reads from the tables of one dim: a leaf of the graph.
 #[derive(Clone, Debug)]
@@ -66,6 +66,13 @@ pub struct StagedTable {
 /// assert_eq!((items.dims(), mask.dims()), ([2, 2, 2], [2, 2]));
 /// let ragged = x.ragged(&tags).expect("some row has a tag");
 /// assert_eq!(ragged.values.dims(), [2, 2]);
+/// // The second half of each row, one weight wide.
+/// let (sum, square) = x.blocks_with_square(std::slice::from_ref(&tags), &[1], 1);
+/// assert_eq!(sum.try_into_vec_as::<f32>().unwrap(), [22.0, 0.0]);
+/// assert_eq!(square.try_into_vec_as::<f32>().unwrap(), [404.0, 0.0]);
+/// let features = x.features(&[tags]);
+/// assert_eq!((features[0][1].feature.index, &features[0][1].weights[..]), (1, &[10.0, 20.0][..]));
+/// assert!(features[1].is_empty());
 /// ```
 #[derive(Clone, Debug)]
 pub struct Lookup {
@@ -82,6 +89,17 @@ pub struct Ragged {
     pub values: Tensor<2>,
     /// The row of the batch that each item belongs to: `[items]`.
     pub rows: Tensor<1, Int>,
+}
+
+/// A feature of one row beside its weights, on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LookedUp {
+    /// The feature.
+    pub feature: Feature,
+    /// Position of its field among those that were asked for.
+    pub nth: usize,
+    /// Its row of the table.
+    pub weights: Vec<f32>,
 }
 
 /// A weighted selection of leaf rows, each to be added to one segment of the output.
@@ -184,6 +202,108 @@ impl Lookup {
             self.pool(values, &selection, leaf.rows.dims()[1]),
             self.pool(squares, &selection, leaf.rows.dims()[1]),
         )
+    }
+
+    /// One block of `width` weights of each feature: Σ x v by field, and Σ x² v² of all. A row of
+    /// the table is read as blocks side by side, and `blocks` says which of them each field takes.
+    ///
+    /// # Shapes
+    /// - first: `[batch, fields, width]`
+    /// - second: `[batch, width]`, element-wise
+    ///
+    /// # Panics
+    /// As [`fields`](Self::fields), and if `width` does not divide the dim of the tables.
+    pub fn blocks_with_square(
+        &self,
+        fields: &[TableField],
+        blocks: &[usize],
+        width: usize,
+    ) -> (Tensor<3>, Tensor<2>) {
+        let [batch, count] = [self.batch_size(), fields.len()];
+        let leaf = self.leaf(fields);
+        let [rows, dim] = leaf.rows.dims();
+        assert_eq!(
+            dim % width,
+            0,
+            "rows of {dim} weights have no blocks of {width}"
+        );
+        let leaf = Leaf {
+            rows: leaf.rows.clone().reshape([rows * dim / width, width]),
+        };
+        let mut selection = self.select(fields, |row, nth| row * count + nth);
+        let segments = selection
+            .segments
+            .get_or_insert_with(|| (0..(batch * count) as i64).collect());
+        for (position, segment) in selection.positions.iter_mut().zip(segments.iter()) {
+            *position = *position * (dim / width) as i64 + blocks[*segment as usize % count] as i64;
+        }
+        let values = self.values(&leaf, &selection);
+        let squares = values.clone().map(|values| values.square());
+        let sums = self
+            .add_up(values, &selection, batch * count, width)
+            .reshape([batch, count, width]);
+        if let Some(segments) = &mut selection.segments {
+            for segment in segments {
+                *segment /= count as i64;
+            }
+        }
+        (sums, self.add_up(squares, &selection, batch, width))
+    }
+
+    /// The features of each row with their weights, field by field: what explanations read.
+    ///
+    /// # Panics
+    /// As [`fields`](Self::fields).
+    pub fn features(&self, fields: &[TableField]) -> Vec<Vec<LookedUp>> {
+        if fields.is_empty() {
+            return vec![Vec::new(); self.batch_size()];
+        }
+        let leaf = self.leaf(fields);
+        let dim = leaf.rows.dims()[1];
+        let weights = leaf.rows.clone().into_data().convert::<f32>();
+        let weights = weights.as_slice::<f32>().expect("weights were made f32");
+        let of_row = |row| {
+            let of_field = |(nth, field): (usize, &TableField)| {
+                let jagged = &self.batch.sparse[field.field];
+                let positions = self.positions(field);
+                let field = field.field;
+                jagged.range(row).map(move |at| LookedUp {
+                    feature: Feature {
+                        field,
+                        index: jagged.indices[at],
+                        value: jagged.weight(at),
+                    },
+                    nth,
+                    weights: weights[positions[at] as usize * dim..][..dim].to_vec(),
+                })
+            };
+            fields.iter().enumerate().flat_map(of_field).collect()
+        };
+        (0..self.batch_size()).map(of_row).collect()
+    }
+
+    /// The terms w x of each row: [`pooled`](Self::pooled) of tables of dim 1, taken apart.
+    ///
+    /// # Panics
+    /// As [`fields`](Self::fields).
+    pub fn linear_terms(&self, fields: &[TableField]) -> Vec<Contribution> {
+        let term = |(
+            row,
+            LookedUp {
+                feature, weights, ..
+            },
+        ): (usize, &LookedUp)| Contribution {
+            row,
+            what: What::Linear(*feature),
+            weight: weights[0],
+            contribution: weights[0] * feature.value,
+        };
+        let rows = self.features(fields);
+        let features = rows.iter().enumerate();
+        features
+            .flat_map(|(row, features)| features.iter().map(move |feature| (row, feature)))
+            .map(term)
+            .collect()
     }
 
     /// Σ x² over all features of the given fields: what instance-wise normalisation divides by.
@@ -414,4 +534,49 @@ impl Lookup {
 fn indices(indices: Vec<i64>, device: &Device) -> Tensor<1, Int> {
     let shape = [indices.len()];
     Tensor::from_data(TensorData::new(indices, shape), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_the_columns_of_one_hot_fields_and_of_bags_alike() {
+        let device = Device::flex();
+        // Two rows of two fields; rows of the table are [1, 2], [10, 20] and [100, 200].
+        let one_hot = [Jagged::one_hot(vec![0, 1]), Jagged::one_hot(vec![2, 2])];
+        let as_bags = one_hot.clone().map(|jagged| Jagged {
+            offsets: Some(vec![0, 1, 2]),
+            ..jagged
+        });
+        for sparse in [one_hot, as_bags] {
+            let positions = sparse.iter().enumerate().map(|(field, jagged)| {
+                let rows = jagged.indices.iter().map(|&index| i64::from(index));
+                (field, rows.collect())
+            });
+            let staged = StagedTable {
+                leaf: 0,
+                positions: positions.collect(),
+            };
+            let tables = BTreeMap::from([("t".to_owned(), staged)]);
+            let rows = Tensor::from_data([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]], &device);
+            let batch = Batch {
+                batch_size: 2,
+                sparse: sparse.to_vec(),
+                ..Batch::default()
+            };
+            let leaves = vec![Leaf { rows }];
+            let x = Lookup::new(Arc::new(batch), device.clone(), leaves, tables);
+            let fields = [0, 1].map(|field| TableField {
+                table: "t".into(),
+                field,
+            });
+            // The second column of the first field, the first of the other.
+            let (sum, square) = x.blocks_with_square(&fields, &[1, 0], 1);
+            let sum = sum.try_into_vec_as::<f32>();
+            assert_eq!(sum.ok(), Some(vec![2.0, 100.0, 20.0, 100.0]));
+            let square = square.try_into_vec_as::<f32>();
+            assert_eq!(square.ok(), Some(vec![4.0 + 1e4, 400.0 + 1e4]));
+        }
+    }
 }

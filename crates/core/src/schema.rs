@@ -96,7 +96,8 @@ impl Schema {
     /// none, all but the sequences, whose order a bag throws away.
     ///
     /// # Errors
-    /// [`Error::UnknownField`]; [`Error::NoFields`] if the data has none.
+    /// [`Error::UnknownField`]; [`Error::DuplicateField`]; [`Error::NoFields`] if the data has
+    /// none.
     pub fn bags(&self, component: &str, names: &[String]) -> Result<Vec<FieldId>, Error> {
         let ids = if names.is_empty() {
             (0..self.fields.len())
@@ -114,6 +115,14 @@ impl Schema {
                 })
                 .collect::<Result<Vec<_>, _>>()?
         };
+        if let Some(name) =
+            (1..names.len()).find_map(|at| names[..at].iter().find(|&name| *name == names[at]))
+        {
+            return Err(Error::DuplicateField {
+                component: component.to_owned(),
+                field: name.clone(),
+            });
+        }
         if ids.is_empty() {
             return Err(Error::NoFields {
                 component: component.to_owned(),

@@ -6,8 +6,8 @@ mod fused;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Component, ComponentConfig, Error, FieldId, Init, Initializer, Lookup, Schema, TableConfig,
-    TableField, factor_table, tables_for,
+    Component, ComponentConfig, Contribution, Error, FieldId, Init, Initializer, Lookup, Schema,
+    TableConfig, TableField, What, factor_table, tables_for,
 };
 #[cfg(feature = "fused")]
 pub use fused::FusedFm;
@@ -123,6 +123,25 @@ impl Component for Fm {
             pairs + x.pooled(&self.linear)
         }
     }
+
+    /// Every pair on its own, so in time quadratic in the features of a row.
+    fn explain(&self, x: &Lookup) -> Vec<Contribution> {
+        let mut contributions = x.linear_terms(&self.linear);
+        for (row, features) in x.features(&self.factors).into_iter().enumerate() {
+            for (at, a) in features.iter().enumerate() {
+                for b in &features[at + 1..] {
+                    let weight: f32 = a.weights.iter().zip(&b.weights).map(|(a, b)| a * b).sum();
+                    contributions.push(Contribution {
+                        row,
+                        what: What::Pair(a.feature, b.feature),
+                        weight,
+                        contribution: weight * a.feature.value * b.feature.value,
+                    });
+                }
+            }
+        }
+        contributions
+    }
 }
 
 /// The sum over all pairs of vectors of their inner product.
@@ -140,9 +159,7 @@ impl Component for Fm {
 /// assert!((z - 3.5).abs() < 1e-6);
 /// ```
 pub fn interaction(v: Tensor<3>) -> Tensor<2> {
-    let [batch, _, dim] = v.dims();
-    let square = v.clone().square().sum_dim(1).reshape([batch, dim]);
-    interaction_of_sums(v.sum_dim(1).reshape([batch, dim]), square)
+    bi_interaction(v).sum_dim(1)
 }
 
 /// [`interaction`] where the sums over the features are known: `½ Σ_d [sum² − square]`.
@@ -152,7 +169,42 @@ pub fn interaction(v: Tensor<3>) -> Tensor<2> {
 /// - square: `[batch, dim]`, Σ x² v², element-wise
 /// - output: `[batch, 1]`
 pub fn interaction_of_sums(sum: Tensor<2>, square: Tensor<2>) -> Tensor<2> {
-    (sum.square() - square).sum_dim(1).mul_scalar(0.5)
+    bi_interaction_of_sums(sum, square).sum_dim(1)
+}
+
+/// The sum over all pairs of vectors of their element-wise product, `½ [(Σ v)² − Σ v²]`: what a
+/// network takes in place of the vectors themselves. Its entries add up to [`interaction`].
+///
+/// # Shapes
+/// - v: `[batch, features, dim]`, each vector times its feature's value
+/// - output: `[batch, dim]`
+///
+/// # Source
+/// He, Chua, Neural Factorization Machines for Sparse Predictive Analytics, SIGIR 2017,
+/// equation 4.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+///
+/// let v = Tensor::<3>::from_data([[[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]]], &Device::flex());
+/// // 1·3 + 1·0.5 + 3·0.5, and −2·1 + 2·0.5 − 1·0.5
+/// let pooled = crossfield_fm::bi_interaction(v).try_into_vec_as::<f32>().unwrap();
+/// assert_eq!(pooled, [5.0, -1.5]);
+/// ```
+pub fn bi_interaction(v: Tensor<3>) -> Tensor<2> {
+    let [batch, _, dim] = v.dims();
+    let square = v.clone().square().sum_dim(1).reshape([batch, dim]);
+    bi_interaction_of_sums(v.sum_dim(1).reshape([batch, dim]), square)
+}
+
+/// [`bi_interaction`] where the sums over the features are known: `½ [sum² − square]`.
+///
+/// # Shapes
+/// - sum: `[batch, dim]`, Σ x v
+/// - square: `[batch, dim]`, Σ x² v², element-wise
+/// - output: `[batch, dim]`
+pub fn bi_interaction_of_sums(sum: Tensor<2>, square: Tensor<2>) -> Tensor<2> {
+    (sum.square() - square).mul_scalar(0.5)
 }
 
 #[cfg(test)]
@@ -162,7 +214,9 @@ mod tests {
 
     use approx::assert_relative_eq;
     use burn::tensor::Device;
-    use crossfield_core::{Batch, Field, FieldKind, Jagged, merge_tables};
+    use crossfield_core::{
+        Batch, Feature, Field, FieldKind, Jagged, Loss, Model, Scored, merge_tables,
+    };
     use crossfield_embedding::{EmbeddingCollection, RowOptimizer, RowOptimizerKind, TablePlan};
 
     fn schema() -> Schema {
@@ -287,6 +341,67 @@ mod tests {
         let v = Tensor::<3>::from_data([[[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]]], &Device::flex());
         // ⟨a,b⟩ + ⟨a,c⟩ + ⟨b,c⟩ = 1 + 1.5 + 1
         assert_relative_eq!(interaction(v).into_scalar::<f32>(), 3.5, epsilon = 1e-6);
+    }
+
+    #[test]
+    fn contributions_add_up_to_the_score_and_name_bags_and_pairs() {
+        let config = config(true);
+        let mut tables = tables(&config, RowOptimizer::default());
+        let device = Device::flex();
+        let init = Init {
+            device: device.clone(),
+            seed: 1,
+        };
+        let fm = config.init(&schema(), &init).unwrap();
+        let model = Scored::new(fm, Loss::Logistic, 0.3, &device);
+        let (lookup, _) = tables.stage(batch(), &device);
+        let scores = model.score(&lookup).try_into_vec_as::<f32>().unwrap();
+        let parts = model.explain(&lookup);
+        for (row, &score) in scores.iter().enumerate() {
+            let of_row = parts.iter().filter(|part| part.row == row);
+            let sum: f64 = of_row.map(|part| f64::from(part.contribution)).sum();
+            assert_relative_eq!(sum, f64::from(score), epsilon = 1e-5, max_relative = 1e-5);
+        }
+        // Row 0: the bias, the user and three genres, and the six pairs of these four.
+        let of_row = |row| parts.iter().filter(move |part| part.row == row);
+        assert_eq!(of_row(0).count(), 1 + 4 + 6);
+        assert_eq!(of_row(0).next().unwrap().what, What::Bias);
+        let twice = Feature {
+            field: 1,
+            index: 2,
+            value: 0.5,
+        };
+        let again = Feature {
+            value: 0.25,
+            ..twice
+        };
+        let inside = of_row(0).find(|part| part.what == What::Pair(twice, again));
+        let norm2: f32 = tables
+            .table_mut("v4.genres")
+            .unwrap()
+            .weights(2)
+            .iter()
+            .map(|v| v * v)
+            .sum();
+        assert_relative_eq!(inside.unwrap().contribution, norm2 * 0.125, epsilon = 1e-6);
+        // Row 1 has a user alone.
+        assert_eq!(of_row(1).count(), 2);
+    }
+
+    #[test]
+    fn the_un_summed_layer_adds_up_to_the_interaction() {
+        let v = Tensor::<3>::from_data(
+            [
+                [[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]],
+                [[0.0; 2], [2.0, 1.0], [0.0; 2]],
+            ],
+            &Device::flex(),
+        );
+        let pooled = bi_interaction(v.clone()).try_into_vec_as::<f32>().unwrap();
+        // A vector alone has no pair.
+        assert_eq!(pooled, [5.0, -1.5, 0.0, 0.0]);
+        let z = interaction(v).try_into_vec_as::<f32>().unwrap();
+        assert_eq!(z, [3.5, 0.0]);
     }
 
     #[test]

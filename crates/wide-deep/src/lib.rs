@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Component, ComponentConfig, Error, Init, Initializer, Lookup, Schema, TableConfig, TableField,
-    tables_for,
+    Component, ComponentConfig, Contribution, Error, Init, Initializer, Lookup, Schema,
+    TableConfig, TableField, tables_for,
 };
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +73,10 @@ impl Component for Wide {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
         x.pooled(&self.fields)
     }
+
+    fn explain(&self, x: &Lookup) -> Vec<Contribution> {
+        x.linear_terms(&self.fields)
+    }
 }
 
 #[cfg(test)]
@@ -82,7 +86,7 @@ mod tests {
 
     use approx::assert_relative_eq;
     use burn::tensor::Device;
-    use crossfield_core::{Batch, Field, FieldKind, Jagged};
+    use crossfield_core::{Batch, Feature, Field, FieldKind, Jagged, What};
     use crossfield_embedding::{EmbeddingCollection, RowOptimizer, TablePlan};
 
     #[test]
@@ -143,5 +147,27 @@ mod tests {
         let scores = wide.forward(&lookup).try_into_vec_as::<f32>().unwrap();
         assert_relative_eq!(scores[0], 4.0);
         assert_relative_eq!(scores[1], -1.0);
+
+        let parts = wide.explain(&lookup);
+        let age = Feature {
+            field: 0,
+            index: 0,
+            value: 1.5,
+        };
+        assert_eq!(
+            parts[0],
+            Contribution {
+                row: 0,
+                what: What::Linear(age),
+                weight: 2.0,
+                contribution: 3.0,
+            }
+        );
+        // Two tags of row 0, one age of row 1.
+        let rest: Vec<_> = parts[1..]
+            .iter()
+            .map(|part| (part.row, part.contribution))
+            .collect();
+        assert_eq!(rest, [(0, 0.5), (0, 0.5), (1, -1.0)]);
     }
 }

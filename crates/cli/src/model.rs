@@ -5,19 +5,22 @@ use burn::tensor::Tensor;
 use crossfield_core::{
     Component, ComponentConfig, Contribution, Error, Init, Lookup, Schema, TableConfig,
 };
+use crossfield_ffm::{Ffm, FfmConfig};
 use crossfield_fm::{Fm, FmConfig};
+use crossfield_fused::{FusedComponent, FusedConfig};
 use crossfield_train::{explain, nearest};
 use crossfield_wide_deep::{Wide, WideConfig};
 use serde::{Deserialize, Serialize};
 
 /// Kinds of components, as a run file spells them.
-pub(crate) const KINDS: [&str; 2] = ["wide", "fm"];
+pub(crate) const KINDS: [&str; 3] = ["wide", "fm", "ffm"];
 
 /// The configuration of one component.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Choice {
     Wide(WideConfig),
     Fm(FmConfig),
+    Ffm(FfmConfig),
 }
 
 /// One component.
@@ -25,6 +28,7 @@ pub(crate) enum Choice {
 pub(crate) enum AnyComponent {
     Wide(Wide),
     Fm(Fm),
+    Ffm(Ffm),
 }
 
 /// `[model]`: the components whose scores add up.
@@ -32,6 +36,20 @@ pub(crate) enum AnyComponent {
 #[serde(try_from = "toml::Table", into = "toml::Table")]
 pub(crate) struct ModelConfig {
     components: Vec<Choice>,
+    /// Whether a bias is added to the sum.
+    pub(crate) bias: bool,
+}
+
+impl ModelConfig {
+    /// The components as passes over rows.
+    pub(crate) fn fused(&self, schema: &Schema) -> Result<Vec<Box<dyn FusedComponent>>, Error> {
+        let fused = self.components.iter().map(|component| match component {
+            Choice::Wide(config) => config.fused(schema),
+            Choice::Fm(config) => config.fused(schema),
+            Choice::Ffm(config) => config.fused(schema),
+        });
+        fused.collect()
+    }
 }
 
 /// A sum of components.
@@ -58,6 +76,7 @@ impl Choice {
         let mut choice = match kind.as_str() {
             "wide" => Self::Wide(read(name, options)?),
             "fm" => Self::Fm(read(name, options)?),
+            "ffm" => Self::Ffm(read(name, options)?),
             unknown => {
                 let advice = nearest(unknown, &KINDS)
                     .map_or(String::new(), |near| format!(": did you mean `{near}`?"));
@@ -70,6 +89,7 @@ impl Choice {
         match &mut choice {
             Self::Wide(config) => config.name = name.to_owned(),
             Self::Fm(config) => config.name = name.to_owned(),
+            Self::Ffm(config) => config.name = name.to_owned(),
         }
         Ok(choice)
     }
@@ -78,6 +98,7 @@ impl Choice {
         match self {
             Self::Wide(config) => &config.name,
             Self::Fm(config) => &config.name,
+            Self::Ffm(config) => &config.name,
         }
     }
 
@@ -85,6 +106,7 @@ impl Choice {
         match self {
             Self::Wide(_) => "wide",
             Self::Fm(_) => "fm",
+            Self::Ffm(_) => "ffm",
         }
     }
 
@@ -93,6 +115,7 @@ impl Choice {
         let table = match self {
             Self::Wide(config) => toml::Table::try_from(config),
             Self::Fm(config) => toml::Table::try_from(config),
+            Self::Ffm(config) => toml::Table::try_from(config),
         };
         table.expect("options are texts, numbers and lists")
     }
@@ -111,6 +134,11 @@ impl TryFrom<toml::Table> for ModelConfig {
             (Some(kind), None) => vec![kind],
             (None, Some(toml::Value::Array(names))) if !names.is_empty() => names,
             _ => return Err("expected `kind = \"fm\"`, or `sum` with a list of names".into()),
+        };
+        let bias = match model.remove("bias") {
+            Some(toml::Value::Boolean(bias)) => bias,
+            Some(other) => return Err(format!("`model.bias` is {other}, expected true or false")),
+            None => true,
         };
         let mut components: Vec<Choice> = Vec::new();
         for name in sum {
@@ -140,7 +168,7 @@ impl TryFrom<toml::Table> for ModelConfig {
                 names.join(", ")
             ));
         }
-        Ok(Self { components })
+        Ok(Self { components, bias })
     }
 }
 
@@ -151,7 +179,10 @@ impl From<ModelConfig> for toml::Table {
             .iter()
             .map(|component| component.name().into())
             .collect();
-        let mut model = toml::Table::from_iter([("sum".to_owned(), toml::Value::Array(names))]);
+        let mut model = toml::Table::from_iter([
+            ("sum".to_owned(), toml::Value::Array(names)),
+            ("bias".to_owned(), config.bias.into()),
+        ]);
         for component in &config.components {
             let mut options = component.options();
             options.insert("kind".into(), component.kind().into());
@@ -170,6 +201,7 @@ impl ComponentConfig for ModelConfig {
             tables.extend(match component {
                 Choice::Wide(config) => config.tables(schema)?,
                 Choice::Fm(config) => config.tables(schema)?,
+                Choice::Ffm(config) => config.tables(schema)?,
             });
         }
         Ok(tables)
@@ -183,6 +215,7 @@ impl ComponentConfig for ModelConfig {
                 Ok(match component {
                     Choice::Wide(config) => AnyComponent::Wide(config.init(schema, init)?),
                     Choice::Fm(config) => AnyComponent::Fm(config.init(schema, init)?),
+                    Choice::Ffm(config) => AnyComponent::Ffm(config.init(schema, init)?),
                 })
             })
             .collect::<Result<_, Error>>()?;
@@ -197,6 +230,7 @@ impl Component for Components {
             .map(|component| match component {
                 AnyComponent::Wide(wide) => wide.forward(x),
                 AnyComponent::Fm(fm) => fm.forward(x),
+                AnyComponent::Ffm(ffm) => ffm.forward(x),
             })
             .reduce(|sum, score| sum + score)
             .expect("a model has a component")
@@ -208,6 +242,7 @@ impl Component for Components {
             .flat_map(|component| match component {
                 AnyComponent::Wide(wide) => wide.explain(x),
                 AnyComponent::Fm(fm) => fm.explain(x),
+                AnyComponent::Ffm(ffm) => ffm.explain(x),
             })
             .collect()
     }
@@ -241,7 +276,7 @@ mod tests {
         for (text, expected) in [
             (
                 "kind = 'fn'",
-                "unknown kind of model `fn`: did you mean `fm`? (known: wide, fm)",
+                "unknown kind of model `fn`: did you mean `fm`? (known: wide, fm, ffm)",
             ),
             (
                 "kind = 'fm'\n[fm]\nembeding_dim = 2",

@@ -9,7 +9,8 @@ use crossfield_data::{
     Dataset, FittedSchema, LabelKind, Labels, SplitConfig, encode_files, prepare,
 };
 use crossfield_train::{
-    Error, Parts, RunFile, Setup, Trained, check_memory, describe_tables, in_pool, table_bytes,
+    Error, Executor, FusedModel, FusedTrained, Parts, RunFile, Scorer, Setup, Trained, check_memory,
+    describe_tables, in_pool, table_bytes,
 };
 
 use crate::console::{self, Console};
@@ -46,6 +47,9 @@ pub(crate) struct EvalArgs {
     /// Files of labelled rows, in the format of the run's data.
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<String>,
+    /// Overrides a key of the run's run.toml, as in `train.executor=burn`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
 }
 
 /// `crossfield predict`.
@@ -56,6 +60,9 @@ pub(crate) struct PredictArgs {
     /// Files of rows, in the format of the run's data; the label column may be missing.
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<String>,
+    /// Overrides a key of the run's run.toml, as in `train.executor=burn`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
 }
 
 /// Where a run is, or will be.
@@ -83,6 +90,7 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
             let mut run = Run::read(file, &sets)?;
             hold_out(&mut run);
             run.complete_data();
+            run.train.complete();
             if let Some(out) = &args.out {
                 refuse_taken(out)?;
             }
@@ -148,9 +156,17 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         plans: &plans,
         out: &out,
     };
-    let mut console = Console::new(run.train.epochs, run.train.batch_size);
-    let make = |init: &Init| model(&run, &schema, mean, init);
-    let (_, metrics) = crossfield_train::train(&setup, &parts, make, &mut console)?;
+    let mut console = Console::new(run.train.epochs, run.train.batch_size());
+    let metrics = match run.train.executor {
+        Executor::Burn => {
+            let make = |init: &Init| model(&run, &schema, mean, init);
+            crossfield_train::train(&setup, &parts, make, &mut console)?.1
+        }
+        Executor::Fused => {
+            let model = fused_model(&run, &schema)?;
+            crossfield_train::train_fused(&setup, &parts, model, &mut console)?
+        }
+    };
     drop(console);
     eprintln!();
     print(&console::summary(&metrics))?;
@@ -159,23 +175,23 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
 }
 
 pub(crate) fn eval(args: &EvalArgs) -> Anyhow<()> {
-    let (run, mut trained, data) = load(&args.run, &args.data, Labels::Required)?;
-    let report = in_pool(run.train.threads, || trained.evaluate(&data))??;
+    let (run, mut scorer, data) = load(&args.run, &args.data, &args.sets, Labels::Required)?;
+    let report = in_pool(run.train.threads, || scorer.evaluate(&data))??;
     print(&console::table(&[("", &report)]))
 }
 
 pub(crate) fn predict(args: &PredictArgs) -> Anyhow<()> {
-    let (run, mut trained, data) = load(&args.run, &args.data, Labels::Optional)?;
-    let link = run.train.loss.link();
+    let (run, mut scorer, data) = load(&args.run, &args.data, &args.sets, Labels::Optional)?;
+    let output = scorer.output();
     let mut lines = String::new();
     in_pool(run.train.threads, || {
-        trained.score(&data, |scores| {
-            for &score in scores {
-                lines += &console::nine_digits(link.prediction(f64::from(score)));
+        scorer.score(&data, &mut |values| {
+            for &value in values {
+                lines += &console::nine_digits(output.prediction(value));
                 lines.push('\n');
             }
-        });
-    })?;
+        })
+    })??;
     print(&lines)
 }
 
@@ -183,9 +199,10 @@ pub(crate) fn predict(args: &PredictArgs) -> Anyhow<()> {
 fn load(
     directory: &Path,
     files: &[String],
+    sets: &[String],
     labels: Labels,
-) -> Anyhow<(Run, Trained<Scored<Components>>, Arc<Dataset>)> {
-    let run = Run::read(&directory.join("run.toml"), &[])?;
+) -> Anyhow<(Run, Box<dyn Scorer + Send>, Arc<Dataset>)> {
+    let run = Run::read(&directory.join("run.toml"), sets)?;
     if !directory.join("metrics.json").exists() {
         return Err(Error::RunDirectory {
             path: directory.to_owned(),
@@ -201,19 +218,46 @@ fn load(
     let data = encode_files(&spec, &fitted, files, label_kind(run.train.loss), labels)?;
     let schema = fitted.schema();
     let tables = merge_tables(run.model.tables(schema)?)?;
-    let device = run.train.device.init()?;
-    let init = Init {
-        device: device.clone(),
-        seed: run.train.seed,
+    let fingerprint = fitted.fingerprint();
+    let scorer: Box<dyn Scorer + Send> = match run.train.executor {
+        Executor::Burn => {
+            let device = run.train.device.init()?;
+            let init = Init {
+                device: device.clone(),
+                seed: run.train.seed,
+            };
+            let model = model(&run, schema, 0.5, &init)?;
+            Box::new(Trained::load(
+                directory,
+                fingerprint,
+                model,
+                tables,
+                &device,
+            )?)
+        }
+        Executor::Fused => {
+            let model = fused_model(&run, schema)?;
+            Box::new(FusedTrained::load(directory, fingerprint, model, tables)?)
+        }
     };
-    let model = model(&run, schema, 0.5, &init)?;
-    let trained = Trained::load(directory, fitted.fingerprint(), model, tables, &device)?;
-    Ok((run, trained, Arc::new(data)))
+    Ok((run, scorer, Arc::new(data)))
 }
 
 fn model(run: &Run, schema: &Schema, mean: f64, init: &Init) -> Result<Scored<Components>, Error> {
-    let component = run.model.init(schema, init)?;
-    Ok(Scored::new(component, run.train.loss, mean, &init.device))
+    let (component, loss) = (run.model.init(schema, init)?, run.train.loss);
+    Ok(if run.model.bias {
+        Scored::new(component, loss, mean, &init.device)
+    } else {
+        Scored::without_bias(component, loss)
+    })
+}
+
+fn fused_model(run: &Run, schema: &Schema) -> Result<FusedModel, Error> {
+    Ok(FusedModel {
+        components: run.model.fused(schema)?,
+        loss: run.train.loss,
+        bias: run.model.bias,
+    })
 }
 
 pub(crate) fn label_kind(loss: Loss) -> LabelKind {

@@ -278,11 +278,12 @@ impl<A: ComponentConfig, B: ComponentConfig> ComponentConfig for (A, B) {
 
 /// A component with a bias and a loss: a model that predicts one number a row.
 ///
-/// score = bias + component; the loss alone owns the link from scores to predictions.
+/// score = bias + component, or the component alone; the loss alone owns the link from scores to
+/// predictions.
 #[derive(Module, Debug)]
 pub struct Scored<C: Module + ModuleDisplay> {
     component: C,
-    bias: Param<Tensor<1>>,
+    bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
     loss: Loss,
 }
@@ -294,7 +295,16 @@ impl<C: Component> Scored<C> {
         let bias = Param::from_data(TensorData::from([loss.link().score(mean) as f32]), device);
         Self {
             component,
-            bias,
+            bias: Some(bias),
+            loss,
+        }
+    }
+
+    /// A model without a bias.
+    pub fn without_bias(component: C, loss: Loss) -> Self {
+        Self {
+            component,
+            bias: None,
             loss,
         }
     }
@@ -307,15 +317,17 @@ impl<C: Component> Scored<C> {
     /// What the score of each row is made of: row by row the bias, then what the component says.
     /// The contributions of a row add up to its [`score`](Model::score).
     pub fn explain(&self, x: &Lookup) -> Vec<Contribution> {
-        let bias = self.bias.val().into_scalar::<f32>();
-        let mut contributions: Vec<Contribution> = (0..x.batch_size())
-            .map(|row| Contribution {
+        let bias = self.bias.as_ref().map(|bias| bias.val().into_scalar::<f32>());
+        let of_row = |row| {
+            bias.map(|bias| Contribution {
                 row,
                 what: What::Bias,
                 weight: bias,
                 contribution: bias,
             })
-            .collect();
+        };
+        let mut contributions: Vec<Contribution> =
+            (0..x.batch_size()).filter_map(of_row).collect();
         contributions.extend(self.component.explain(x));
         contributions.sort_by_key(|contribution| contribution.row);
         contributions
@@ -328,7 +340,11 @@ impl<C: Component> Model for Scored<C> {
     }
 
     fn score(&self, x: &Lookup) -> Tensor<2> {
-        self.component.forward(x) + self.bias.val().reshape([1, 1])
+        let score = self.component.forward(x);
+        match &self.bias {
+            Some(bias) => score + bias.val().reshape([1, 1]),
+            None => score,
+        }
     }
 
     fn link(&self) -> Link {

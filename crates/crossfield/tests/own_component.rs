@@ -47,7 +47,7 @@ fn data() -> Parts {
 fn settings(threads: usize) -> TrainConfig {
     TrainConfig {
         epochs: 2,
-        batch_size: 512,
+        batch_size: Some(512),
         threads,
         checkpoint_every: 10,
         ..TrainConfig::default()

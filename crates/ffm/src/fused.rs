@@ -11,12 +11,14 @@
 //! rows of b  v_b,a ────────────────────────┘   multiplied, or updated, with the other
 //! ```
 
-use crossfield_core::TableField;
+use crossfield_core::{Schema, TableField};
 use crossfield_embedding::{Precision, RowLayout, RowOptimizer};
 use crossfield_fused::{
-    ElementRule, Error, Feature, FusedComponent, Isa, Kernel, Lanes, Linear, Member, Options,
+    ElementRule, Error, Feature, FusedComponent, FusedConfig, Isa, Kernel, Lanes, Linear, Member, Options,
     RowData, RowPass, Rowwise, Rule, Shared, Slots, Step, Tables, UpdateRow, element_noise,
 };
+
+use crate::FfmConfig;
 
 /// Parts into which the tiles of a row are divided: as many threads can share a row. What each
 /// part adds up is added in the order of the parts, whoever did them.
@@ -51,6 +53,19 @@ impl FusedFfm {
             normalize,
             same_field,
         }
+    }
+}
+
+impl FusedConfig for FfmConfig {
+    fn fused(&self, schema: &Schema) -> Result<Box<dyn FusedComponent>, crossfield_core::Error> {
+        let (factors, linear) = self.lookups(schema)?;
+        Ok(Box::new(FusedFfm::new(
+            factors,
+            linear,
+            self.embedding_dim,
+            self.normalize,
+            self.same_field,
+        )))
     }
 }
 

@@ -98,6 +98,13 @@ impl FfmConfig {
         })
     }
 
+    /// Where each field's vectors and linear weights are looked up.
+    fn lookups(&self, schema: &Schema) -> Result<(Vec<TableField>, Vec<TableField>), Error> {
+        self.check()?;
+        let ids = schema.bags(&self.name, &self.fields)?;
+        Ok((self.factors(schema, &ids).1, self.linear(schema, &ids).1))
+    }
+
     fn check(&self) -> Result<(), Error> {
         let out_of_range = |option, value: String, expected| {
             Err(Error::OutOfRange {
@@ -133,11 +140,10 @@ impl ComponentConfig for FfmConfig {
     }
 
     fn init(&self, schema: &Schema, _init: &Init) -> Result<Ffm, Error> {
-        self.check()?;
-        let ids = schema.bags(&self.name, &self.fields)?;
+        let (factors, linear) = self.lookups(schema)?;
         Ok(Ffm {
-            factors: self.factors(schema, &ids).1,
-            linear: self.linear(schema, &ids).1,
+            factors,
+            linear,
             embedding_dim: self.embedding_dim,
             normalize: self.normalize,
             same_field: self.same_field,
@@ -323,11 +329,7 @@ mod tests {
         let plans: Vec<TablePlan> = merge_tables(config.tables(&schema()).unwrap())
             .unwrap()
             .into_iter()
-            .map(|config| TablePlan {
-                config,
-                optimizer: sgd,
-                frozen: false,
-            })
+            .map(|config| TablePlan::new(config, sgd))
             .collect();
         let mut tables = EmbeddingCollection::new(&plans, 3).unwrap();
         for name in ["ffm.item", "ffm.genres", "ffm.age"] {
@@ -592,11 +594,7 @@ mod tests {
         };
         let plans = config.tables(&schema).unwrap().into_iter();
         let plans: Vec<TablePlan> = plans
-            .map(|config| TablePlan {
-                config,
-                optimizer: RowOptimizer::default(),
-                frozen: false,
-            })
+            .map(|config| TablePlan::new(config, RowOptimizer::default()))
             .collect();
         let mut tables = EmbeddingCollection::new(&plans, 1).unwrap();
         let table = tables.table_mut("ffm.v2.index").unwrap();

@@ -1,11 +1,13 @@
 //! FM row by row: the score and its gradient in closed form, on the tables themselves.
 
-use crossfield_core::TableField;
+use crossfield_core::{Schema, TableField};
 use crossfield_embedding::{Precision, RowLayout};
 use crossfield_fused::{
-    Error, Feature, FusedComponent, Gradient, Isa, Kernel, Lanes, Linear, Member, Options,
+    Error, Feature, FusedComponent, FusedConfig, Gradient, Isa, Kernel, Lanes, Linear, Member, Options,
     Portable, RowData, RowPass, RowRule, Rowwise, Rule, Shared, Slots, Step, Tables, element_noise,
 };
+
+use crate::FmConfig;
 
 /// A factorization machine as a pass over rows.
 ///
@@ -25,6 +27,13 @@ impl FusedFm {
             factors,
             linear: (!linear.is_empty()).then(|| Linear::new(linear)),
         }
+    }
+}
+
+impl FusedConfig for FmConfig {
+    fn fused(&self, schema: &Schema) -> Result<Box<dyn FusedComponent>, crossfield_core::Error> {
+        let (factors, linear) = self.lookups(schema)?;
+        Ok(Box::new(FusedFm::new(factors, linear)))
     }
 }
 

@@ -73,6 +73,13 @@ impl FmConfig {
         })
     }
 
+    /// Where each field's vectors and linear weights are looked up.
+    fn lookups(&self, schema: &Schema) -> Result<(Vec<TableField>, Vec<TableField>), Error> {
+        self.check()?;
+        let ids = schema.bags(&self.name, &self.fields)?;
+        Ok((self.factors(schema, &ids).1, self.linear(schema, &ids).1))
+    }
+
     fn check(&self) -> Result<(), Error> {
         let out_of_range = |option, value: String, expected| {
             Err(Error::OutOfRange {
@@ -104,11 +111,10 @@ impl ComponentConfig for FmConfig {
     }
 
     fn init(&self, schema: &Schema, _init: &Init) -> Result<Fm, Error> {
-        self.check()?;
-        let ids = schema.bags(&self.name, &self.fields)?;
+        let (factors, linear) = self.lookups(schema)?;
         Ok(Fm {
-            factors: self.factors(schema, &ids).1,
-            linear: self.linear(schema, &ids).1,
+            factors,
+            linear,
         })
     }
 }

@@ -5,10 +5,12 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum Error {
     /// A score is no number any more.
-    #[error("the score of training row {row} is {score}")]
+    #[error("the score of training row {row} is {score} at step {step}")]
     NonFiniteScore {
         /// Position of the row in the data, from 0.
         row: usize,
+        /// Step of the run, from 0.
+        step: u64,
         /// The score.
         score: f32,
     },

@@ -164,7 +164,7 @@ impl Fused {
         let mut bias = self.bias.clone();
         let mut passed = Passed::default();
         let examples = data.examples();
-        let mut noise = rng(turn.seed, Purpose::Rounding, turn.first_step, 0);
+        let noise_key: u64 = rng(turn.seed, Purpose::Rounding, 0, 0).random();
         for (nth, &row) in turn.rows.iter().enumerate() {
             let row = row as usize;
             if let Some(&next) = turn.rows.get(nth + 1) {
@@ -182,7 +182,8 @@ impl Fused {
             }
             if !score.is_finite() {
                 // All members see the same score and stop here together.
-                return Err(Error::NonFiniteScore { row, score });
+                let step = turn.first_step + nth as u64;
+                return Err(Error::NonFiniteScore { row, step, score });
             }
             let (loss, slope) = self.loss.of_row(score, examples.labels[row]);
             let weight = examples.weights.map_or(1.0, |weights| weights[row]);
@@ -191,7 +192,7 @@ impl Fused {
             let step = Step {
                 slope: slope * weight,
                 rate: turn.rates[nth],
-                noise: noise.random(),
+                noise: noise_of(noise_key, turn.first_step + nth as u64),
             };
             for (pass, &part) in passes.iter_mut().zip(&parts) {
                 pass.backward(row, step, member, part);
@@ -243,4 +244,13 @@ impl Fused {
         }
         Ok(())
     }
+}
+
+/// Noise for the rounding of one step, whichever turn the step falls into. A whole ChaCha stream
+/// a step would cost a share of the step; the finalizer of SplitMix64 mixes a number as well.
+fn noise_of(key: u64, step: u64) -> u32 {
+    let mut z = key.wrapping_add(step.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    (z ^ z >> 31) as u32
 }

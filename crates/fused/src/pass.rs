@@ -2,6 +2,8 @@
 
 use std::fmt::Debug;
 
+use crossfield_core::Schema;
+
 use crate::{Error, Isa, RowData, Tables};
 
 /// A component with a closed-form gradient, trained row by row without a graph.
@@ -19,6 +21,15 @@ pub trait FusedComponent: Debug + Send + Sync {
         data: &'a RowData<'a>,
         options: Options,
     ) -> Result<Box<dyn RowPass + 'a>, Error>;
+}
+
+/// The configuration of a component that also has a fused form.
+pub trait FusedConfig {
+    /// The fused form, under the schema of the rows.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the configuration under this schema.
+    fn fused(&self, schema: &Schema) -> Result<Box<dyn FusedComponent>, crossfield_core::Error>;
 }
 
 /// How a pass computes.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::dense::{self, Number};
+use crate::executor::Executor;
 
 /// Weights of tables and dense layers.
 pub(crate) const MODEL: &str = "model.safetensors";
@@ -148,16 +149,10 @@ impl Checkpoints {
     }
 
     /// Saves a checkpoint; the older ones go when it is complete, except the best.
-    pub(crate) fn save<M: Module>(
-        &self,
-        state: &mut State,
-        model: &M,
-        tables: &EmbeddingCollection,
-        optimizer: &ModuleOptimizer,
-    ) -> Result<(), Error> {
+    pub(crate) fn save(&self, state: &mut State, executor: &impl Executor) -> Result<(), Error> {
         let complete = self.at(state.step);
         let part = complete.with_extension("part");
-        let saved = write(&part, state, model, tables, optimizer);
+        let saved = write(&part, state, executor);
         if let Err(error) = saved {
             // The checkpoints before this one are untouched; make room again, if that is possible.
             let _ = fs::remove_dir_all(&part);
@@ -199,14 +194,21 @@ impl Checkpoints {
     }
 }
 
-fn write<M: Module>(
+fn write(folder: &Path, state: &mut State, executor: &impl Executor) -> Result<(), Error> {
+    fs::create_dir(folder).map_err(Error::io(folder, "create"))?;
+    executor.save(folder, state)?;
+    write_synced(&folder.join(STATE), &json(state))?;
+    sync_folder(folder)
+}
+
+/// Writes a Burn model and its optimizers.
+pub(crate) fn write_model<M: Module>(
     folder: &Path,
     state: &mut State,
     model: &M,
     tables: &EmbeddingCollection,
     optimizer: &ModuleOptimizer,
 ) -> Result<(), Error> {
-    fs::create_dir(folder).map_err(Error::io(folder, "create"))?;
     let weights = dense::weights(model);
     let mut tensors = tables.weight_tensors();
     tensors.extend(
@@ -223,10 +225,7 @@ fn write<M: Module>(
             .iter()
             .map(|(path, tensor)| (format!("{DENSE}{path}"), tensor.as_snapshot())),
     );
-    write_snapshot(&folder.join(OPTIMIZER), tensors)?;
-    let path = folder.join(STATE);
-    write_synced(&path, &json(state))?;
-    sync_folder(folder)
+    Ok(write_snapshot(&folder.join(OPTIMIZER), tensors)?)
 }
 
 /// Loads the weights of a checkpoint or of a finished run.

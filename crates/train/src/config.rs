@@ -332,6 +332,8 @@ pub enum Executor {
     /// Burn: any component, on any device.
     #[default]
     Burn,
+    /// Row by row, by hand-written kernels: linear models, FM, FFM and their sums.
+    Fused,
 }
 
 /// Where tensors are computed.
@@ -387,7 +389,7 @@ impl Default for EarlyStop {
 ///
 /// let config: TrainConfig = toml::from_str("epochs = 9\nearly_stop = { patience = 2 }")?;
 /// config.check()?;
-/// assert_eq!((config.epochs, config.batch_size), (9, 1024));
+/// assert_eq!((config.epochs, config.batch_size()), (9, 1024));
 /// assert_eq!(config.early_stop.map(|stop| stop.patience), Some(2));
 /// assert_eq!(config.executor, Executor::Burn);
 /// assert!(DeviceConfig::Flex.init().is_ok());
@@ -402,13 +404,17 @@ pub struct TrainConfig {
     pub loss: Loss,
     /// Passes over the training rows.
     pub epochs: usize,
-    /// Rows a step.
-    pub batch_size: usize,
+    /// Rows a step; none: 1024, and 1 for the fused executor, which updates after each row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<usize>,
     /// Seed of everything random.
     pub seed: u64,
-    /// Threads of the tensor operations; 0: as many as the machine has. Results do not depend on
-    /// it.
+    /// Threads of the tensor operations; 0: as many as the machine has. The fused executor's share
+    /// the work on each row, up to four; 0: one. Results do not depend on it.
     pub threads: usize,
+    /// Whether the fused executor takes `1/√n` of AdaGrad as the processor estimates it, to 11 bits
+    /// or more, without the Newton step that makes them 22.
+    pub fast: bool,
     /// Ends training when the validation figure no longer improves, and goes back to the best
     /// epoch; without it all epochs are trained and the last one is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -425,9 +431,10 @@ impl Default for TrainConfig {
             executor: Executor::Burn,
             loss: Loss::Logistic,
             epochs: 5,
-            batch_size: 1024,
+            batch_size: None,
             seed: 1,
             threads: 0,
+            fast: false,
             early_stop: None,
             checkpoint_every: 0,
             device: DeviceConfig::Flex,
@@ -436,6 +443,24 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// Rows a step.
+    pub fn batch_size(&self) -> usize {
+        self.batch_size.unwrap_or(match self.executor {
+            Executor::Burn => 1024,
+            Executor::Fused => 1,
+        })
+    }
+
+    /// Writes out what depends on other options.
+    pub fn complete(&mut self) {
+        self.batch_size = Some(self.batch_size());
+    }
+
+    /// Threads that share the work on a row.
+    pub(crate) fn fused_threads(&self) -> usize {
+        self.threads.clamp(1, 4)
+    }
+
     /// Checks the numbers.
     ///
     /// # Errors
@@ -451,7 +476,16 @@ impl TrainConfig {
             })
         };
         at_least_one("train.epochs", self.epochs)?;
-        at_least_one("train.batch_size", self.batch_size)?;
+        at_least_one("train.batch_size", self.batch_size())?;
+        if self.executor == Executor::Fused && self.batch_size() != 1 {
+            return Err(Error::Option {
+                option: "train.batch_size".into(),
+                reason: format!(
+                    "is {}: the fused executor updates after each row; leave it out",
+                    self.batch_size()
+                ),
+            });
+        }
         self.early_stop.map_or(Ok(()), |stop| {
             at_least_one("train.early_stop.patience", stop.patience)
         })

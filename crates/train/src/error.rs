@@ -15,6 +15,9 @@ pub enum Error {
     /// A table or a snapshot.
     #[error(transparent)]
     Tables(#[from] crossfield_embedding::Error),
+    /// The fused executor.
+    #[error(transparent)]
+    Fused(#[from] crossfield_fused::Error),
     /// Predictions that cannot be measured.
     #[error(transparent)]
     Metrics(#[from] crossfield_core::metrics::MetricsError),

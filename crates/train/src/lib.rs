@@ -1,19 +1,25 @@
 #![doc = include_str!("../README.md")]
 
+mod burn_executor;
 mod checkpoint;
 mod config;
 mod dense;
 mod error;
+mod executor;
+mod fused_executor;
 mod memory;
 mod run_file;
 mod trainer;
 
+pub use burn_executor::Trained;
 pub use checkpoint::{Evaluation, State};
 pub use config::{
     DenseOptimizer, DenseOptimizerKind, DeviceConfig, EarlyStop, Executor, OptimizerConfig,
     RateSchedule, Schedule, ScheduleKind, TableOptions, TrainConfig,
 };
 pub use error::Error;
+pub use executor::{Output, Scorer};
+pub use fused_executor::{FusedModel, FusedTrained};
 pub use memory::{bytes, check_memory, describe_tables, peak_memory, table_bytes};
 pub use run_file::{RunFile, explain, nearest};
-pub use trainer::{FinalMetrics, Observer, Parts, Setup, Timing, Trained, in_pool, train};
+pub use trainer::{FinalMetrics, Observer, Parts, Setup, Timing, in_pool, train, train_fused};

@@ -4,19 +4,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::Device;
 use crossfield_core::metrics::{Kind, Metrics, Report};
-use crossfield_core::{Init, Link, Model, TableConfig};
-use crossfield_data::{Dataset, Loader, Order, Prepared};
-use crossfield_embedding::{EmbeddingCollection, TablePlan};
+use crossfield_core::{Init, Model};
+use crossfield_data::{Dataset, Prepared};
+use crossfield_embedding::TablePlan;
+use crossfield_fused::RowData;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{self, Checkpoints, Evaluation, State, json, write_whole};
-use crate::{Error, OptimizerConfig, TrainConfig, check_memory, dense, peak_memory};
-
-/// Rows that are scored at a time when nothing is trained.
-const SCORE_BATCH: usize = 4096;
+use crate::burn_executor::BurnExecutor;
+use crate::checkpoint::{Checkpoints, Evaluation, State, json, write_whole};
+use crate::executor::{Epoch, Executor};
+use crate::fused_executor::FusedExecutor;
+use crate::{
+    Error, FusedModel, OptimizerConfig, Scorer, TrainConfig, Trained, peak_memory,
+};
 
 /// Hears how a run goes.
 ///
@@ -98,86 +99,6 @@ pub struct FinalMetrics {
     pub bayes: Option<Report>,
 }
 
-/// A model and its tables, ready to score.
-#[derive(Debug)]
-pub struct Trained<M> {
-    /// The model, without autodiff.
-    pub model: M,
-    /// Its tables.
-    pub tables: EmbeddingCollection,
-    /// Where it computes.
-    pub device: Device,
-}
-
-impl<M: Model> Trained<M> {
-    /// Loads the model of a finished run.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the files.
-    pub fn load(
-        run: &Path,
-        schema: u64,
-        model: M,
-        tables: Vec<TableConfig>,
-        device: &Device,
-    ) -> Result<Self, Error> {
-        State::read(run, schema)?;
-        let plans: Vec<TablePlan> = tables.into_iter().map(TablePlan::read_only).collect();
-        check_memory(&plans)?;
-        let mut tables = EmbeddingCollection::new(&plans, 0)?;
-        let model = checkpoint::load_weights(run, model, &mut tables)?;
-        Ok(Self {
-            model,
-            tables,
-            device: device.clone(),
-        })
-    }
-
-    /// The score of each row, before the link, handed over in order.
-    pub fn score(&mut self, data: &Arc<Dataset>, mut each: impl FnMut(&[f32])) {
-        for batch in Loader::new(data.clone(), Order::Sequential, SCORE_BATCH, 0) {
-            let (lookup, _) = self.tables.stage(Arc::new(batch), &self.device);
-            let scores = self.model.score(&lookup).try_into_vec_as::<f32>();
-            each(&scores.expect("scores are floats"));
-        }
-    }
-
-    /// Figures on labelled rows.
-    ///
-    /// # Errors
-    /// [`Error::Metrics`] where a score is no number.
-    pub fn evaluate(&mut self, data: &Arc<Dataset>) -> Result<Report, Error> {
-        let link = self.model.link();
-        let mut metrics = Metrics::new(match link {
-            Link::Logistic => Kind::Logits,
-            Link::Probit => Kind::Probabilities,
-            Link::Identity => Kind::Ratings,
-        });
-        let mut from = 0;
-        let mut result = Ok(());
-        self.score(data, |scores| {
-            let to = from + scores.len();
-            let mut predictions = scores.to_vec();
-            if link == Link::Probit {
-                for score in &mut predictions {
-                    *score = link.prediction(f64::from(*score)) as f32;
-                }
-            }
-            if result.is_ok() {
-                result = metrics.update(
-                    &predictions,
-                    &data.labels()[from..to],
-                    data.weights().map(|weights| &weights[from..to]),
-                    data.groups().map(|groups| &groups[from..to]),
-                );
-            }
-            from = to;
-        });
-        result?;
-        Ok(metrics.finish())
-    }
-}
-
 /// What [`train`] needs beside the data.
 ///
 /// The example of the [crate] trains with one.
@@ -209,7 +130,9 @@ pub fn train<M: Model>(
 ) -> Result<(Trained<M>, FinalMetrics), Error> {
     setup.train.check()?;
     in_pool(setup.train.threads, || {
-        Run::start(setup, data, make, observer)?.finish()
+        let executor = BurnExecutor::new(setup, make)?;
+        let (executor, metrics) = Run::start(setup, data, executor, observer)?.finish()?;
+        Ok((executor.into_trained(), metrics))
     })?
 }
 
@@ -256,70 +179,72 @@ impl From<Prepared> for Parts {
     }
 }
 
-struct Run<'a, M> {
+/// Trains a sum of components row by row, as [`train`] does a model on Burn. The same bits at any
+/// number of threads, whether or not the run was interrupted.
+///
+/// # Errors
+/// Whatever stops the run; the checkpoints saved until then stay.
+pub fn train_fused(
+    setup: &Setup<'_>,
+    data: &Parts,
+    model: FusedModel,
+    observer: &mut (dyn Observer + Send),
+) -> Result<FinalMetrics, Error> {
+    setup.train.check()?;
+    in_pool(setup.train.threads, || {
+        let train = RowData::new(data.train.examples());
+        let mean = data.train.label_mean().unwrap_or_default();
+        let executor = FusedExecutor::new(setup, model, mean, &train)?;
+        Ok(Run::start(setup, data, executor, observer)?.finish()?.1)
+    })?
+}
+
+/// The loss is no number any more.
+pub(crate) fn diverged(setup: &Setup<'_>, loss: f32, epoch: usize, step: u64) -> Error {
+    let rows = &setup.optimizer.rows;
+    Error::Diverged {
+        loss,
+        epoch,
+        step,
+        optimizer: format!("{:?}, lr {}", rows.kind, rows.lr),
+    }
+}
+
+struct Run<'a, E> {
     setup: &'a Setup<'a>,
     data: &'a Parts,
     observer: &'a mut (dyn Observer + Send),
-    /// The device that collects gradients.
-    device: Device,
-    model: M,
-    tables: EmbeddingCollection,
-    optimizer: ModuleOptimizer,
+    executor: E,
     state: State,
     checkpoints: Checkpoints,
 }
 
-impl<'a, M: Model> Run<'a, M> {
+impl<'a, E: Executor> Run<'a, E> {
     fn start(
         setup: &'a Setup<'a>,
         data: &'a Parts,
-        make: impl FnOnce(&Init) -> Result<M, Error>,
+        executor: E,
         observer: &'a mut (dyn Observer + Send),
     ) -> Result<Self, Error> {
-        let seed = setup.train.seed;
-        let inner = setup.train.device.init()?;
-        let device = inner.clone().autodiff();
-        // A component from outside may draw weights from Burn's own generator, which every
-        // device shares within a process: its state is set here, and drawn from at once.
-        inner.seed(seed);
-        let model = make(&Init {
-            device: device.clone(),
-            seed,
-        })?
-        .materialize();
         let mut run = Self {
-            model: dense::with_ids_from_paths(model),
-            tables: EmbeddingCollection::new(setup.plans, seed)?,
-            optimizer: setup.optimizer.dense.init(),
-            state: State::new(data.schema, seed),
+            executor,
+            state: State::new(data.schema, setup.train.seed),
             checkpoints: Checkpoints::open(setup.out)?,
             setup,
             data,
             observer,
-            device,
         };
         if let Some(newest) = run.checkpoints.newest()? {
             run.state = State::read(&newest, data.schema)?;
-            run.load(&newest)?;
-            run.optimizer = checkpoint::load_optimizers(
-                &newest,
-                &run.state,
-                &run.model,
-                &mut run.tables,
-                run.optimizer.clone(),
-            )?;
+            run.executor.load(&newest)?;
+            run.executor.load_optimizer(&newest, &run.state)?;
             run.observer.resumed(&run.state);
         }
         run.write_metrics_lines()?;
         Ok(run)
     }
 
-    fn load(&mut self, folder: &Path) -> Result<(), Error> {
-        self.model = checkpoint::load_weights(folder, self.model.clone(), &mut self.tables)?;
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<(Trained<M>, FinalMetrics), Error> {
+    fn finish(mut self) -> Result<(E, FinalMetrics), Error> {
         while self.state.epoch < self.setup.train.epochs && !self.should_stop() {
             self.epoch()?;
         }
@@ -329,57 +254,54 @@ impl<'a, M: Model> Run<'a, M> {
             _ => self.state.step,
         };
         if best != self.state.step {
-            self.load(&self.checkpoints.at(best))?;
+            self.executor.load(&self.checkpoints.at(best))?;
             let epoch = self.state.evaluations.iter().find(|at| at.step == best);
             self.observer
                 .stopped_early(epoch.map_or(0, |evaluation| evaluation.epoch));
         }
         self.checkpoints.publish(best, self.setup.out)?;
-        let mut trained = Trained {
-            model: self.model.valid(),
-            tables: self.tables,
-            device: self.device.inner(),
-        };
-        let metrics = final_metrics(&mut trained, self.data)?;
+        let metrics = final_metrics(&mut self.executor, self.data)?;
         write_whole(&self.setup.out.join("metrics.json"), &json(&metrics))?;
         self.checkpoints.remove()?;
-        Ok((trained, metrics))
+        Ok((self.executor, metrics))
     }
 
     fn epoch(&mut self) -> Result<(), Error> {
         let started = Instant::now();
-        let TrainConfig {
-            batch_size,
-            seed,
-            checkpoint_every,
-            ..
-        } = *self.setup.train;
-        let first = self.state.step_in_epoch as usize;
-        let epoch = self.state.epoch as u64;
-        let order = Order::Shuffled { seed, epoch };
-        let loader = Loader::new(self.data.train.clone(), order, batch_size, first);
-        let steps = loader.steps();
-        let total = steps as u64 * self.setup.train.epochs as u64;
-        let mut schedule = self.setup.optimizer.schedule.init(total, self.state.step)?;
+        let setup = self.setup;
+        let every = setup.train.checkpoint_every;
+        let steps = self.executor.steps(self.data.train.len());
+        let total = steps as u64 * setup.train.epochs as u64;
+        let epoch = Epoch {
+            data: &self.data.train,
+            seed: setup.train.seed,
+            number: self.state.epoch as u64,
+            first: self.state.step_in_epoch as usize,
+            step: self.state.step,
+            checkpoint_every: every,
+            rates: setup.optimizer.schedule.init(total, self.state.step)?,
+        };
         let mut rows = 0;
-        for batch in loader {
-            let (loss, weight) = self.step(Arc::new(batch), schedule.step())?;
-            rows += weight as u64;
-            self.state.loss_sum += f64::from(loss) * weight;
-            self.state.loss_weight += weight;
-            self.state.step += 1;
-            self.state.step_in_epoch += 1;
-            self.observer.stepped(
-                self.state.epoch + 1,
-                self.state.step_in_epoch as usize,
+        let (state, observer, checkpoints) =
+            (&mut self.state, &mut self.observer, &self.checkpoints);
+        self.executor.epoch(epoch, &mut |executor, done| {
+            rows += done.rows;
+            state.loss_sum += done.loss_sum;
+            state.loss_weight += done.loss_weight;
+            state.step += done.steps;
+            state.step_in_epoch += done.steps;
+            observer.stepped(
+                state.epoch + 1,
+                state.step_in_epoch as usize,
                 steps,
-                self.state.loss_sum / self.state.loss_weight,
+                state.loss_sum / state.loss_weight,
             );
-            let inside = self.state.step_in_epoch < steps as u64;
-            if checkpoint_every > 0 && inside && self.state.step.is_multiple_of(checkpoint_every) {
-                self.save()?;
+            let inside = state.step_in_epoch < steps as u64;
+            if every > 0 && inside && state.step.is_multiple_of(every) {
+                checkpoints.save(state, executor)?;
             }
-        }
+            Ok(())
+        })?;
         let train_seconds = started.elapsed().as_secs_f64();
 
         self.state.epoch += 1;
@@ -387,7 +309,7 @@ impl<'a, M: Model> Run<'a, M> {
         let train_loss = self.state.loss_sum / self.state.loss_weight;
         (self.state.loss_sum, self.state.loss_weight) = (0.0, 0.0);
         let valid = match &self.data.valid {
-            Some(valid) => Some(self.evaluate(valid)?),
+            Some(valid) => Some(self.executor.evaluate(valid)?),
             None => None,
         };
         let evaluation = Evaluation {
@@ -398,7 +320,7 @@ impl<'a, M: Model> Run<'a, M> {
         };
         self.state.evaluations.push(evaluation.clone());
         self.state.best_step = best(&self.state.evaluations).map(|best| best.step);
-        self.save()?;
+        self.checkpoints.save(&mut self.state, &self.executor)?;
         self.write_metrics_lines()?;
         let timing = Timing {
             epoch: self.state.epoch,
@@ -410,47 +332,6 @@ impl<'a, M: Model> Run<'a, M> {
         append_line(&self.setup.out.join("timing.jsonl"), &timing)?;
         self.observer.evaluated(&evaluation, &timing);
         Ok(())
-    }
-
-    /// One batch: gather, forward, backward, update. Returns the loss and the batch's rows.
-    fn step(&mut self, batch: Arc<crossfield_core::Batch>, rate: f64) -> Result<(f32, f64), Error> {
-        let (lookup, staged) = self.tables.stage(batch.clone(), &self.device);
-        let loss = self.model.loss(&lookup, &batch.targets);
-        let value = loss.clone().into_scalar::<f32>();
-        if !value.is_finite() {
-            let rows = &self.setup.optimizer.rows;
-            return Err(Error::Diverged {
-                loss: value,
-                epoch: self.state.epoch + 1,
-                step: self.state.step + 1,
-                optimizer: format!("{:?}, lr {}", rows.kind, rows.lr),
-            });
-        }
-        let mut gradients = loss.backward();
-        self.tables
-            .apply(&lookup, &staged, &mut gradients, rate as f32)?;
-        let gradients = GradientsParams::from_grads(gradients, &self.model);
-        if !gradients.is_empty() {
-            let lr = self.setup.optimizer.dense.lr * rate;
-            self.model = self.optimizer.step(lr, self.model.clone(), gradients);
-        }
-        Ok((value, batch.batch_size as f64))
-    }
-
-    fn evaluate(&mut self, data: &Arc<Dataset>) -> Result<Report, Error> {
-        let mut trained = Trained {
-            model: self.model.valid(),
-            tables: std::mem::take(&mut self.tables),
-            device: self.device.clone().inner(),
-        };
-        let report = trained.evaluate(data);
-        self.tables = trained.tables;
-        report
-    }
-
-    fn save(&mut self) -> Result<(), Error> {
-        self.checkpoints
-            .save(&mut self.state, &self.model, &self.tables, &self.optimizer)
     }
 
     /// metrics.jsonl, as the state has it: after a resume it holds no line of what was lost.
@@ -486,7 +367,7 @@ fn best(evaluations: &[Evaluation]) -> Option<&Evaluation> {
         .map(|(_, evaluation)| evaluation)
 }
 
-fn final_metrics<M: Model>(trained: &mut Trained<M>, data: &Parts) -> Result<FinalMetrics, Error> {
+fn final_metrics(trained: &mut impl Scorer, data: &Parts) -> Result<FinalMetrics, Error> {
     let mut metrics = FinalMetrics {
         train: Some(trained.evaluate(&data.train)?),
         ..Default::default()
@@ -498,7 +379,7 @@ fn final_metrics<M: Model>(trained: &mut Trained<M>, data: &Parts) -> Result<Fin
         metrics.test = Some(trained.evaluate(test)?);
     }
     if let Some(held_out) = data.test.as_ref().or(data.valid.as_ref()) {
-        let kind = if trained.model.link().is_probability() {
+        let kind = if trained.output().is_probability() {
             Kind::Probabilities
         } else {
             Kind::Ratings

@@ -69,6 +69,14 @@ impl ComponentConfig for WideConfig {
     }
 }
 
+#[cfg(feature = "fused")]
+impl crossfield_fused::FusedConfig for WideConfig {
+    fn fused(&self, schema: &Schema) -> Result<Box<dyn crossfield_fused::FusedComponent>, Error> {
+        let fields = self.lookups(schema)?.1;
+        Ok(Box::new(crossfield_fused::Linear::new(fields)))
+    }
+}
+
 impl Component for Wide {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
         x.pooled(&self.fields)

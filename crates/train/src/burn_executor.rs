@@ -1,0 +1,206 @@
+//! Training on Burn: any model, on any device.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::Device;
+use crossfield_core::{Batch, Init, Model, TableConfig};
+use crossfield_data::{Dataset, Loader, Order};
+use crossfield_embedding::{EmbeddingCollection, TablePlan};
+
+use crate::executor::{Done, Epoch, Executor};
+use crate::trainer::diverged;
+use crate::{Error, Output, Scorer, Setup, State, check_memory, checkpoint, dense};
+
+/// Rows that are scored at a time when nothing is trained.
+const SCORE_BATCH: usize = 4096;
+
+/// A model and its tables, ready to score on Burn.
+#[derive(Debug)]
+pub struct Trained<M> {
+    /// The model, without autodiff.
+    pub model: M,
+    /// Its tables.
+    pub tables: EmbeddingCollection,
+    /// Where it computes.
+    pub device: Device,
+}
+
+impl<M: Model> Trained<M> {
+    /// Loads the model of a finished run.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the files.
+    pub fn load(
+        run: &Path,
+        schema: u64,
+        model: M,
+        tables: Vec<TableConfig>,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        State::read(run, schema)?;
+        let plans: Vec<TablePlan> = tables.into_iter().map(TablePlan::read_only).collect();
+        check_memory(&plans)?;
+        let mut tables = EmbeddingCollection::new(&plans, 0)?;
+        let model = checkpoint::load_weights(run, model, &mut tables)?;
+        Ok(Self {
+            model,
+            tables,
+            device: device.clone(),
+        })
+    }
+}
+
+impl<M: Model> Scorer for Trained<M> {
+    fn output(&self) -> Output {
+        Output::Score(self.model.link())
+    }
+
+    fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
+        score(&self.model, &mut self.tables, &self.device, data, each);
+        Ok(())
+    }
+}
+
+fn score<M: Model>(
+    model: &M,
+    tables: &mut EmbeddingCollection,
+    device: &Device,
+    data: &Arc<Dataset>,
+    each: &mut dyn FnMut(&[f32]),
+) {
+    for batch in Loader::new(data.clone(), Order::Sequential, SCORE_BATCH, 0) {
+        let (lookup, _) = tables.stage(Arc::new(batch), device);
+        let scores = model.score(&lookup).try_into_vec_as::<f32>();
+        each(&scores.expect("scores are floats"));
+    }
+}
+
+pub(crate) struct BurnExecutor<'a, M> {
+    setup: &'a Setup<'a>,
+    /// The device that collects gradients.
+    device: Device,
+    model: M,
+    tables: EmbeddingCollection,
+    optimizer: ModuleOptimizer,
+}
+
+impl<'a, M: Model> BurnExecutor<'a, M> {
+    pub(crate) fn new(
+        setup: &'a Setup<'a>,
+        make: impl FnOnce(&Init) -> Result<M, Error>,
+    ) -> Result<Self, Error> {
+        let seed = setup.train.seed;
+        let inner = setup.train.device.init()?;
+        let device = inner.clone().autodiff();
+        // A component from outside may draw weights from Burn's own generator, which every
+        // device shares within a process: its state is set here, and drawn from at once.
+        inner.seed(seed);
+        let model = make(&Init {
+            device: device.clone(),
+            seed,
+        })?
+        .materialize();
+        Ok(Self {
+            model: dense::with_ids_from_paths(model),
+            tables: EmbeddingCollection::new(setup.plans, seed)?,
+            optimizer: setup.optimizer.dense.init(),
+            setup,
+            device,
+        })
+    }
+
+    pub(crate) fn into_trained(self) -> Trained<M> {
+        Trained {
+            model: self.model.valid(),
+            tables: self.tables,
+            device: self.device.inner(),
+        }
+    }
+
+    /// One batch: gather, forward, backward, update. Returns the loss.
+    fn step(&mut self, batch: Arc<Batch>, rate: f64, epoch: usize, step: u64) -> Result<f32, Error> {
+        let (lookup, staged) = self.tables.stage(batch.clone(), &self.device);
+        let loss = self.model.loss(&lookup, &batch.targets);
+        let value = loss.clone().into_scalar::<f32>();
+        if !value.is_finite() {
+            return Err(diverged(self.setup, value, epoch, step));
+        }
+        let mut gradients = loss.backward();
+        self.tables
+            .apply(&lookup, &staged, &mut gradients, rate as f32)?;
+        let gradients = GradientsParams::from_grads(gradients, &self.model);
+        if !gradients.is_empty() {
+            let lr = self.setup.optimizer.dense.lr * rate;
+            self.model = self.optimizer.step(lr, self.model.clone(), gradients);
+        }
+        Ok(value)
+    }
+}
+
+impl<M: Model> Scorer for BurnExecutor<'_, M> {
+    fn output(&self) -> Output {
+        Output::Score(self.model.link())
+    }
+
+    fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
+        let (model, device) = (self.model.valid(), self.device.clone().inner());
+        score(&model, &mut self.tables, &device, data, each);
+        Ok(())
+    }
+}
+
+impl<M: Model> Executor for BurnExecutor<'_, M> {
+    fn steps(&self, rows: usize) -> usize {
+        rows.div_ceil(self.setup.train.batch_size())
+    }
+
+    fn epoch(
+        &mut self,
+        mut epoch: Epoch<'_>,
+        done: &mut dyn FnMut(&Self, Done) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let order = Order::Shuffled {
+            seed: epoch.seed,
+            epoch: epoch.number,
+        };
+        let batch_size = self.setup.train.batch_size();
+        let loader = Loader::new(epoch.data.clone(), order, batch_size, epoch.first);
+        for batch in loader {
+            let weight = batch.batch_size as f64;
+            let number = epoch.number as usize + 1;
+            let rate = epoch.rates.step();
+            let loss = self.step(Arc::new(batch), rate, number, epoch.step + 1)?;
+            epoch.step += 1;
+            let one = Done {
+                steps: 1,
+                rows: weight as u64,
+                loss_sum: f64::from(loss) * weight,
+                loss_weight: weight,
+            };
+            done(self, one)?;
+        }
+        Ok(())
+    }
+
+    fn save(&self, folder: &Path, state: &mut State) -> Result<(), Error> {
+        checkpoint::write_model(folder, state, &self.model, &self.tables, &self.optimizer)
+    }
+
+    fn load(&mut self, folder: &Path) -> Result<(), Error> {
+        self.model = checkpoint::load_weights(folder, self.model.clone(), &mut self.tables)?;
+        Ok(())
+    }
+
+    fn load_optimizer(&mut self, folder: &Path, state: &State) -> Result<(), Error> {
+        self.optimizer = checkpoint::load_optimizers(
+            folder,
+            state,
+            &self.model,
+            &mut self.tables,
+            self.optimizer.clone(),
+        )?;
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! What does the steps of a run: the loop around it is the same for all.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crossfield_core::Link;
+use crossfield_core::metrics::{Kind, Metrics, Report};
+use crossfield_data::Dataset;
+
+use crate::{Error, RateSchedule, State};
+
+/// What a [`Scorer`] hands over for a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// The score; this link makes a prediction of it.
+    Score(Link),
+    /// The prediction itself, of this link: an average over several models.
+    Prediction(Link),
+}
+
+impl Output {
+    /// The prediction that belongs to what was handed over: a probability, or a rating.
+    pub fn prediction(self, value: f32) -> f64 {
+        match self {
+            Output::Score(link) => link.prediction(f64::from(value)),
+            Output::Prediction(_) => f64::from(value),
+        }
+    }
+
+    /// Whether predictions are probabilities.
+    pub fn is_probability(self) -> bool {
+        let (Output::Score(link) | Output::Prediction(link)) = self;
+        link.is_probability()
+    }
+}
+
+/// A model and its tables, ready to score rows.
+pub trait Scorer {
+    /// What [`score`](Self::score) hands over.
+    fn output(&self) -> Output;
+
+    /// One value a row, handed over in blocks and in order.
+    ///
+    /// # Errors
+    /// Where rows and model do not fit together.
+    fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error>;
+
+    /// Figures on labelled rows.
+    ///
+    /// # Errors
+    /// [`Error::Metrics`] where a score is no number.
+    fn evaluate(&mut self, data: &Arc<Dataset>) -> Result<Report, Error> {
+        let output = self.output();
+        let mut metrics = Metrics::new(match output {
+            // Logloss comes from logits, which says more than a probability near 0 or 1.
+            Output::Score(Link::Logistic) => Kind::Logits,
+            output if output.is_probability() => Kind::Probabilities,
+            _ => Kind::Ratings,
+        });
+        let mut from = 0;
+        let mut result = Ok(());
+        self.score(data, &mut |values| {
+            let to = from + values.len();
+            let mut predictions = values.to_vec();
+            if output == Output::Score(Link::Probit) {
+                for value in &mut predictions {
+                    *value = output.prediction(*value) as f32;
+                }
+            }
+            if result.is_ok() {
+                result = metrics.update(
+                    &predictions,
+                    &data.labels()[from..to],
+                    data.weights().map(|weights| &weights[from..to]),
+                    data.groups().map(|groups| &groups[from..to]),
+                );
+            }
+            from = to;
+        })?;
+        result?;
+        Ok(metrics.finish())
+    }
+}
+
+/// An epoch, or what is left of it.
+pub(crate) struct Epoch<'a> {
+    pub(crate) data: &'a Arc<Dataset>,
+    pub(crate) seed: u64,
+    /// From 0.
+    pub(crate) number: u64,
+    /// Step of the epoch to begin with, from 0.
+    pub(crate) first: usize,
+    /// Step of the run to begin with, from 0.
+    pub(crate) step: u64,
+    /// Steps of the run between checkpoints; 0: none inside an epoch.
+    pub(crate) checkpoint_every: u64,
+    /// Factors on the learning rates, from `step` on.
+    pub(crate) rates: RateSchedule,
+}
+
+/// Some steps that were done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done {
+    pub(crate) steps: u64,
+    pub(crate) rows: u64,
+    /// Σ loss × weight, each loss measured before its step.
+    pub(crate) loss_sum: f64,
+    /// Σ weight.
+    pub(crate) loss_weight: f64,
+}
+
+/// What does the steps.
+pub(crate) trait Executor: Scorer {
+    /// Steps of an epoch over so many rows.
+    fn steps(&self, rows: usize) -> usize;
+
+    /// Whether the end of epoch `epoch` (from 1) is measured and saved.
+    fn measures(&self, _epoch: usize, _last: bool) -> bool {
+        true
+    }
+
+    /// Trains on an epoch. Calls `done` after one or several steps, and at each step after which
+    /// a checkpoint is due.
+    fn epoch(
+        &mut self,
+        epoch: Epoch<'_>,
+        done: &mut dyn FnMut(&Self, Done) -> Result<(), Error>,
+    ) -> Result<(), Error>;
+
+    /// Writes model and optimizer into a folder, and into the state what is no tensor.
+    fn save(&self, folder: &Path, state: &mut State) -> Result<(), Error>;
+
+    /// Reads the model of a folder.
+    fn load(&mut self, folder: &Path) -> Result<(), Error>;
+
+    /// Reads the optimizer of a folder whose model was read.
+    fn load_optimizer(&mut self, folder: &Path, state: &State) -> Result<(), Error>;
+}

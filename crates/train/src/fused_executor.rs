@@ -1,0 +1,248 @@
+//! Training row by row, without a graph.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crossfield_core::{Link, Loss, TableConfig};
+use crossfield_data::Dataset;
+use crossfield_embedding::{
+    EmbeddingCollection, Snapshot, SnapshotTensor, TablePlan, write_snapshot,
+};
+use crossfield_fused::{
+    Bias, BiasOptimizer, BiasRule, Fused, FusedComponent, Isa, Options, RowData, Turn,
+};
+
+use crate::checkpoint::{MODEL, OPTIMIZER};
+use crate::executor::{Done, Epoch, Executor};
+use crate::trainer::diverged;
+use crate::{
+    DenseOptimizer, DenseOptimizerKind, Error, Output, Scorer, Setup, State, check_memory,
+};
+
+/// Rows between two looks at the progress.
+const TURN: usize = 4096;
+/// The bias under its module path, and its optimizer's state.
+const BIAS: &str = "bias";
+const BIAS_STATE: &str = "dense.bias";
+
+/// A sum of components with a closed-form gradient, and whether a bias is added.
+#[derive(Debug)]
+pub struct FusedModel {
+    /// The components.
+    pub components: Vec<Box<dyn FusedComponent>>,
+    /// What is minimised.
+    pub loss: Loss,
+    /// Whether the score has a bias.
+    pub bias: bool,
+}
+
+/// A model and its tables, ready to score row by row.
+#[derive(Debug)]
+pub struct FusedTrained {
+    fused: Fused,
+    tables: EmbeddingCollection,
+    link: Link,
+}
+
+impl FusedTrained {
+    /// Loads the model of a finished run.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the files.
+    pub fn load(
+        run: &Path,
+        schema: u64,
+        model: FusedModel,
+        tables: Vec<TableConfig>,
+    ) -> Result<Self, Error> {
+        State::read(run, schema)?;
+        let plans: Vec<TablePlan> = tables.into_iter().map(TablePlan::read_only).collect();
+        check_memory(&plans)?;
+        let mut tables = EmbeddingCollection::new(&plans, 0)?;
+        let link = model.loss.link();
+        let mut fused = make(model, 0.0, DenseOptimizer::default(), false)?;
+        load(run, &mut fused, &mut tables)?;
+        Ok(Self {
+            fused,
+            tables,
+            link,
+        })
+    }
+}
+
+impl Scorer for FusedTrained {
+    fn output(&self) -> Output {
+        Output::Score(self.link)
+    }
+
+    fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
+        let rows = RowData::new(data.examples());
+        Ok(self.fused.score(&self.tables, &rows, each)?)
+    }
+}
+
+fn make(
+    model: FusedModel,
+    bias: f32,
+    optimizer: DenseOptimizer,
+    fast: bool,
+) -> Result<Fused, Error> {
+    let bias = model
+        .bias
+        .then(|| Bias::new(bias, bias_optimizer(optimizer)));
+    let options = Options {
+        isa: Isa::detect()?,
+        fast,
+    };
+    Ok(Fused::new(model.components, model.loss, bias, options)?)
+}
+
+fn bias_optimizer(dense: DenseOptimizer) -> BiasOptimizer {
+    BiasOptimizer {
+        kind: match dense.kind {
+            DenseOptimizerKind::Sgd => BiasRule::Sgd,
+            DenseOptimizerKind::Adagrad => BiasRule::Adagrad,
+            DenseOptimizerKind::Adam => BiasRule::Adam { decoupled: false },
+            DenseOptimizerKind::Adamw => BiasRule::Adam { decoupled: true },
+        },
+        lr: dense.lr,
+        weight_decay: dense.weight_decay,
+        beta1: dense.beta1,
+        beta2: dense.beta2,
+        eps: dense.eps,
+    }
+}
+
+fn load(folder: &Path, fused: &mut Fused, tables: &mut EmbeddingCollection) -> Result<(), Error> {
+    let mut snapshot = Snapshot::open(&folder.join(MODEL))?;
+    tables.load_weights(&mut snapshot)?;
+    if let Some(bias) = &mut fused.bias {
+        snapshot.read(BIAS, &[1], |block| bias.value = block[0])?;
+    }
+    Ok(())
+}
+
+pub(crate) struct FusedExecutor<'a> {
+    setup: &'a Setup<'a>,
+    train: &'a RowData<'a>,
+    fused: Fused,
+    tables: EmbeddingCollection,
+    link: Link,
+}
+
+impl<'a> FusedExecutor<'a> {
+    /// `train` are the rows to learn from, whose mean label is `mean`.
+    pub(crate) fn new(
+        setup: &'a Setup<'a>,
+        model: FusedModel,
+        mean: f64,
+        train: &'a RowData<'a>,
+    ) -> Result<Self, Error> {
+        let link = model.loss.link();
+        let bias = link.score(mean) as f32;
+        let fused = make(model, bias, setup.optimizer.dense, setup.train.fast)?;
+        let tables = EmbeddingCollection::new(setup.plans, setup.train.seed)?;
+        fused.check(&tables, train)?;
+        Ok(Self {
+            setup,
+            train,
+            fused,
+            tables,
+            link,
+        })
+    }
+}
+
+impl Scorer for FusedExecutor<'_> {
+    fn output(&self) -> Output {
+        Output::Score(self.link)
+    }
+
+    fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
+        let rows = RowData::new(data.examples());
+        Ok(self.fused.score(&self.tables, &rows, each)?)
+    }
+}
+
+impl Executor for FusedExecutor<'_> {
+    /// Each row is a step.
+    fn steps(&self, rows: usize) -> usize {
+        rows
+    }
+
+    fn epoch(
+        &mut self,
+        mut epoch: Epoch<'_>,
+        done: &mut dyn FnMut(&Self, Done) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let order = epoch.data.epoch_order(epoch.seed, epoch.number);
+        let mut rest = &order[epoch.first..];
+        let mut rates = Vec::with_capacity(TURN);
+        while !rest.is_empty() {
+            let mut len = TURN.min(rest.len());
+            if epoch.checkpoint_every > 0 {
+                // Not beyond the next step after which a checkpoint is due.
+                let due = epoch.checkpoint_every - epoch.step % epoch.checkpoint_every;
+                len = len.min(usize::try_from(due).unwrap_or(usize::MAX));
+            }
+            let (rows, others) = rest.split_at(len);
+            rest = others;
+            rates.clear();
+            rates.extend((0..len).map(|_| epoch.rates.step() as f32));
+            let turn = Turn {
+                rows,
+                rates: &rates,
+                seed: epoch.seed,
+                first_step: epoch.step,
+                threads: self.setup.train.fused_threads(),
+            };
+            let passed = self.fused.train(&mut self.tables, self.train, turn);
+            let passed = passed.map_err(|error| match error {
+                crossfield_fused::Error::NonFiniteScore { step, score, .. } => {
+                    diverged(self.setup, score, epoch.number as usize + 1, step + 1)
+                }
+                other => other.into(),
+            })?;
+            epoch.step += len as u64;
+            let some = Done {
+                steps: len as u64,
+                rows: len as u64,
+                loss_sum: passed.loss_sum,
+                loss_weight: passed.weight,
+            };
+            done(self, some)?;
+        }
+        Ok(())
+    }
+
+    fn save(&self, folder: &Path, _state: &mut State) -> Result<(), Error> {
+        let bias = self.fused.bias.as_ref();
+        let value = bias.map(|bias| [bias.value]);
+        let state = bias.map(|bias| bias.state);
+        let mut model = self.tables.weight_tensors();
+        let mut optimizer = self.tables.state_tensors();
+        if let Some(value) = &value {
+            model.insert(BIAS.to_owned(), SnapshotTensor::from_slice(vec![1], value));
+        }
+        if let Some(state) = &state {
+            let tensor = SnapshotTensor::from_slice(vec![3], state);
+            optimizer.insert(BIAS_STATE.to_owned(), tensor);
+        }
+        write_snapshot(&folder.join(MODEL), model)?;
+        Ok(write_snapshot(&folder.join(OPTIMIZER), optimizer)?)
+    }
+
+    fn load(&mut self, folder: &Path) -> Result<(), Error> {
+        load(folder, &mut self.fused, &mut self.tables)
+    }
+
+    fn load_optimizer(&mut self, folder: &Path, _state: &State) -> Result<(), Error> {
+        let mut snapshot = Snapshot::open(&folder.join(OPTIMIZER))?;
+        self.tables.load_state(&mut snapshot)?;
+        if let Some(bias) = &mut self.fused.bias {
+            let state = &mut bias.state;
+            snapshot.read(BIAS_STATE, &[3], |block| state.copy_from_slice(block))?;
+        }
+        Ok(())
+    }
+}

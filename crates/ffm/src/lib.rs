@@ -323,11 +323,7 @@ mod tests {
         let plans: Vec<TablePlan> = merge_tables(config.tables(&schema()).unwrap())
             .unwrap()
             .into_iter()
-            .map(|config| TablePlan {
-                config,
-                optimizer: sgd,
-                frozen: false,
-            })
+            .map(|config| TablePlan::new(config, sgd))
             .collect();
         let mut tables = EmbeddingCollection::new(&plans, 3).unwrap();
         for name in ["ffm.item", "ffm.genres", "ffm.age"] {
@@ -592,11 +588,7 @@ mod tests {
         };
         let plans = config.tables(&schema).unwrap().into_iter();
         let plans: Vec<TablePlan> = plans
-            .map(|config| TablePlan {
-                config,
-                optimizer: RowOptimizer::default(),
-                frozen: false,
-            })
+            .map(|config| TablePlan::new(config, RowOptimizer::default()))
             .collect();
         let mut tables = EmbeddingCollection::new(&plans, 1).unwrap();
         let table = tables.table_mut("ffm.v2.index").unwrap();

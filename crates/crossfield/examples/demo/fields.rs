@@ -193,11 +193,12 @@ seconds of training:
 ";
 
 const SEEN: &str = "
-FFM beats the FM of as many weights, and
-that of twice as many: one vector cannot
-turn another way beside each field. Next
-to the FM of its own k it takes several
-times the weights, and more time.
+FFM beats the FM of as many weights. The
+FM of twice as many could hold all that
+is planted, but has to learn it from the
+same rows. Beside the FM of its own k,
+FFM takes nearly four times the weights,
+and more time.
 ";
 
 /// The outcomes as two tables, in lines of at most 40 characters.

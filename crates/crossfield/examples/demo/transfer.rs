@@ -230,8 +230,8 @@ how the learned weights of the latter
 correlate with the planted ones (-: no
 such weights, or all of them 0).
 
-                logloss    correlation
-             seen   unseen  on unseen
+              logloss      correlation
+              seen   unseen  on unseen
 ";
 
 const SEEN: &str = "
@@ -247,7 +247,7 @@ pub(crate) fn report(outcomes: &[Outcome]) -> String {
         let correlation = outcome.correlation.map(|value| format!("{value:.2}"));
         let _ = writeln!(
             text,
-            "{:<13} {:.4} {:.4} {:>7}",
+            "{:<13} {:.4} {:.4} {:>10}",
             outcome.name,
             outcome.seen,
             outcome.unseen,

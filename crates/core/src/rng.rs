@@ -35,6 +35,8 @@ pub enum Purpose {
     Negatives = 6,
     /// Generated data: `a` = part of the generator, `b` = block of rows.
     Synth = 7,
+    /// Draws of a posterior: `a` = iteration, `b` = step within it.
+    Gibbs = 8,
 }
 
 /// The stream of random numbers for one purpose.

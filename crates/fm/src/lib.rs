@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+pub mod solver;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{

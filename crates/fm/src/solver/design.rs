@@ -263,12 +263,11 @@ fn column(field: &FieldColumns, row: usize, index: u32) -> Result<u32, SolverErr
     }
 }
 
-/// The training rows, compressed for sweeps over the parameters.
+/// The training rows, compressed by column for updates, and by row for scores.
 ///
-/// A field of which every row has one feature of value 1 is kept as one column number a row. Its
-/// columns have no row in common, so all of them are updated in two passes over the rows in
-/// their order. The other fields are kept by column (and by row, to compute scores): their
-/// columns are updated one after the other. Values that are all 1 take no memory.
+/// A field of which every row has one feature of value 1 takes eight bytes a row: the column of
+/// each row, and the rows of each column. The other fields take eight bytes a feature, and eight
+/// more where values are not all 1.
 ///
 /// ```
 /// use crossfield_core::Examples;
@@ -297,35 +296,38 @@ pub struct Design {
     groups: Vec<u32>,
     group_count: usize,
     occurs: Vec<bool>,
-    pub(crate) single: Vec<Single>,
-    pub(crate) by_row: Compressed,
-    /// The columns that `by_column` holds, rising.
-    pub(crate) listed: Vec<u32>,
-    pub(crate) by_column: Compressed,
-}
-
-/// A field of one feature of value 1 a row.
-#[derive(Clone, Debug)]
-pub(crate) struct Single {
-    /// Its columns.
-    pub(crate) range: std::ops::Range<usize>,
-    /// The column of each row.
-    pub(crate) columns: Vec<u32>,
+    /// Fields of one feature of value 1 a row: the column of each row.
+    single: Vec<Vec<u32>>,
+    /// Columns and values of each row in the other fields.
+    by_row: Compressed,
+    /// Rows and values of each column that occurs, by field.
+    by_column: Vec<(Vec<u32>, Compressed)>,
 }
 
 /// Sparse entries, line by line: rows of columns, or columns of rows.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Compressed {
+struct Compressed {
     offsets: Vec<usize>,
     indices: Vec<u32>,
     values: Option<Vec<f32>>,
 }
 
+/// A line of sparse entries.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Line<'a> {
+    /// The columns of a row, or the rows of a column, rising.
+    pub(crate) indices: &'a [u32],
+    /// Their values; `None`: all are 1.
+    pub(crate) values: Option<&'a [f32]>,
+}
+
 impl Compressed {
-    pub(crate) fn line(&self, line: usize) -> (&[u32], Option<&[f32]>) {
+    fn line(&self, line: usize) -> Line<'_> {
         let range = self.offsets[line]..self.offsets[line + 1];
-        let values = self.values.as_ref().map(|values| &values[range.clone()]);
-        (&self.indices[range], values)
+        Line {
+            indices: &self.indices[range.clone()],
+            values: self.values.as_ref().map(|values| &values[range]),
+        }
     }
 }
 
@@ -345,14 +347,7 @@ impl Design {
         }
         let reader = RowReader::new(examples, columns)?;
         let mut occurs = vec![false; columns.len()];
-        let mut single: Vec<Single> = reader
-            .single
-            .iter()
-            .map(|(one, _)| Single {
-                range: one.base as usize..(one.base + one.rows) as usize,
-                columns: Vec::with_capacity(rows),
-            })
-            .collect();
+        let mut single = vec![Vec::with_capacity(rows); reader.single.len()];
         let mut by_row = Compressed {
             offsets: Vec::with_capacity(rows + 1),
             indices: Vec::new(),
@@ -365,7 +360,7 @@ impl Design {
             features.clear();
             reader.read_single(row, &mut features)?;
             for (out, &(column, _)) in single.iter_mut().zip(&features) {
-                out.columns.push(column);
+                out.push(column);
                 occurs[column as usize] = true;
             }
             features.clear();
@@ -378,7 +373,17 @@ impl Design {
             by_row.offsets.push(by_row.indices.len());
         }
         by_row.values = values.iter().any(|&value| value != 1.0).then_some(values);
-        let (listed, by_column) = by_column(&by_row, columns.len());
+        let mut by_column: Vec<_> = single
+            .iter()
+            .map(|of_row| transpose(columns.len(), None, |row| &of_row[row..row + 1], rows))
+            .collect();
+        let values = by_row.values.as_deref();
+        by_column.push(transpose(
+            columns.len(),
+            values,
+            |row| by_row.line(row).indices,
+            rows,
+        ));
         Ok(Self {
             rows,
             groups: columns.groups.clone(),
@@ -390,7 +395,6 @@ impl Design {
             occurs,
             single,
             by_row,
-            listed,
             by_column,
         })
     }
@@ -423,61 +427,66 @@ impl Design {
     /// The columns and values of a row.
     pub(crate) fn read(&self, row: usize, out: &mut Vec<(u32, f32)>) {
         out.clear();
-        out.extend(self.single.iter().map(|field| (field.columns[row], 1.0)));
-        match self.by_row.line(row) {
-            (columns, None) => out.extend(columns.iter().map(|&column| (column, 1.0))),
-            (columns, Some(values)) => {
-                out.extend(columns.iter().copied().zip(values.iter().copied()));
+        out.extend(self.single.iter().map(|field| (field[row], 1.0)));
+        let line = self.by_row.line(row);
+        match line.values {
+            None => out.extend(line.indices.iter().map(|&column| (column, 1.0))),
+            Some(values) => {
+                out.extend(line.indices.iter().copied().zip(values.iter().copied()));
             }
         }
     }
+
+    /// The columns that occur and their entries, field by field.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (usize, Line<'_>)> {
+        self.by_column.iter().flat_map(|(columns, entries)| {
+            let lines = (0..columns.len()).map(|line| entries.line(line));
+            columns.iter().map(|&column| column as usize).zip(lines)
+        })
+    }
 }
 
-/// The same entries by column, for the columns that have any.
-fn by_column(by_row: &Compressed, columns: usize) -> (Vec<u32>, Compressed) {
-    if by_row.indices.is_empty() {
-        return (
-            Vec::new(),
-            Compressed {
-                offsets: vec![0],
-                ..Compressed::default()
-            },
-        );
-    }
+/// Entries by column, from the columns of each row and the values in their order.
+fn transpose<'a>(
+    columns: usize,
+    values: Option<&[f32]>,
+    of_row: impl Fn(usize) -> &'a [u32],
+    rows: usize,
+) -> (Vec<u32>, Compressed) {
     let mut next = vec![0usize; columns];
-    for &column in &by_row.indices {
-        next[column as usize] += 1;
+    for row in 0..rows {
+        for &column in of_row(row) {
+            next[column as usize] += 1;
+        }
     }
-    let mut listed = Vec::new();
+    let mut occurring = Vec::new();
     let mut offsets = vec![0];
     let mut total = 0;
     for (column, count) in next.iter_mut().enumerate() {
         let start = total;
         if *count > 0 {
-            listed.push(column as u32);
+            occurring.push(column as u32);
             total += *count;
             offsets.push(total);
         }
         *count = start;
     }
-    let mut indices = vec![0u32; total];
-    let mut values = by_row.values.as_ref().map(|_| vec![0.0f32; total]);
-    for row in 0..by_row.offsets.len() - 1 {
-        for at in by_row.offsets[row]..by_row.offsets[row + 1] {
-            let place = &mut next[by_row.indices[at] as usize];
-            indices[*place] = row as u32;
-            if let (Some(out), Some(values)) = (&mut values, &by_row.values) {
-                out[*place] = values[at];
+    let mut entries = Compressed {
+        offsets,
+        indices: vec![0; total],
+        values: values.map(|_| vec![0.0; total]),
+    };
+    let mut at = 0;
+    for row in 0..rows {
+        for &column in of_row(row) {
+            let place = next[column as usize];
+            next[column as usize] += 1;
+            entries.indices[place] = row as u32;
+            if let (Some(out), Some(values)) = (&mut entries.values, values) {
+                out[place] = values[at];
             }
-            *place += 1;
+            at += 1;
         }
     }
-    (
-        listed,
-        Compressed {
-            offsets,
-            indices,
-            values,
-        },
-    )
+    (occurring, entries)
 }

@@ -65,12 +65,12 @@
 //! no training row has do not count in them, which leaves the posterior as it is too: they are
 //! drawn from the prior afterwards.
 
+mod block;
 mod design;
 mod error;
 mod parameters;
 mod prediction;
 mod probit;
-mod sweep;
 
 use crossfield_core::rng::{Purpose, rng};
 use crossfield_core::{Examples, Loss};
@@ -83,7 +83,8 @@ pub use error::SolverError;
 pub use parameters::FmParameters;
 pub use prediction::{PredictionLink, PredictionMean, scores};
 
-use sweep::{Cell, Residuals, sweep};
+use block::{Conditional, Sums};
+use design::Line;
 
 /// Degrees of freedom of the gamma priors of all precisions: their shape is half of it.
 const PRIOR_SHAPE: f64 = 1.0;
@@ -262,9 +263,7 @@ pub struct FmSolver {
     hyper: Hyper,
     /// `z − y` of each row, or of its augmented target.
     e: Vec<f32>,
-    /// `Σ_i v_if x_i`, `[embedding_dim, rows]`.
-    q: Vec<f32>,
-    cells: Vec<Cell>,
+    q: Factors,
 }
 
 impl FmSolver {
@@ -316,9 +315,7 @@ impl FmSolver {
         parameters.w0 = loss.link().score(mean) as f32;
         Ok(Self {
             e: vec![0.0; design.rows()],
-            // The linear weights' sweep reads as many as there are rows, whatever they are.
-            q: vec![0.0; design.rows() * config.embedding_dim.max(1)],
-            cells: vec![Cell::default(); design.columns()],
+            q: Factors::new(config.embedding_dim, design.rows()),
             hyper: Hyper::default(),
             iterations: 0,
             design,
@@ -392,31 +389,25 @@ impl FmSolver {
 
     fn update(&mut self, iteration: u64) -> Result<(), SolverError> {
         let stream = |step| rng(self.seed, Purpose::Gibbs, iteration, step);
-        let factors = self.config.embedding_dim;
-        let mut noise = stream(0);
-        let mut steps: Vec<_> = (0..=factors as u64).map(|step| stream(1 + step)).collect();
-
+        let (mut noise, mut columns) = (stream(0), stream(1));
         let squares = self.residuals(iteration);
-        self.hyper = Hyper {
-            alpha: match (self.config.method, self.loss) {
-                (Method::Mcmc, Loss::Squared) => gamma(
-                    PRIOR_SHAPE + self.design.rows() as f64,
-                    PRIOR_RATE + squares,
-                    &mut noise,
-                ),
-                _ => 1.0,
-            },
-            ..Hyper::default()
+        self.hyper.alpha = match (self.config.method, self.loss) {
+            (Method::Mcmc, Loss::Squared) => gamma(
+                PRIOR_SHAPE + self.design.rows() as f64,
+                PRIOR_RATE + squares,
+                &mut noise,
+            ),
+            _ => 1.0,
         };
         self.update_bias(iteration, &mut noise)?;
-        if self.config.linear {
-            self.hyper.linear = self.update_columns::<false>(iteration, 0, &mut steps[0])?;
-        }
-        for factor in 0..factors {
-            let priors = self.update_columns::<true>(iteration, factor, &mut steps[1 + factor])?;
-            self.hyper.factors.extend(priors);
-        }
-        Ok(())
+        self.update_priors(&mut noise);
+        let mut q = std::mem::replace(&mut self.q, Factors::Four(Vec::new()));
+        let updated = match &mut q {
+            Factors::Four(q) => self.update_columns(iteration, q, &mut columns),
+            Factors::Eight(q) => self.update_columns(iteration, q, &mut columns),
+        };
+        self.q = q;
+        updated
     }
 
     /// Computes `e` and `q` from the parameters, so that no rounding error lives longer than an
@@ -437,7 +428,7 @@ impl FmSolver {
                 let q = &mut self.q;
                 let z = self
                     .parameters
-                    .score_with(&features, |factor, sum| q[factor * rows + row] = sum);
+                    .score_with(&features, |factor, sum| q.set(row, factor, sum));
                 let e = match (self.loss, self.config.method) {
                     (Loss::Squared, _) => z - f64::from(self.labels[row]),
                     (_, method) => {
@@ -459,135 +450,160 @@ impl FmSolver {
     }
 
     fn update_bias(&mut self, iteration: u64, rng: &mut impl Rng) -> Result<(), SolverError> {
-        let precision = match self.config.method {
+        let l2 = match self.config.method {
             Method::Als { bias_l2, .. } => bias_l2,
             Method::Mcmc => 0.0,
         };
-        let cell = Cell {
-            pull: self.e.iter().map(|&e| f64::from(e)).sum(),
-            weight: self.e.len() as f64,
-            value: self.parameters.w0,
-            step: 0.0,
-        };
-        let prior = Prior {
-            mean: 0.0,
-            precision,
-        };
-        let new = self
-            .conditional(iteration, "w0")
-            .update(&cell, prior, rng)?;
-        let step = new - cell.value;
+        let alpha = self.hyper.alpha;
+        let pull: f64 = self.e.iter().map(|&e| f64::from(e)).sum();
+        let precision = l2 + alpha * self.e.len() as f64;
+        let mut step = -(alpha * pull + l2 * f64::from(self.parameters.w0)) / precision;
+        if self.config.method == Method::Mcmc {
+            step += normal(rng) / precision.sqrt();
+        }
+        let new = moved(self.parameters.w0, step, iteration, "w0")?;
+        let step = new - self.parameters.w0;
         self.e.iter_mut().for_each(|e| *e += step);
         self.parameters.w0 = new;
         Ok(())
     }
 
-    /// Updates the vectors' element `factor` of all columns (`PAIRS`), or the linear weights, and
-    /// the priors before them.
-    fn update_columns<const PAIRS: bool>(
+    /// Draws the priors from the parameters, or takes the configured ones.
+    fn update_priors(&mut self, rng: &mut impl Rng) {
+        let groups = self.design.group_count();
+        let k = self.config.embedding_dim;
+        let FmParameters { w, v, .. } = &self.parameters;
+        match self.config.method {
+            Method::Als {
+                linear_l2,
+                factor_l2,
+                ..
+            } => {
+                let fixed = |precision| Prior {
+                    mean: 0.0,
+                    precision,
+                };
+                self.hyper.linear = vec![fixed(linear_l2); if w.is_empty() { 0 } else { groups }];
+                self.hyper.factors = vec![fixed(factor_l2); k * groups];
+            }
+            Method::Mcmc => {
+                self.hyper.linear = match w.is_empty() {
+                    true => Vec::new(),
+                    false => draw_priors(&self.design, |column| w[column], rng),
+                };
+                self.hyper.factors = (0..k)
+                    .flat_map(|f| draw_priors(&self.design, |column| v[column * k + f], rng))
+                    .collect();
+            }
+        }
+    }
+
+    /// Updates the parameters of each column, N elements of its vector and its linear weight at a
+    /// time.
+    fn update_columns<const N: usize>(
         &mut self,
         iteration: u64,
-        factor: usize,
+        q: &mut [Vec<[f32; N]>],
         rng: &mut impl Rng,
-    ) -> Result<Vec<Prior>, SolverError> {
-        let conditional = self.conditional(iteration, if PAIRS { "v" } else { "w" });
-        let (stride, values) = if PAIRS {
-            (self.config.embedding_dim, &mut self.parameters.v)
+    ) -> Result<(), SolverError> {
+        let k = self.config.embedding_dim;
+        let draws = self.config.method == Method::Mcmc;
+        let groups = self.design.group_count();
+        for (part, q) in q.iter_mut().enumerate() {
+            let first = part * N;
+            let size = N.min(k - first);
+            let mut one = |column: usize, line: Line, q: &mut Vec<[f32; N]>| {
+                let FmParameters { w, v, .. } = &mut self.parameters;
+                let group = self.design.groups()[column] as usize;
+                let v = &mut v[column * k + first..][..size];
+                let mut old = [0f32; N];
+                old[..size].copy_from_slice(v);
+                let w = w.get_mut(column);
+                let sums = Sums::of(line, &old, &self.e, q);
+                let step = Conditional::new(
+                    &sums,
+                    self.hyper.alpha,
+                    size,
+                    &old,
+                    |f| self.hyper.factors[(first + f) * groups + group],
+                    w.as_deref().map(|&w| (w, self.hyper.linear[group])),
+                )
+                .step(draws.then_some(&mut *rng));
+                let mut moved_by = [0f32; N];
+                for f in 0..size {
+                    v[f] = moved(old[f], step[f], iteration, "v")?;
+                    moved_by[f] = v[f] - old[f];
+                }
+                let mut moved_w = 0.0;
+                if let Some(w) = w {
+                    let new = moved(*w, step[size], iteration, "w")?;
+                    moved_w = new - *w;
+                    *w = new;
+                }
+                block::apply(line, &old, moved_w, &moved_by, &mut self.e, q);
+                Ok(())
+            };
+            for (column, line) in self.design.lines() {
+                one(column, line, q)?;
+            }
+            for column in (0..self.design.columns()).filter(|&at| !self.design.occurs(at)) {
+                one(column, Line::default(), q)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `Σ_i v_if x_i` of each row, a few factors side by side: `[parts][rows][factors of a part]`.
+#[derive(Clone, Debug)]
+enum Factors {
+    Four(Vec<Vec<[f32; 4]>>),
+    Eight(Vec<Vec<[f32; 8]>>),
+}
+
+impl Factors {
+    fn new(embedding_dim: usize, rows: usize) -> Self {
+        // One part at least: it updates the linear weights.
+        if embedding_dim <= 4 {
+            Self::Four(vec![vec![[0.0; 4]; rows]])
         } else {
-            (1, &mut self.parameters.w)
-        };
-        let old = values.iter().skip(factor).step_by(stride);
-        for (cell, &value) in self.cells.iter_mut().zip(old) {
-            *cell = Cell {
-                value,
-                ..Cell::default()
-            };
+            Self::Eight(vec![vec![[0.0; 8]; rows]; embedding_dim.div_ceil(8)])
         }
-        let fixed = |precision| {
-            let prior = Prior {
-                mean: 0.0,
-                precision,
-            };
-            vec![prior; self.design.group_count()]
-        };
-        let priors = match self.config.method {
-            Method::Als { factor_l2, .. } if PAIRS => fixed(factor_l2),
-            Method::Als { linear_l2, .. } => fixed(linear_l2),
-            Method::Mcmc => draw_priors(&self.design, &self.cells, rng),
-        };
-        let rows = self.design.rows();
-        let mut residuals = Residuals {
-            e: &mut self.e,
-            q: &mut self.q[factor * rows..][..rows],
-        };
-        let groups = self.design.groups();
-        let mut update = |column: usize, cell: &Cell| {
-            let new = conditional.update(cell, priors[groups[column] as usize], rng)?;
-            values[column * stride + factor] = new;
-            Ok(new)
-        };
-        sweep::<PAIRS>(&self.design, &mut residuals, &mut self.cells, &mut update)?;
-        for column in (0..groups.len()).filter(|&column| !self.design.occurs(column)) {
-            update(column, &Cell::default())?;
-        }
-        Ok(priors)
     }
 
-    fn conditional(&self, iteration: u64, what: &'static str) -> Conditional {
-        Conditional {
-            alpha: self.hyper.alpha,
-            draw: self.config.method == Method::Mcmc,
-            iteration,
-            what,
+    #[inline]
+    fn set(&mut self, row: usize, factor: usize, sum: f32) {
+        match self {
+            Self::Four(parts) => parts[0][row][factor] = sum,
+            Self::Eight(parts) => parts[factor / 8][row][factor % 8] = sum,
         }
     }
 }
 
-/// How a parameter follows from its sums and its prior.
-#[derive(Clone, Copy, Debug)]
-struct Conditional {
-    alpha: f64,
-    /// Whether it is drawn, or set to the mean.
-    draw: bool,
+/// A parameter after its step.
+fn moved(
+    value: f32,
+    step: f64,
     iteration: u64,
     what: &'static str,
-}
-
-impl Conditional {
-    #[inline]
-    fn update(&self, cell: &Cell, prior: Prior, rng: &mut impl Rng) -> Result<f32, SolverError> {
-        let precision = prior.precision + self.alpha * cell.weight;
-        if precision == 0.0 {
-            // Neither rows nor a prior say anything of it.
-            return Ok(cell.value);
-        }
-        let value = f64::from(cell.value);
-        let pull = self.alpha * (value * cell.weight - cell.pull);
-        let mut new = (prior.precision * prior.mean + pull) / precision;
-        if self.draw {
-            new += normal(rng) / precision.sqrt();
-        }
-        let new = new as f32;
-        if new.is_finite() {
-            Ok(new)
-        } else {
-            Err(SolverError::Diverged {
-                iteration: self.iteration,
-                what: self.what,
-            })
-        }
+) -> Result<f32, SolverError> {
+    let new = (f64::from(value) + step) as f32;
+    if new.is_finite() {
+        Ok(new)
+    } else {
+        Err(SolverError::Diverged { iteration, what })
     }
 }
 
-/// Draws the prior of each group from the values that the cells hold.
+/// Draws the prior of each group from the values of its columns.
 ///
 /// For n values of mean m: `λ ~ Gamma((1 + n)/2, rate (1 + Σ (θ − m)² + m² n/(n + 1))/2)`, then
 /// `μ ~ N(n m/(n + 1), 1/((n + 1) λ))`.
-fn draw_priors(design: &Design, cells: &[Cell], rng: &mut impl Rng) -> Vec<Prior> {
+fn draw_priors(design: &Design, value: impl Fn(usize) -> f32, rng: &mut impl Rng) -> Vec<Prior> {
     let mut sums = vec![(0.0f64, 0.0f64, 0.0f64); design.group_count()];
-    for (column, (cell, &group)) in cells.iter().zip(design.groups()).enumerate() {
+    for (column, &group) in design.groups().iter().enumerate() {
         if design.occurs(column) {
-            let value = f64::from(cell.value);
+            let value = f64::from(value(column));
             let (count, sum, square) = &mut sums[group as usize];
             *count += 1.0;
             *sum += value;

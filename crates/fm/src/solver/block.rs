@@ -49,27 +49,23 @@ impl<const N: usize> Sums<N> {
             he: [0.0; N],
             hh: [[0.0; N]; N],
         };
+        // Copied first, so that the loads do not wait for the sums of the rows before.
+        let mut h = [[0f32; N]; SHORT];
+        let mut errors = [0f32; SHORT];
         for (short, rows) in rows.chunks(SHORT).enumerate() {
-            let (mut xx, mut xe) = (0f32, 0f32);
-            let (mut xh, mut he, mut hh) = ([0f32; N], [0f32; N], [[0f32; N]; N]);
-            for (at, &row) in rows.iter().enumerate() {
+            for ((h, error), &row) in h.iter_mut().zip(&mut errors).zip(rows) {
+                *h = q[row as usize];
+                *error = e[row as usize];
+            }
+            let (mut xx, mut xe, mut xh, mut he) = (0f32, 0f32, [0f32; N], [0f32; N]);
+            for (at, (h, &e)) in h.iter_mut().zip(&errors).take(rows.len()).enumerate() {
                 let x = value(short * SHORT + at);
-                let (e, q) = (e[row as usize], &q[row as usize]);
-                let mut h = [0f32; N];
-                for f in 0..N {
-                    h[f] = x * (q[f] - x * v[f]);
-                }
                 xx += x * x;
                 xe += x * e;
                 for f in 0..N {
+                    h[f] = x * (h[f] - x * v[f]);
                     xh[f] += x * h[f];
                     he[f] += h[f] * e;
-                }
-                for f in 0..N {
-                    // Whole vectors of four; what lies above the diagonal is not used.
-                    for g in 0..(f / 4 + 1) * 4 {
-                        hh[f][g] += h[f] * h[g];
-                    }
                 }
             }
             sums.xx += f64::from(xx);
@@ -77,12 +73,29 @@ impl<const N: usize> Sums<N> {
             for f in 0..N {
                 sums.xh[f] += f64::from(xh[f]);
                 sums.he[f] += f64::from(he[f]);
-                for g in 0..=f {
-                    sums.hh[f][g] += f64::from(hh[f][g]);
+                // Whole vectors of four; what lies above the diagonal is not used.
+                if f < 4 {
+                    add_products::<N, 4>(&h[..rows.len()], f, &mut sums.hh[f]);
+                } else {
+                    add_products::<N, 8>(&h[..rows.len()], f, &mut sums.hh[f]);
                 }
             }
         }
         sums
+    }
+}
+
+/// Adds `Σ h_f h_g` for g < G.
+#[inline(always)]
+fn add_products<const N: usize, const G: usize>(h: &[[f32; N]], f: usize, out: &mut [f64; N]) {
+    let mut sum = [0f32; G];
+    for h in h {
+        for g in 0..G {
+            sum[g] += h[f] * h[g];
+        }
+    }
+    for g in 0..G {
+        out[g] += f64::from(sum[g]);
     }
 }
 

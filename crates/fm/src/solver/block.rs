@@ -156,12 +156,12 @@ impl Conditional {
             precision: [[0.0; MOST]; MOST],
             gradient: [0.0; MOST],
         };
-        for f in 0..size {
+        for (f, &value) in v[..size].iter().enumerate() {
             for g in 0..=f {
                 conditional.precision[f][g] = alpha * sums.hh[f][g];
             }
             conditional.gradient[f] = -alpha * sums.he[f];
-            conditional.add_prior(f, v[f], priors(f));
+            conditional.add_prior(f, value, priors(f));
         }
         if let Some((w, prior)) = w {
             for f in 0..size {
@@ -189,10 +189,8 @@ impl Conditional {
         for i in 0..n {
             let whole = p[i][i];
             for j in 0..=i {
-                let mut sum = p[i][j];
-                for m in 0..j {
-                    sum -= p[i][m] * p[j][m];
-                }
+                let done: f64 = (0..j).map(|m| p[i][m] * p[j][m]).sum();
+                let sum = p[i][j] - done;
                 if i != j {
                     p[i][j] = if p[j][j] > 0.0 { sum / p[j][j] } else { 0.0 };
                 } else {

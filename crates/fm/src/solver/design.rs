@@ -85,6 +85,9 @@ impl Columns {
     ///
     /// # Errors
     /// [`SolverError::FieldColumns`] if there are more than a `u32` counts.
+    ///
+    /// # Panics
+    /// If the schema has no such field.
     pub fn of(schema: &Schema, fields: &[FieldId]) -> Result<Self, SolverError> {
         let mut bases = BTreeMap::new();
         let mut groups = Vec::new();

@@ -31,6 +31,14 @@ pub enum SolverError {
         /// Labels given.
         labels: usize,
     },
+    /// Other rows than those that were predicted before.
+    #[error("the rows to predict: expected {expected}, as before, got {got}")]
+    Rows {
+        /// Rows of the mean.
+        expected: usize,
+        /// Rows given.
+        got: usize,
+    },
     /// A label that the loss has no use for.
     #[error("row {row}: the label is {value}: expected {expected}")]
     Label {
@@ -52,8 +60,8 @@ pub enum SolverError {
     MissingField(usize),
     /// A field whose columns are not there, or only overlap with another's.
     #[error(
-        "field {field}: its columns are {base}..{end}: expected to lie in 0..{columns}, and to be \
-         all or none of any other field's"
+        "field {field}: its columns are {base}..{end}: expected them within 0..{columns}, and the \
+         same as another field's or apart from them"
     )]
     FieldColumns {
         /// The field.

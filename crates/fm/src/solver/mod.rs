@@ -214,7 +214,7 @@ pub struct Prior {
 /// use crossfield_fm::solver::{Hyper, Prior};
 ///
 /// let prior = Prior { mean: 0.0, precision: 4.0 };
-/// let hyper = Hyper { alpha: 1.5, linear: vec![prior], factors: vec![prior] };
+/// let hyper = Hyper { alpha: 1.5, linear: vec![prior], factors: vec![vec![prior]] };
 /// assert_eq!(hyper.named()[0], ("alpha".to_owned(), 1.5));
 /// assert_eq!(hyper.named()[4], ("v.0.group0.precision".to_owned(), 4.0));
 /// ```
@@ -224,8 +224,8 @@ pub struct Hyper {
     pub alpha: f64,
     /// The priors of the linear weights, one a group.
     pub linear: Vec<Prior>,
-    /// The priors of the vectors, `[embedding_dim, groups]`.
-    pub factors: Vec<Prior>,
+    /// The priors of each factor, one a group.
+    pub factors: Vec<Vec<Prior>>,
 }
 
 impl Hyper {
@@ -239,9 +239,10 @@ impl Hyper {
         for (group, prior) in self.linear.iter().enumerate() {
             push(format!("w.group{group}"), prior);
         }
-        let groups = self.linear.len().max(1);
-        for (at, prior) in self.factors.iter().enumerate() {
-            push(format!("v.{}.group{}", at / groups, at % groups), prior);
+        for (factor, priors) in self.factors.iter().enumerate() {
+            for (group, prior) in priors.iter().enumerate() {
+                push(format!("v.{factor}.group{group}"), prior);
+            }
         }
         named
     }
@@ -489,7 +490,7 @@ impl FmSolver {
                     precision,
                 };
                 self.hyper.linear = vec![fixed(linear_l2); if w.is_empty() { 0 } else { groups }];
-                self.hyper.factors = vec![fixed(factor_l2); k * groups];
+                self.hyper.factors = vec![vec![fixed(factor_l2); groups]; k];
             }
             Method::Mcmc => {
                 self.hyper.linear = match w.is_empty() {
@@ -497,7 +498,7 @@ impl FmSolver {
                     false => draw_priors(&self.design, |column| w[column], rng),
                 };
                 self.hyper.factors = (0..k)
-                    .flat_map(|f| draw_priors(&self.design, |column| v[column * k + f], rng))
+                    .map(|f| draw_priors(&self.design, |column| v[column * k + f], rng))
                     .collect();
             }
         }
@@ -513,7 +514,6 @@ impl FmSolver {
     ) -> Result<(), SolverError> {
         let k = self.config.embedding_dim;
         let draws = self.config.method == Method::Mcmc;
-        let groups = self.design.group_count();
         for (part, q) in q.iter_mut().enumerate() {
             let first = part * N;
             let size = N.min(k - first);
@@ -530,7 +530,7 @@ impl FmSolver {
                     self.hyper.alpha,
                     size,
                     &old,
-                    |f| self.hyper.factors[(first + f) * groups + group],
+                    |f| self.hyper.factors[first + f][group],
                     w.as_deref().map(|&w| (w, self.hyper.linear[group])),
                 )
                 .step(draws.then_some(&mut *rng));

@@ -99,7 +99,7 @@ impl PredictionMean {
     /// Adds the predictions of one draw.
     ///
     /// # Errors
-    /// [`SolverError::Labels`] if there are other rows than before;
+    /// [`SolverError::Rows`] if there are more or fewer rows than before;
     /// [`SolverError::MissingField`], [`SolverError::Index`] and [`SolverError::Weight`];
     /// [`SolverError::Parameters`] and [`SolverError::NotFinite`] for parameters that do not fit
     /// the columns. Nothing is added then.
@@ -110,8 +110,7 @@ impl PredictionMean {
         columns: &Columns,
     ) -> Result<(), SolverError> {
         if examples.rows != self.sums.len() {
-            return Err(SolverError::Parameters {
-                what: "rows",
+            return Err(SolverError::Rows {
                 expected: self.sums.len(),
                 got: examples.rows,
             });
@@ -124,7 +123,7 @@ impl PredictionMean {
         Ok(())
     }
 
-    /// The means, one a row; NaN is never among them: without draws there are none.
+    /// The means, one a row; none without draws.
     pub fn predictions(&self) -> Vec<f64> {
         if self.draws == 0 {
             return Vec::new();

@@ -36,7 +36,7 @@ pub enum Purpose {
     /// Generated data: `a` = part of the generator, `b` = block of rows.
     Synth = 7,
     /// Draws of a posterior: `a` = iteration, `b` = step within it.
-    Gibbs = 8,
+    Gibbs = 9,
 }
 
 /// The stream of random numbers for one purpose.

@@ -207,9 +207,9 @@ fn als_and_mcmc_recover_a_planted_machine_on_rows_they_did_not_see() {
         linear_l2: 0.01,
         factor_l2: 0.01,
     };
-    // Share of the squares that is left, where a linear model leaves most of them. ALS stops at the
-    // planted noise; the prior of MCMC's noise weighs 1 beside the squared errors of 102 rows, a
-    // variance of 0.01 where the planted one is 0.0004, so that it fits less closely.
+    // Share of the squares that is left. ALS stops at the planted noise; the prior of MCMC's noise
+    // weighs 1 beside the squared errors of 102 rows, a variance of 0.01 where the planted one is
+    // 0.0004, so that it fits less closely.
     for (method, burn_in, left) in [(als, 299, 0.01), (Method::Mcmc, 100, 0.04)] {
         let mut solver = train.solver(Loss::Squared, 2, method);
         let link = PredictionLink {

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "fused")]
 mod fused;
+pub mod solver;
 
 use burn::module::Module;
 use burn::tensor::Tensor;

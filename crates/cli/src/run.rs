@@ -9,8 +9,8 @@ use crossfield_data::{
     Dataset, FittedSchema, LabelKind, Labels, SplitConfig, encode_files, prepare,
 };
 use crossfield_train::{
-    Error, Executor, FusedModel, FusedTrained, Parts, RunFile, Scorer, Setup, Trained, check_memory,
-    describe_tables, in_pool, table_bytes,
+    Error, Executor, FusedModel, FusedTrained, Parts, RunFile, Scorer, Setup, Trained,
+    check_memory, describe_tables, in_pool, table_bytes,
 };
 
 use crate::console::{self, Console};

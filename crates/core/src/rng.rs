@@ -35,8 +35,10 @@ pub enum Purpose {
     Negatives = 6,
     /// Generated data: `a` = part of the generator, `b` = block of rows.
     Synth = 7,
-    /// Which way weights of halves are rounded: `a` = step.
+    /// Which way weights of halves are rounded.
     Rounding = 8,
+    /// Draws of a posterior: `a` = iteration, `b` = step within it.
+    Gibbs = 9,
 }
 
 /// The stream of random numbers for one purpose.

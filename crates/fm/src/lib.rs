@@ -2,6 +2,7 @@
 
 #[cfg(feature = "fused")]
 mod fused;
+pub mod solver;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -112,10 +113,7 @@ impl ComponentConfig for FmConfig {
 
     fn init(&self, schema: &Schema, _init: &Init) -> Result<Fm, Error> {
         let (factors, linear) = self.lookups(schema)?;
-        Ok(Fm {
-            factors,
-            linear,
-        })
+        Ok(Fm { factors, linear })
     }
 }
 

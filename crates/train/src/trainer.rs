@@ -15,9 +15,7 @@ use crate::burn_executor::BurnExecutor;
 use crate::checkpoint::{Checkpoints, Evaluation, State, json, write_whole};
 use crate::executor::{Epoch, Executor};
 use crate::fused_executor::FusedExecutor;
-use crate::{
-    Error, FusedModel, OptimizerConfig, Scorer, TrainConfig, Trained, peak_memory,
-};
+use crate::{Error, FusedModel, OptimizerConfig, Scorer, TrainConfig, Trained, peak_memory};
 
 /// Hears how a run goes.
 ///

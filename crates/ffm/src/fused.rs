@@ -742,6 +742,8 @@ impl<const HALF: bool> UpdateRowwise<'_, HALF> {
 struct General {
     /// Features as they stand. Sorted by key, so that what names one row of a table lies together.
     features: Vec<Feature>,
+    /// How many each field has.
+    counts: Vec<usize>,
     /// The row of data that they belong to.
     features_of: Option<usize>,
     /// The weights of one table row.
@@ -754,7 +756,12 @@ impl General {
             return;
         }
         self.features.clear();
-        slots.each_feature(row, |feature| self.features.push(feature));
+        self.counts.clear();
+        self.counts.resize(slots.slots().len(), 0);
+        slots.each_feature(row, |feature| {
+            self.counts[feature.slot] += 1;
+            self.features.push(feature);
+        });
         // Rows of a table that are named more than once must be updated once.
         self.features.sort_by_key(|feature| feature.key);
         self.features_of = Some(row);
@@ -839,7 +846,9 @@ impl General {
                         *to += step.slope * feature.x * s;
                     }
                 }
-                if ffm.same_field {
+                // Alone in its field a feature has no pair there, and no gradient: exactly none, so
+                // that it pays no penalty either.
+                if ffm.same_field && self.counts[f] > 1 {
                     let own = &sums[f * width + f * dim..][..dim];
                     let v = &self.row[f * dim..][..dim];
                     let to = &mut gradient[f * dim..][..dim];

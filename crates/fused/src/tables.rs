@@ -73,26 +73,31 @@ impl<'a> Tables<'a> {
 
 impl<'a> TableRows<'a> {
     /// Name of the table.
+    #[inline]
     pub fn name(&self) -> &'a str {
         self.table
     }
 
     /// Number of the table within its collection.
+    #[inline]
     pub fn number(&self) -> u32 {
         self.number
     }
 
     /// Where the parts of its rows lie.
+    #[inline]
     pub fn layout(&self) -> &RowLayout {
         &self.layout
     }
 
     /// How its rows are updated.
+    #[inline]
     pub fn optimizer(&self) -> &'a RowOptimizer {
         self.optimizer
     }
 
     /// Whether its rows stay as they are.
+    #[inline]
     pub fn is_frozen(&self) -> bool {
         self.frozen
     }
@@ -152,6 +157,7 @@ impl<'a> RowData<'a> {
     }
 
     /// The rows.
+    #[inline]
     pub fn examples(&self) -> &Examples<'a> {
         &self.examples
     }
@@ -268,12 +274,14 @@ impl<'a> Slots<'a> {
     }
 
     /// The fields, in the component's order.
+    #[inline]
     pub fn slots(&self) -> &[Slot<'a>] {
         &self.slots
     }
 
     /// Whether each row has exactly one feature of weight 1 in each field, none of which is the
     /// same row of a table as another.
+    #[inline]
     pub fn all_plain(&self) -> bool {
         !self.may_repeat
     }

@@ -111,6 +111,8 @@ pub struct DataConfig {
     pub missing: Vec<String>,
     /// Largest index of a libsvm or libffm file; it is a row number. Default: 2147483647.
     pub max_index: u64,
+    /// Which row an index of a libsvm or libffm file has that no training row has. Default: shared.
+    pub unseen: Unseen,
     /// Longest line in bytes. Default: 1 MiB.
     pub max_line: usize,
     /// Folder of the binary cache: encoded rows, mapped by later runs on the same data. Default:
@@ -142,6 +144,7 @@ impl Default for DataConfig {
             trim: true,
             missing: vec![String::new()],
             max_index: 2_147_483_647,
+            unseen: Unseen::Shared,
             max_line: 1 << 20,
             cache: None,
             shuffle_block: 0,
@@ -179,6 +182,18 @@ impl DataConfig {
         complete.header.get_or_insert(header);
         complete
     }
+}
+
+/// What becomes of the indices of a libsvm or libffm file that no training row has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unseen {
+    /// All share one row, which begins at zero and adds nothing to a score.
+    #[default]
+    Shared,
+    /// Up to the largest index of training each has a row of its own, which stays as it began, as
+    /// libffm and libFM have it; only those beyond share the row of zeros.
+    Own,
 }
 
 /// Whether a file names its columns in its first line, or their names.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossfield_core::rng::name_key;
 use crossfield_core::{Field, FieldKind, Jagged, Schema};
 
-use crate::config::{Buckets, FieldConfig, Pooling, TransformKind};
+use crate::config::{Buckets, FieldConfig, Pooling, TransformKind, Unseen};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::intern::{Interner, mix};
@@ -34,7 +34,12 @@ impl Planned {
 }
 
 /// Learns vocabularies and transforms from the rows `train` of `table`.
-pub(crate) fn fit(table: &Table, fields: &[Planned], train: &[u32]) -> Result<FittedSchema, Error> {
+pub(crate) fn fit(
+    table: &Table,
+    fields: &[Planned],
+    train: &[u32],
+    unseen: Unseen,
+) -> Result<FittedSchema, Error> {
     let mut by_vocabulary = BTreeMap::<&str, Vec<&Planned>>::new();
     for field in fields {
         if field.config.kind != FieldKind::Numeric {
@@ -51,7 +56,7 @@ pub(crate) fn fit(table: &Table, fields: &[Planned], train: &[u32]) -> Result<Fi
             (None, FieldKind::Hashed) => Vocabulary::Hashed {
                 rows: fields[0].config.hash_rows.unwrap_or_default(),
             },
-            (None, _) => seen_indices(table, &fields, train)?,
+            (None, _) => seen_indices(table, &fields, train, unseen)?,
         };
         vocabularies.insert(name.to_owned(), vocabulary);
     }
@@ -140,7 +145,12 @@ fn count_keys(table: &Table, fields: &[&Planned], dict: &Interner, train: &[u32]
     }
 }
 
-fn seen_indices(table: &Table, fields: &[&Planned], train: &[u32]) -> Result<Vocabulary, Error> {
+fn seen_indices(
+    table: &Table,
+    fields: &[&Planned],
+    train: &[u32],
+    unseen: Unseen,
+) -> Result<Vocabulary, Error> {
     let mut seen = Bits::default();
     for field in fields {
         let Column::List(list) = &table.columns[field.column] else {
@@ -158,6 +168,9 @@ fn seen_indices(table: &Table, fields: &[&Planned], train: &[u32]) -> Result<Voc
             field: fields[0].config.name.clone(),
         });
     };
+    if unseen == Unseen::Own {
+        seen = Bits::up_to(largest);
+    }
     Ok(Vocabulary::Indices {
         seen,
         rows: largest + 2,

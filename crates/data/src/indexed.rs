@@ -1,15 +1,38 @@
 //! libsvm (libFM) and libffm files: the index in the file is a row number.
 
-use crate::config::{DataConfig, Format, Pooling};
+use crossfield_core::FieldKind;
+
+use crate::config::{DataConfig, FieldConfig, Format, Pooling};
 use crate::error::{At, Error};
 use crate::line::LineReader;
 use crate::raw::{Column, Read, Spec, Table};
 
 /// Field numbers of a libffm file beyond this are taken for a mistake.
-const MAX_FIELD: u64 = 65_535;
+pub(crate) const MAX_FIELD: u64 = 65_535;
 
 /// Name of the one field of a libsvm file.
-pub(crate) const FEATURES: &str = "features";
+const FEATURES: &str = "features";
+
+/// The vocabulary of all fields that the run file does not declare.
+pub(crate) const INDEX: &str = "index";
+
+/// The field that a field number (libsvm: 0) is where the run file declares none.
+pub(crate) fn default_field(format: Format, number: usize) -> FieldConfig {
+    let field = FieldConfig {
+        name: default_name(format, number),
+        kind: FieldKind::Bag,
+        vocabulary: Some(INDEX.to_owned()),
+        ..FieldConfig::default()
+    };
+    field.complete(format)
+}
+
+fn default_name(format: Format, number: usize) -> String {
+    match format {
+        Format::Libsvm => FEATURES.to_owned(),
+        _ => number.to_string(),
+    }
+}
 
 /// Which column of the table takes the pairs of each field number.
 #[derive(Default)]
@@ -130,11 +153,7 @@ pub(crate) fn read(
             let ids = match columns.by_number.get(number) {
                 Some(ids) if !ids.is_empty() => ids,
                 _ if columns.open => {
-                    let name = match data.format {
-                        Format::Libsvm => FEATURES.to_owned(),
-                        _ => number.to_string(),
-                    };
-                    let id = table.add(default_spec(&name));
+                    let id = table.add(default_spec(&default_name(data.format, number)));
                     columns.add(number, id);
                     poolings.resize(id + 1, Pooling::Sum);
                     &columns.by_number[number]

@@ -25,7 +25,7 @@ mod tabular;
 
 pub use config::{
     Buckets, DataConfig, DataSpec, Encoding, FieldConfig, Format, Header, JoinConfig, LabelConfig,
-    Pooling, RowsPart, SplitConfig, TransformKind, expand,
+    Pooling, RowsPart, SplitConfig, TransformKind, Unseen, expand,
 };
 pub use dataset::Dataset;
 pub use error::Error;

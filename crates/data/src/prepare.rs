@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use crossfield_core::FieldKind;
 
 use crate::cache;
-use crate::config::{DataSpec, FieldConfig, Format, Pooling, SplitConfig, expand};
+use crate::config::{DataSpec, FieldConfig, Format, Pooling, SplitConfig, Unseen, expand};
 use crate::dataset::Dataset;
 use crate::error::{At, Error};
 use crate::fit::{Planned, encode, fit};
-use crate::indexed::{self, FEATURES};
+use crate::indexed;
 use crate::raw::{Column, LabelKind, Labels, Read, Spec, Table};
 use crate::report::{DataReport, PartReport};
 use crate::schema::FittedSchema;
@@ -183,6 +183,10 @@ impl Plan {
                 }
             }
             return Ok(plan);
+        }
+        if spec.data.unseen == Unseen::Own {
+            let expected = "\"shared\": only in libsvm and libffm files is an index a row";
+            return Err(config_error("data.unseen", "own", expected));
         }
         if spec.field.is_empty() {
             return Err(config_error("field", "(none)", "at least one [[field]]"));
@@ -389,19 +393,8 @@ fn assemble(
     if spec.field.is_empty() {
         reader.columns.close();
         for (number, column) in reader.columns.numbers() {
-            let name = match spec.data.format {
-                Format::Libsvm => FEATURES.to_owned(),
-                _ => number.to_string(),
-            };
-            let config = FieldConfig {
-                name,
-                kind: FieldKind::Bag,
-                vocabulary: Some("index".to_owned()),
-                ..FieldConfig::default()
-            };
-            let config = config.complete(spec.data.format);
             plan.fields.push(Planned {
-                config,
+                config: indexed::default_field(spec.data.format, number),
                 column,
                 dict: None,
             });
@@ -431,7 +424,7 @@ fn assemble(
     )?;
     parts.valid.extend(train_rows as u32..valid_end as u32);
     parts.test.extend(valid_end as u32..table.rows as u32);
-    let schema = fit(&table, &plan.fields, &parts.train)?;
+    let schema = fit(&table, &plan.fields, &parts.train, spec.data.unseen)?;
     let mut named = vec![("train", parts.train.as_slice(), &train_files)];
     for (name, rows, files) in [
         ("valid", &parts.valid, &valid_files),

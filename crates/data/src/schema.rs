@@ -6,11 +6,12 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use crossfield_core::Schema;
+use crossfield_core::{Field, FieldId, FieldKind, Schema};
 use serde::{Deserialize, Serialize};
 
-use crate::config::FieldConfig;
+use crate::config::{FieldConfig, Format};
 use crate::error::Error;
+use crate::indexed;
 use crate::intern::Interner;
 
 /// The schema of a run: the fields as models see them, and the vocabularies and transforms that
@@ -83,6 +84,15 @@ impl Bits {
     /// The set whose number `n` is bit `n % 64` of word `n / 64`.
     pub(crate) fn from_words(words: &[u64]) -> Self {
         Self(words.to_vec())
+    }
+
+    /// The numbers 0 to `last`.
+    pub(crate) fn up_to(last: u32) -> Self {
+        let mut words = vec![u64::MAX; last as usize / 64 + 1];
+        if let Some(end) = words.last_mut() {
+            *end >>= 63 - last % 64;
+        }
+        Self(words)
     }
 
     pub(crate) fn words(&self) -> &[u64] {
@@ -203,6 +213,125 @@ impl FittedSchema {
             Vocabulary::Keys { counts, .. } => counts.get((row as usize).checked_sub(1)?).copied(),
             Vocabulary::Indices { .. } | Vocabulary::Hashed { .. } => None,
         }
+    }
+
+    /// Whether an index of libsvm or libffm files has a row of its own in a vocabulary of such
+    /// indices; the row's number is the index.
+    pub fn has_own_row(&self, vocabulary: &str, index: u32) -> bool {
+        matches!(
+            self.vocabularies.get(vocabulary),
+            Some(Vocabulary::Indices { seen, .. }) if seen.contains(index)
+        )
+    }
+
+    /// What the data said where a field has the index `index` with the value `x`, for people to
+    /// read: `item=a`, `tags=b × 0.5`, `age=38`, `age=[30, 40)`, `item=(unseen)`.
+    ///
+    /// A number is found again from its transformed value, to six significant digits.
+    ///
+    /// # Panics
+    /// If the schema has no such field.
+    pub fn name(&self, field: FieldId, index: u32, x: f32) -> String {
+        let Field {
+            name,
+            vocabulary,
+            oov_row,
+            ..
+        } = &self.schema.fields[field];
+        let value = match &self.fields[field].transform {
+            Transform::Standard { .. } if index == 1 => "(missing)".to_owned(),
+            Transform::Standard {
+                log,
+                mean,
+                deviation,
+                ..
+            } => {
+                let number = f64::from(x) * deviation + mean;
+                let number = if *log {
+                    number.signum() * number.abs().exp_m1()
+                } else {
+                    number
+                };
+                return format!("{name}={}", six_digits(number));
+            }
+            Transform::Buckets { edges } => {
+                let edge = |at: usize| six_digits(edges[at]);
+                match index as usize {
+                    missing if missing > edges.len() => "(missing)".to_owned(),
+                    _ if edges.is_empty() => "(any)".to_owned(),
+                    0 => return format!("{name}<{}", edge(0)),
+                    last if last == edges.len() => return format!("{name}≥{}", edge(last - 1)),
+                    at => format!("[{}, {})", edge(at - 1), edge(at)),
+                }
+            }
+            Transform::None {} => match self.vocabularies.get(vocabulary) {
+                Some(Vocabulary::Hashed { .. }) => format!("(hash {index})"),
+                _ if *oov_row == Some(index) => "(unseen)".to_owned(),
+                Some(Vocabulary::Keys { keys, .. }) => keys.text(index - 1).to_owned(),
+                Some(Vocabulary::Indices { .. }) | None => index.to_string(),
+            },
+        };
+        if x == 1.0 {
+            format!("{name}={value}")
+        } else {
+            format!("{name}={value} × {}", six_digits(f64::from(x)))
+        }
+    }
+
+    /// The schema of libffm files for a model of libffm: its fields are `0` to `fields - 1`, its
+    /// indices are rows from 0 to `features - 1`, and one row behind them is for larger ones.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for no fields or features, or more than such files may have.
+    ///
+    /// ```
+    /// use crossfield_data::FittedSchema;
+    ///
+    /// let schema = FittedSchema::libffm(100, 3)?;
+    /// assert_eq!(schema.schema().fields[2].name, "2");
+    /// assert_eq!(schema.schema().fields[2].oov_row, Some(100));
+    /// assert!(schema.has_own_row("index", 99) && !schema.has_own_row("index", 100));
+    /// assert_eq!(schema.name(2, 7, 0.5), "2=7 × 0.5");
+    /// # Ok::<(), crossfield_data::Error>(())
+    /// ```
+    pub fn libffm(features: u32, fields: u32) -> Result<Self, Error> {
+        let most_fields = indexed::MAX_FIELD as u32 + 1;
+        for (key, value, most) in [
+            ("features", features, u32::MAX - 2),
+            ("fields", fields, most_fields),
+        ] {
+            if !(1..=most).contains(&value) {
+                return Err(Error::Config {
+                    key: key.to_owned(),
+                    value: value.to_string(),
+                    expected: format!("1 to {most}"),
+                });
+            }
+        }
+        let rows = features + 1;
+        let fitted = (0..fields as usize).map(|number| FittedField {
+            config: indexed::default_field(Format::Libffm, number),
+            transform: Transform::None {},
+        });
+        let fitted: Vec<FittedField> = fitted.collect();
+        let field = |fitted: &FittedField| Field {
+            name: fitted.config.name.clone(),
+            kind: FieldKind::Bag,
+            vocabulary: indexed::INDEX.to_owned(),
+            rows,
+            oov_row: Some(rows - 1),
+        };
+        let schema = Schema {
+            fields: fitted.iter().map(field).collect(),
+            dense: Vec::new(),
+        };
+        let seen = Bits::up_to(features - 1);
+        let vocabulary = Vocabulary::Indices { seen, rows };
+        Ok(Self {
+            schema: Arc::new(schema),
+            fields: fitted,
+            vocabularies: BTreeMap::from([(indexed::INDEX.to_owned(), vocabulary)]),
+        })
     }
 
     /// A hash of the whole content: schemas that encode differently have different ones, so that
@@ -349,6 +478,12 @@ impl FittedSchema {
     }
 }
 
+/// As few digits as needed, six significant ones at most.
+fn six_digits(number: f64) -> String {
+    let rounded: f64 = format!("{number:.5e}").parse().unwrap_or(number);
+    rounded.to_string()
+}
+
 fn load_keys(path: &Path) -> Result<Vocabulary, Error> {
     let file = path.display().to_string();
     let opened = File::open(path).map_err(|source| Error::Open {
@@ -449,6 +584,14 @@ mod tests {
         assert_eq!((bits.count(), bits.largest()), (4, Some(130)));
         assert!(bits.contains(64) && !bits.contains(65) && !bits.contains(100_000));
         assert_eq!(Bits::default().runs(), "");
+        for last in [0, 62, 63, 64, 130] {
+            let all = Bits::up_to(last);
+            assert_eq!(
+                (all.count(), all.largest()),
+                (u64::from(last) + 1, Some(last))
+            );
+        }
+        assert_eq!(Bits::up_to(130).runs(), "0 131");
     }
 
     #[test]

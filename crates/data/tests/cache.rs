@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crossfield_core::FieldKind;
 use crossfield_data::{
     DataSpec, FieldConfig, Format, LabelKind, Prepared, RowsPart, SplitConfig, TransformKind,
-    prepare,
+    Unseen, prepare,
 };
 
 struct Files(tempfile::TempDir);
@@ -104,7 +104,9 @@ fn assert_same(a: &Prepared, b: &Prepared) {
 #[test]
 fn what_comes_out_of_the_cache_is_what_comes_out_of_the_files() {
     let files = Files::new();
-    for spec in [files.csv(), files.ffm()] {
+    let mut own_rows = files.ffm();
+    own_rows.data.unseen = Unseen::Own;
+    for spec in [files.csv(), files.ffm(), own_rows] {
         let _ = std::fs::remove_file(files.file());
         let plain = read(&spec);
         assert_eq!(plain.report.cache, None);
@@ -128,6 +130,21 @@ fn what_comes_out_of_the_cache_is_what_comes_out_of_the_files() {
         names.sort();
         assert_eq!(names, ["rows.cache", "rows.lock"]);
     }
+}
+
+#[test]
+fn indices_with_rows_of_their_own_are_another_description() {
+    let files = Files::new();
+    let mut spec = files.cached(&files.ffm());
+    let shared = read(&spec);
+    spec.data.unseen = Unseen::Own;
+    let own = read(&spec);
+    assert_eq!(
+        rebuilt(&own).unwrap(),
+        "it was made with another `data.unseen`"
+    );
+    assert_ne!(own.schema.fingerprint(), shared.schema.fingerprint());
+    assert!(own.schema.has_own_row("index", 0) && !shared.schema.has_own_row("index", 0));
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use crossfield_core::{FieldKind, Jagged};
 use crossfield_data::{
-    DataSpec, Error, FieldConfig, Format, Generated, Header, JoinConfig, LabelKind, Labels, Loader,
-    Order, Pooling, RowsPart, SplitConfig, TransformKind, encode_files, prepare, prepare_generated,
+    Buckets, DataSpec, Error, FieldConfig, Format, Generated, Header, JoinConfig, LabelKind,
+    Labels, Loader, Order, Pooling, RowsPart, SplitConfig, TransformKind, Unseen, encode_files,
+    prepare, prepare_generated,
 };
 
 struct Files(tempfile::TempDir);
@@ -368,6 +369,110 @@ fn libffm_fields_share_one_vocabulary_and_one_hot_fields_stay_so() {
     spec.field[0].column = Some("ad".to_owned());
     let error = prepare(&spec, 1, LabelKind::Binary).unwrap_err();
     assert!(matches!(error, Error::NoColumn { .. }), "{error}");
+}
+
+#[test]
+fn indices_that_training_lacks_share_a_row_or_have_their_own() {
+    let files = Files::new();
+    let train = files.write("t.ffm", "1 0:2:1 1:7:1\n0 0:2:1 1:4:1\n");
+    let new = files.write("v.ffm", "1 0:3:1 1:7:1\n0 0:8:1 1:0:1\n");
+    let mut spec = spec(train, Vec::new());
+    spec.data.format = Format::Libffm;
+    spec.data.valid = vec![new.clone()];
+    for (unseen, valid, out) in [
+        (Unseen::Shared, [[8, 8], [7, 8]], [2, 1]),
+        (Unseen::Own, [[3, 8], [7, 0]], [1, 0]),
+    ] {
+        spec.data.unseen = unseen;
+        let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+        assert_eq!(prepared.schema.schema().fields[0].rows, 9);
+        // New rows are encoded by what was saved, whatever the run file says by then.
+        let directory = files.0.path().join(format!("{unseen:?}"));
+        prepared.schema.save(&directory).unwrap();
+        let saved = crossfield_data::FittedSchema::load(&directory).unwrap();
+        assert_eq!(saved.fingerprint(), prepared.schema.fingerprint());
+        let (kind, labels) = (LabelKind::Binary, Labels::Required);
+        spec.data.unseen = Unseen::Shared;
+        let encoded =
+            encode_files(&spec, &saved, std::slice::from_ref(&new), kind, labels).unwrap();
+        for data in [&encoded, &prepared.valid.unwrap()] {
+            assert_eq!([data.column(0).indices, data.column(1).indices], valid);
+        }
+        let counted = prepared.report.fields.iter();
+        let counted: Vec<u64> = counted.map(|field| field.out_of_vocabulary[1]).collect();
+        assert_eq!(counted, out);
+    }
+}
+
+#[test]
+fn rows_of_indices_are_for_files_of_indices() {
+    let files = Files::new();
+    let train = files.write("t.csv", "label,a\n1,x\n");
+    let mut spec = spec(train, vec![field("a", FieldKind::Categorical)]);
+    spec.data.unseen = Unseen::Own;
+    let error = prepare(&spec, 1, LabelKind::Binary).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "data.unseen = own: expected \"shared\": only in libsvm and libffm files is an index a row"
+    );
+}
+
+#[test]
+fn an_encoded_feature_is_named_by_what_the_data_said() {
+    let files = Files::new();
+    let train = files.write(
+        "t.csv",
+        "label,item,tags,age,log,cut,any,cookie\n\
+         1,a,x:0.5|y:1,38,1000,25,1,c\n0,b,,41,-3,,1,d\n1,a,y:1,,7,40,1,e\n",
+    );
+    let number = |name: &str, transform| FieldConfig {
+        transform: Some(transform),
+        ..field(name, FieldKind::Numeric)
+    };
+    let mut tags = field("tags", FieldKind::Bag);
+    tags.weight_delimiter = Some(":".into());
+    let mut cut = number("cut", TransformKind::Buckets);
+    cut.buckets = Some(Buckets::Edges(vec![20.0, 30.5]));
+    let fields = vec![
+        field("item", FieldKind::Categorical),
+        tags,
+        number("age", TransformKind::Standardise),
+        number("log", TransformKind::Log),
+        cut,
+        number("any", TransformKind::Quantile),
+        FieldConfig {
+            hash_rows: Some(1),
+            ..field("cookie", FieldKind::Hashed)
+        },
+    ];
+    let prepared = prepare(&spec(train, fields), 1, LabelKind::Binary).unwrap();
+    let names = |row: usize| -> Vec<String> {
+        let fields = 0..prepared.schema.schema().fields.len();
+        let of_field = |field| {
+            let column = prepared.train.column(field);
+            let named =
+                |at: usize| (prepared.schema).name(field, column.indices[at], column.weight(at));
+            column.range(row).map(named).collect::<Vec<_>>()
+        };
+        fields.flat_map(of_field).collect()
+    };
+    assert_eq!(
+        names(0),
+        [
+            "item=a",
+            "tags=x × 0.5",
+            "tags=y",
+            "age=38",
+            "log=1000",
+            "cut=[20, 30.5)",
+            "any=(any)",
+            "cookie=(hash 0)"
+        ]
+    );
+    assert_eq!(names(1)[1..4], ["age=41", "log=-3", "cut=(missing)"]);
+    assert_eq!(names(2)[2..5], ["age=(missing)", "log=7", "cut≥30.5"]);
+    assert_eq!(prepared.schema.name(0, 0, 1.0), "item=(unseen)");
+    assert_eq!(prepared.schema.name(4, 0, 1.0), "cut<20");
 }
 
 #[test]

@@ -208,7 +208,7 @@ impl EmbeddingCollection {
     pub fn weight_tensors(&self) -> BTreeMap<String, SnapshotTensor<'_>> {
         self.tables
             .iter()
-            .map(|table| (tensor_name(table), table.weight_tensor()))
+            .map(|table| (tensor_name(&table.config().name), table.weight_tensor()))
             .collect()
     }
 
@@ -217,7 +217,7 @@ impl EmbeddingCollection {
         self.tables
             .iter()
             .flat_map(|table| {
-                let name = tensor_name(table);
+                let name = tensor_name(&table.config().name);
                 let named = move |(part, tensor)| (format!("{name}.{part}"), tensor);
                 table.state_tensors().into_iter().map(named)
             })
@@ -230,7 +230,7 @@ impl EmbeddingCollection {
     /// As [`Snapshot::read`].
     pub fn load_weights(&mut self, snapshot: &mut Snapshot) -> Result<(), Error> {
         self.tables.iter_mut().try_for_each(|table| {
-            let name = tensor_name(table);
+            let name = tensor_name(&table.config().name);
             table.load_weights(snapshot, &name)
         })
     }
@@ -241,14 +241,15 @@ impl EmbeddingCollection {
     /// As [`Snapshot::read`].
     pub fn load_state(&mut self, snapshot: &mut Snapshot) -> Result<(), Error> {
         self.tables.iter_mut().try_for_each(|table| {
-            let name = tensor_name(table);
+            let name = tensor_name(&table.config().name);
             table.load_state(snapshot, &name)
         })
     }
 }
 
-fn tensor_name(table: &Table) -> String {
-    format!("tables.{}", table.config().name)
+/// The name of a table's weights in a snapshot: `tables.<table>`.
+pub fn tensor_name(table: &str) -> String {
+    format!("tables.{table}")
 }
 
 /// Numbers the distinct rows of a batch in the order in which they first occur, in memory

@@ -66,6 +66,14 @@ pub enum Error {
         /// Row of the table.
         row: u32,
     },
+    /// A number to be saved is not finite.
+    #[error("tensor `{tensor}` holds {value}, expected finite numbers")]
+    NonFiniteTensor {
+        /// The tensor.
+        tensor: String,
+        /// The number.
+        value: f32,
+    },
     /// The system has no memory for a table.
     #[error("table `{table}`: the system gives no {bytes} bytes: {source}")]
     NoMemory {
@@ -76,7 +84,7 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
-    /// Rows of halves are trained by the fused executor, with one accumulator a row or none.
+    /// Rows of halves are trained by the fused executor, with one accumulator a row.
     #[error("table `{table}`: rows of bf16 need {expected}")]
     HalfRows {
         /// Name of the table.

@@ -8,7 +8,7 @@ mod row;
 mod snapshot;
 mod table;
 
-pub use collection::{EmbeddingCollection, StagedRows};
+pub use collection::{EmbeddingCollection, StagedRows, tensor_name};
 pub use error::Error;
 pub use optimizer::{RowOptimizer, RowOptimizerKind, RowStep, StateWidth};
 pub use row::{Precision, RowLayout};

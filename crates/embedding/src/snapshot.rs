@@ -38,7 +38,8 @@ impl<'a> SnapshotTensor<'a> {
 /// Writes tensors, sorted by name, and returns when the system says that they are on the disk.
 ///
 /// # Errors
-/// [`Error::Io`]; what was written until then stays behind, so write beside and rename.
+/// [`Error::Io`], [`Error::NonFiniteTensor`]; what was written until then stays behind, so write
+/// beside and rename.
 pub fn write_snapshot(
     path: &Path,
     tensors: BTreeMap<String, SnapshotTensor<'_>>,
@@ -72,6 +73,10 @@ pub fn write_snapshot(
         let mut count = 0;
         (tensor.values)(&mut |block| {
             count += block.len();
+            if let Some(&value) = block.iter().find(|value| !value.is_finite()) {
+                let tensor = name.clone();
+                return Err(Error::NonFiniteTensor { tensor, value });
+            }
             block.chunks(BLOCK).try_for_each(|part| {
                 bytes.clear();
                 bytes.extend(part.iter().flat_map(|value| value.to_le_bytes()));
@@ -265,6 +270,21 @@ mod tests {
         let reference = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(reference.tensor("b").unwrap().shape(), [2, 2]);
         assert_eq!(reference.tensor("a").unwrap().data(), 7f32.to_le_bytes());
+    }
+
+    #[test]
+    fn what_is_not_finite_is_not_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        for value in [f32::NAN, f32::INFINITY] {
+            let values = [1.0, value];
+            let tensor = SnapshotTensor::from_slice(vec![2], &values);
+            let tensors = BTreeMap::from([("tables.a".to_owned(), tensor)]);
+            let error = write_snapshot(&dir.path().join("t"), tensors).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("tensor `tables.a` holds {value}, expected finite numbers")
+            );
+        }
     }
 
     #[test]

@@ -104,17 +104,25 @@ impl TablePlan {
         (self.config.rows * (layout.stride - layout.state_at)) as u64
     }
 
-    fn check(&self) -> Result<(), Error> {
-        let kind = self.optimizer.kind;
-        let few = matches!(
-            kind,
-            RowOptimizerKind::Sgd | RowOptimizerKind::RowwiseAdagrad
-        );
-        if self.precision == Precision::Bf16 && !few {
-            return Err(Error::HalfRows {
+    /// Checks what a table needs to be made, before it is.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for an optimizer's numbers; [`Error::HalfRows`] for rows of halves under
+    /// an optimizer other than row-wise AdaGrad, or of a single weight.
+    pub fn check(&self) -> Result<(), Error> {
+        let half_rows = |expected| {
+            Err(Error::HalfRows {
                 table: self.config.name.clone(),
-                expected: "kind = \"rowwise_adagrad\" or \"sgd\"",
-            });
+                expected,
+            })
+        };
+        if self.precision == Precision::Bf16 {
+            if self.config.dim == 1 {
+                return half_rows("more than one weight: leave linear weights out of the match");
+            }
+            if self.optimizer.kind != RowOptimizerKind::RowwiseAdagrad {
+                return half_rows("kind = \"rowwise_adagrad\"");
+            }
         }
         self.optimizer.check(&self.config.name)
     }

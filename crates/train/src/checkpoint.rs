@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use crossfield_core::metrics::Report;
-use crossfield_embedding::{EmbeddingCollection, Snapshot, write_snapshot};
+use crossfield_embedding::{EmbeddingCollection, Snapshot, SnapshotTensor, write_snapshot};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::dense::{self, Number};
 use crate::executor::Executor;
+use crate::{Error, FinalMetrics};
 
 /// Weights of tables and dense layers.
 pub(crate) const MODEL: &str = "model.safetensors";
@@ -192,6 +192,22 @@ impl Checkpoints {
     pub(crate) fn remove(self) -> Result<(), Error> {
         fs::remove_dir_all(&self.folder).map_err(Error::io(&self.folder, "remove"))
     }
+}
+
+/// Makes a finished run of weights that were trained elsewhere: `model.safetensors`, `state.json` of
+/// no epochs, and, last, `metrics.json` without figures. `run.toml` and the schema are the caller's.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Tables`]; what was written until then stays.
+pub fn save_imported(
+    run: &Path,
+    schema: u64,
+    tensors: BTreeMap<String, SnapshotTensor<'_>>,
+) -> Result<(), Error> {
+    write_snapshot(&run.join(MODEL), tensors)?;
+    write_synced(&run.join(STATE), &json(&State::new(schema, 0)))?;
+    write_whole(&run.join("metrics.json"), &json(&FinalMetrics::default()))?;
+    sync_folder(run)
 }
 
 fn write(folder: &Path, state: &mut State, executor: &impl Executor) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use burn::optim::{AdaGradConfig, AdamConfig, AdamWConfig, ModuleOptimizer, SgdCo
 use burn::tensor::Device;
 use crossfield_core::{Initializer, Loss, TableConfig};
 use crossfield_embedding::{Precision, RowOptimizer, RowOptimizerKind, TablePlan};
+use crossfield_fused::{Isa, Rule};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -489,6 +490,69 @@ impl TrainConfig {
         self.early_stop.map_or(Ok(()), |stop| {
             at_least_one("train.early_stop.patience", stop.patience)
         })
+    }
+
+    /// Checks that the executor can train these tables, before any of them is made.
+    ///
+    /// # Errors
+    /// [`Error::Tables`] for an optimizer's numbers, and rows of halves that cannot be trained;
+    /// [`Error::Fused`] for an optimizer or an instruction set that the fused executor does not
+    /// have.
+    ///
+    /// ```
+    /// use crossfield_core::{Initializer, TableConfig};
+    /// use crossfield_embedding::{Precision, RowOptimizer, RowOptimizerKind, TablePlan};
+    /// use crossfield_train::{Executor, TrainConfig};
+    ///
+    /// let config = TableConfig {
+    ///     name: "v8.ad".into(),
+    ///     rows: 10,
+    ///     dim: 8,
+    ///     fields: vec![0],
+    ///     initializer: Initializer::Zeros,
+    ///     oov_row: None,
+    /// };
+    /// let rowwise = RowOptimizer {
+    ///     kind: RowOptimizerKind::RowwiseAdagrad,
+    ///     ..RowOptimizer::default()
+    /// };
+    /// let halves = TablePlan {
+    ///     precision: Precision::Bf16,
+    ///     ..TablePlan::new(config, rowwise)
+    /// };
+    /// let with = |executor| TrainConfig {
+    ///     executor,
+    ///     ..TrainConfig::default()
+    /// };
+    /// assert!(with(Executor::Fused).check_plans(&[halves.clone()]).is_ok());
+    /// let error = with(Executor::Burn).check_plans(&[halves]).unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "table `v8.ad`: rows of bf16 need executor = \"fused\""
+    /// );
+    /// ```
+    pub fn check_plans(&self, plans: &[TablePlan]) -> Result<(), Error> {
+        for plan in plans {
+            let table = &plan.config.name;
+            match self.executor {
+                Executor::Burn if plan.precision == Precision::Bf16 => {
+                    return Err(crossfield_embedding::Error::HalfRows {
+                        table: table.clone(),
+                        expected: "executor = \"fused\"",
+                    }
+                    .into());
+                }
+                Executor::Burn => {}
+                Executor::Fused => {
+                    Rule::new(table, &plan.optimizer, plan.precision, 1.0, self.fast)?;
+                }
+            }
+            plan.check()?;
+        }
+        if self.executor == Executor::Fused {
+            Isa::detect()?;
+        }
+        Ok(())
     }
 }
 

@@ -101,6 +101,21 @@ pub enum Error {
         /// Kind and rate of the row optimizer.
         optimizer: String,
     },
+    /// A weight, what its optimizer keeps of it, or a prediction is no number any more.
+    #[error(
+        "training diverged: {what} at epoch {epoch}, step {step} (rows: {optimizer}); try a lower \
+         learning rate (optimizer.rows.lr) or more L2 (optimizer.rows.l2)"
+    )]
+    DivergedWeights {
+        /// Which number was found where.
+        what: String,
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step of the run, from 1.
+        step: u64,
+        /// Kind and rate of the row optimizer.
+        optimizer: String,
+    },
     /// An option that does not fit the others.
     #[error("{option}: {reason}")]
     Option {

@@ -12,7 +12,7 @@ mod run_file;
 mod trainer;
 
 pub use burn_executor::Trained;
-pub use checkpoint::{Evaluation, State};
+pub use checkpoint::{Evaluation, State, save_imported};
 pub use config::{
     DenseOptimizer, DenseOptimizerKind, DeviceConfig, EarlyStop, Executor, OptimizerConfig,
     RateSchedule, Schedule, ScheduleKind, TableOptions, TrainConfig,

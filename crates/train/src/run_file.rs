@@ -17,8 +17,10 @@ use crate::{Error, OptimizerConfig, TrainConfig};
 /// let text = "[data]\ntrain = 'a.csv'\n[model]\nkind = 'fm'\n";
 /// let sets = ["train.epochs=3".to_owned()];
 /// // `[model]` is whatever the caller can read: a plain table here.
-/// let run = RunFile::<toml::Table>::parse(text, "a.toml", &sets)?;
+/// let mut run = RunFile::<toml::Table>::parse(text, "a.toml", &sets)?;
 /// assert_eq!(run.train.epochs, 3);
+/// // How many rows a step takes depends on the executor.
+/// run.train.complete();
 /// assert!(run.to_toml().contains("batch_size = 1024"));
 ///
 /// let sets = ["train.epoch=3".to_owned()];
@@ -229,7 +231,9 @@ mod tests {
 
     #[test]
     fn a_complete_run_file_reads_back_equal() {
-        let run = Run::parse(TEXT, "a.toml", &[]).unwrap();
+        let mut run = Run::parse(TEXT, "a.toml", &[]).unwrap();
+        run.complete_data();
+        run.train.complete();
         let text = run.to_toml();
         assert!(text.contains("batch_size = 1024"), "{text}");
         assert_eq!(Run::parse(&text, "b.toml", &[]).unwrap(), run);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossfield_core::metrics::{Kind, Metrics, Report};
+use crossfield_core::metrics::{Kind, Metrics, MetricsError, Report};
 use crossfield_core::{Init, Model};
 use crossfield_data::{Dataset, Prepared};
 use crossfield_embedding::TablePlan;
@@ -127,6 +127,7 @@ pub fn train<M: Model>(
     observer: &mut (dyn Observer + Send),
 ) -> Result<(Trained<M>, FinalMetrics), Error> {
     setup.train.check()?;
+    setup.train.check_plans(setup.plans)?;
     in_pool(setup.train.threads, || {
         let executor = BurnExecutor::new(setup, make)?;
         let (executor, metrics) = Run::start(setup, data, executor, observer)?.finish()?;
@@ -189,6 +190,7 @@ pub fn train_fused(
     observer: &mut (dyn Observer + Send),
 ) -> Result<FinalMetrics, Error> {
     setup.train.check()?;
+    setup.train.check_plans(setup.plans)?;
     in_pool(setup.train.threads, || {
         let train = RowData::new(data.train.examples());
         let mean = data.train.label_mean().unwrap_or_default();
@@ -205,6 +207,21 @@ pub(crate) fn diverged(setup: &Setup<'_>, loss: f32, epoch: usize, step: u64) ->
         epoch,
         step,
         optimizer: format!("{:?}, lr {}", rows.kind, rows.lr),
+    }
+}
+
+/// Says of a checkpoint or a measurement that was refused for its numbers where the run was.
+fn refused(error: Error, setup: &Setup<'_>, epoch: usize, step: u64) -> Error {
+    let rows = &setup.optimizer.rows;
+    match error {
+        Error::Tables(crossfield_embedding::Error::NonFiniteTensor { .. })
+        | Error::Metrics(MetricsError::Prediction { .. }) => Error::DivergedWeights {
+            what: error.to_string().trim_start_matches("metrics: ").to_owned(),
+            epoch,
+            step,
+            optimizer: format!("{:?}, lr {}", rows.kind, rows.lr),
+        },
+        other => other,
     }
 }
 
@@ -296,7 +313,8 @@ impl<'a, E: Executor> Run<'a, E> {
             );
             let inside = state.step_in_epoch < steps as u64;
             if every > 0 && inside && state.step.is_multiple_of(every) {
-                checkpoints.save(state, executor)?;
+                let saved = checkpoints.save(state, executor);
+                saved.map_err(|error| refused(error, setup, state.epoch + 1, state.step))?;
             }
             Ok(())
         })?;
@@ -307,7 +325,11 @@ impl<'a, E: Executor> Run<'a, E> {
         let train_loss = self.state.loss_sum / self.state.loss_weight;
         (self.state.loss_sum, self.state.loss_weight) = (0.0, 0.0);
         let valid = match &self.data.valid {
-            Some(valid) => Some(self.executor.evaluate(valid)?),
+            Some(valid) => {
+                let measured = self.executor.evaluate(valid);
+                let (epoch, step) = (self.state.epoch, self.state.step);
+                Some(measured.map_err(|error| refused(error, setup, epoch, step))?)
+            }
             None => None,
         };
         let evaluation = Evaluation {
@@ -318,7 +340,8 @@ impl<'a, E: Executor> Run<'a, E> {
         };
         self.state.evaluations.push(evaluation.clone());
         self.state.best_step = best(&self.state.evaluations).map(|best| best.step);
-        self.checkpoints.save(&mut self.state, &self.executor)?;
+        let saved = self.checkpoints.save(&mut self.state, &self.executor);
+        saved.map_err(|error| refused(error, setup, self.state.epoch, self.state.step))?;
         self.write_metrics_lines()?;
         let timing = Timing {
             epoch: self.state.epoch,

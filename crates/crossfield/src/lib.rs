@@ -4,8 +4,12 @@ pub use crossfield_core as core;
 #[cfg(feature = "data")]
 pub use crossfield_data as data;
 pub use crossfield_embedding as embedding;
+#[cfg(feature = "ffm")]
+pub use crossfield_ffm as ffm;
 #[cfg(feature = "fm")]
 pub use crossfield_fm as fm;
+#[cfg(feature = "fused")]
+pub use crossfield_fused as fused;
 #[cfg(feature = "train")]
 pub use crossfield_train as train;
 #[cfg(feature = "wide-deep")]

@@ -2,12 +2,14 @@
 
 mod console;
 mod data;
+mod explain;
+mod libffm;
 mod model;
 mod run;
 
 use clap::Parser;
 
-/// Recommender and click models: train, evaluate, predict.
+/// Recommender and click models: train, evaluate, predict, explain.
 #[derive(Parser, Debug)]
 #[command(version, about, max_term_width = 100)]
 enum Command {
@@ -17,6 +19,12 @@ enum Command {
     Eval(run::EvalArgs),
     /// Prints a prediction a line: a probability, or a rating.
     Predict(run::PredictArgs),
+    /// Takes the score of one row apart.
+    Explain(explain::ExplainArgs),
+    /// Makes a finished run of another program's model.
+    Import(libffm::ImportArgs),
+    /// Writes the model of a finished run for another program.
+    Export(libffm::ExportArgs),
     /// Generates, fetches and describes data.
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -29,6 +37,9 @@ fn main() -> std::process::ExitCode {
         Command::Train(args) => run::train(&args),
         Command::Eval(args) => run::eval(&args),
         Command::Predict(args) => run::predict(&args),
+        Command::Explain(args) => explain::explain(&args),
+        Command::Import(args) => libffm::import(&args),
+        Command::Export(args) => libffm::export(&args),
         Command::Data(command) => data::run(&command),
         Command::Models => models(),
     };
@@ -56,7 +67,9 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
     let label = toml::Value::try_from(spec.label)?;
     let field = toml::Value::try_from(spec.field)?;
     let optimizer = toml::Value::try_from(crossfield_train::OptimizerConfig::default())?;
-    let train = toml::Value::try_from(crossfield_train::TrainConfig::default())?;
+    let mut train = crossfield_train::TrainConfig::default();
+    train.complete();
+    let train = toml::Value::try_from(train)?;
     let sections = [
         ("data", data),
         ("label", label),

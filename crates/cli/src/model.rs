@@ -50,6 +50,19 @@ impl ModelConfig {
         });
         fused.collect()
     }
+
+    /// The one component, if it is an FFM and there is no other.
+    pub(crate) fn only_ffm(&self) -> Option<&FfmConfig> {
+        match self.components.as_slice() {
+            [Choice::Ffm(config)] => Some(config),
+            _ => None,
+        }
+    }
+
+    /// The names of the components.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.components.iter().map(Choice::name).collect()
+    }
 }
 
 /// A sum of components.

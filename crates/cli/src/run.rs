@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crossfield_core::{ComponentConfig, Init, Loss, Schema, Scored, merge_tables};
+use crossfield_core::{ComponentConfig, Init, Loss, Schema, Scored, TableConfig, merge_tables};
 use crossfield_data::{
     Dataset, FittedSchema, LabelKind, Labels, SplitConfig, encode_files, prepare,
 };
@@ -16,8 +16,8 @@ use crossfield_train::{
 use crate::console::{self, Console};
 use crate::model::{Components, ModelConfig};
 
-type Run = RunFile<ModelConfig>;
-type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
+pub(crate) type Run = RunFile<ModelConfig>;
+pub(crate) type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// `crossfield train`.
 #[derive(clap::Args, Debug)]
@@ -130,6 +130,7 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         describe_tables(&plans)
     );
     check_memory(&plans)?;
+    run.train.check_plans(&plans)?;
 
     // Only now, so that a mistake in the run file or the data leaves no folder behind.
     let out = match place {
@@ -202,45 +203,74 @@ fn load(
     sets: &[String],
     labels: Labels,
 ) -> Anyhow<(Run, Box<dyn Scorer + Send>, Arc<Dataset>)> {
-    let run = Run::read(&directory.join("run.toml"), sets)?;
-    if !directory.join("metrics.json").exists() {
-        return Err(Error::RunDirectory {
-            path: directory.to_owned(),
-            reason: format!(
-                "not finished; go on with: crossfield train --resume {}",
-                directory.display()
-            ),
-        }
-        .into());
-    }
-    let fitted = FittedSchema::load(directory)?;
-    let spec = run.data_spec();
-    let data = encode_files(&spec, &fitted, files, label_kind(run.train.loss), labels)?;
-    let schema = fitted.schema();
-    let tables = merge_tables(run.model.tables(schema)?)?;
-    let fingerprint = fitted.fingerprint();
-    let scorer: Box<dyn Scorer + Send> = match run.train.executor {
-        Executor::Burn => {
-            let device = run.train.device.init()?;
-            let init = Init {
-                device: device.clone(),
-                seed: run.train.seed,
-            };
-            let model = model(&run, schema, 0.5, &init)?;
-            Box::new(Trained::load(
-                directory,
-                fingerprint,
-                model,
-                tables,
-                &device,
-            )?)
-        }
+    let finished = Finished::open(directory, sets)?;
+    let data = finished.encode(files, labels)?;
+    let scorer: Box<dyn Scorer + Send> = match finished.run.train.executor {
+        Executor::Burn => Box::new(finished.on_burn()?),
         Executor::Fused => {
-            let model = fused_model(&run, schema)?;
+            let model = fused_model(&finished.run, finished.fitted.schema())?;
+            let (fingerprint, tables) = (finished.fitted.fingerprint(), finished.tables.clone());
             Box::new(FusedTrained::load(directory, fingerprint, model, tables)?)
         }
     };
-    Ok((run, scorer, Arc::new(data)))
+    Ok((finished.run, scorer, data))
+}
+
+/// A finished run.
+pub(crate) struct Finished {
+    pub(crate) directory: PathBuf,
+    pub(crate) run: Run,
+    pub(crate) fitted: FittedSchema,
+    pub(crate) tables: Vec<TableConfig>,
+}
+
+impl Finished {
+    pub(crate) fn open(directory: &Path, sets: &[String]) -> Anyhow<Self> {
+        let run = Run::read(&directory.join("run.toml"), sets)?;
+        if !directory.join("metrics.json").exists() {
+            return Err(Error::RunDirectory {
+                path: directory.to_owned(),
+                reason: format!(
+                    "not finished; go on with: crossfield train --resume {}",
+                    directory.display()
+                ),
+            }
+            .into());
+        }
+        let fitted = FittedSchema::load(directory)?;
+        let tables = merge_tables(run.model.tables(fitted.schema())?)?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            run,
+            fitted,
+            tables,
+        })
+    }
+
+    /// New rows, encoded as the run's were.
+    pub(crate) fn encode(&self, files: &[String], labels: Labels) -> Anyhow<Arc<Dataset>> {
+        let kind = label_kind(self.run.train.loss);
+        let data = encode_files(&self.run.data_spec(), &self.fitted, files, kind, labels)?;
+        Ok(Arc::new(data))
+    }
+
+    /// The model on Burn, whatever has trained it.
+    pub(crate) fn on_burn(&self) -> Anyhow<Trained<Scored<Components>>> {
+        let device = self.run.train.device.init()?;
+        let init = Init {
+            device: device.clone(),
+            seed: self.run.train.seed,
+        };
+        let model = model(&self.run, self.fitted.schema(), 0.5, &init)?;
+        let (fingerprint, tables) = (self.fitted.fingerprint(), self.tables.clone());
+        Ok(Trained::load(
+            &self.directory,
+            fingerprint,
+            model,
+            tables,
+            &device,
+        )?)
+    }
 }
 
 fn model(run: &Run, schema: &Schema, mean: f64, init: &Init) -> Result<Scored<Components>, Error> {
@@ -303,7 +333,7 @@ fn check_schema(directory: &Path, schema: &FittedSchema) -> Anyhow<()> {
     .into())
 }
 
-fn refuse_taken(out: &Path) -> Result<(), Error> {
+pub(crate) fn refuse_taken(out: &Path) -> Result<(), Error> {
     let taken = out
         .read_dir()
         .map_or(out.exists(), |mut entries| entries.next().is_some());

@@ -697,3 +697,294 @@ fn a_disk_that_is_full_from_the_start_leaves_a_run_that_can_go_on() {
     );
     assert!(folder.files("b").is_empty());
 }
+
+/// A model of two features, two fields and one entry a vector, as libffm 1.14 wrote them.
+const LIBFFM: &str = "n 2\nm 2\nk 1\nnormalization 1\nw0,0 0.5 \nw0,1 -1 \nw1,0 2 \nw1,1 0.25 \n";
+
+#[test]
+fn a_model_of_libffm_that_was_cut_short_leaves_nothing_behind() {
+    let folder = Folder::new();
+    folder.write("whole", LIBFFM);
+    folder.write("cut", &LIBFFM[..LIBFFM.len() - 6]);
+    folder.write("no-model", "label,item\n1,a\n");
+    std::fs::create_dir(folder.path("empty")).unwrap();
+    let before = folder.names();
+    for out in ["a", "empty"] {
+        assert_eq!(
+            folder.fail(&format!("import libffm cut --out {out}")),
+            "`cut` ends at line 8, after 3 vectors: expected 4, 2 features by 2 fields (is it a \
+             copy that was cut short?)"
+        );
+    }
+    let message = folder.fail("import libffm no-model --out a");
+    assert!(message.starts_with("`no-model`, byte "), "{message}");
+    assert_eq!(
+        folder.fail("import libffm no --out a"),
+        "no: cannot open: No such file or directory (os error 2)"
+    );
+    assert_eq!(folder.names(), before);
+    assert!(folder.files("empty").is_empty());
+    folder.succeed("import libffm whole --out empty");
+    assert_eq!(
+        folder.fail("import libffm whole --out empty"),
+        "empty: exists and is not empty: go on with --resume, or name another --out"
+    );
+    folder.write("a.ffm", "1 0:0:1 2:1:1\n");
+    assert_eq!(
+        folder.fail("predict empty --data a.ffm"),
+        "`a.ffm` line 1, position 3: `2:1:1`; expected a field of the training files: 0 1"
+    );
+}
+
+#[test]
+fn what_libffm_cannot_hold_is_not_exported_and_says_why() {
+    let folder = Folder::new();
+    folder.write("a.ffm", "1 0:0:1 1:2:1\n0 0:1:1 1:2:1\n");
+    folder.write("a.csv", CSV);
+    let run = |name: &str, data: &str, model: &str| {
+        folder.write("a.toml", format!("[data]\n{data}\n[model]\n{model}\n"));
+        folder.succeed(&format!("train a.toml --out {name} --set train.epochs=1"));
+    };
+    let ffm = "format = 'libffm'\ntrain = 'a.ffm'";
+    let model = "kind = 'ffm'\nbias = false\n[model.ffm]\nlinear = false\n";
+    for (name, data, model, message) in [
+        (
+            "csv",
+            "train = 'a.csv'\n[[field]]\nname = 'item'",
+            model,
+            "data.format: libffm knows features by the numbers in its files; a run whose data is \
+             in format = \"libffm\" can be exported",
+        ),
+        (
+            "fields",
+            &format!("{ffm}\n[[field]]\nname = '0'\nkind = 'bag'"),
+            model,
+            "field: libffm reads all fields of its files, with one range of indices; train without \
+             [[field]] to export",
+        ),
+        (
+            "sum",
+            ffm,
+            "sum = ['wide', 'ffm']",
+            "model: is wide + ffm: libffm has one field-aware factorization machine and nothing \
+             beside it; train with kind = \"ffm\" to export",
+        ),
+        (
+            "bias",
+            ffm,
+            "kind = 'ffm'",
+            "model.bias: libffm has no bias; train with model.bias = false to export",
+        ),
+        (
+            "linear",
+            ffm,
+            "kind = 'ffm'\nbias = false",
+            "model.ffm.linear: libffm has no linear terms; train with linear = false to export",
+        ),
+        (
+            "same",
+            ffm,
+            &format!("{model}same_field = false"),
+            "model.ffm.same_field: in libffm two features of one field are a pair; train with \
+             same_field = true to export",
+        ),
+        (
+            "part",
+            ffm,
+            &format!("{model}fields = ['1']"),
+            "model.ffm.fields: libffm reads all fields; train without fields = […] to export",
+        ),
+        (
+            "squared",
+            ffm,
+            &format!("{model}[train]\nloss = 'squared'"),
+            "train.loss: libffm predicts by the logistic function; train with loss = \"logistic\" \
+             to export",
+        ),
+    ] {
+        run(name, data, model);
+        let got = folder.fail(&format!("export {name} --format libffm -o model"));
+        assert_eq!(got, message, "{name}");
+    }
+    run("good", ffm, model);
+    let message = folder.fail("export good --format libffm -o no/model");
+    assert_eq!(
+        message,
+        "no/model.part: cannot create: No such file or directory (os error 2)"
+    );
+    assert!(!folder.names().iter().any(|name| name.starts_with("model")));
+}
+
+#[test]
+fn a_row_beyond_the_file_cannot_be_explained() {
+    let folder = small();
+    folder.succeed("train a.toml --out a");
+    for row in [0, 5] {
+        assert_eq!(
+            folder.fail(&format!("explain a --data a.csv --row {row}")),
+            format!("--row {row}: expected 1 to 4, a row of a.csv")
+        );
+    }
+    folder.succeed("explain a --data a.csv --row 4");
+}
+
+#[test]
+fn a_row_of_a_hundred_thousand_features_is_predicted_but_not_taken_apart() {
+    let folder = Folder::new();
+    folder.write("model", LIBFFM);
+    folder.succeed("import libffm model --out a");
+    folder.write("a.ffm", format!("1{}\n", " 0:0:0.5 1:1:1".repeat(50_000)));
+    let args = "a --data a.ffm --set data.max_line=10000000";
+    let line = folder.succeed(&format!("predict {args}")).stdout;
+    assert!(
+        (0.0..=1.0).contains(&line.trim().parse::<f64>().unwrap()),
+        "{line}"
+    );
+    let run_file = folder.read("a/run.toml").replace("1048576", "10000000");
+    folder.write("a/run.toml", run_file);
+    assert_eq!(
+        folder.fail("explain a --data a.ffm"),
+        "--row 1: has 100000 features, 4999950000 pairs: expected at most 2000 features"
+    );
+}
+
+#[test]
+fn what_an_executor_cannot_train_is_refused_before_there_is_a_run() {
+    let folder = small();
+    let ffm = "--set model.kind=ffm --set train.executor=fused";
+    let half = |pattern: &str, kind: &str| {
+        let table = format!("[[optimizer.table]]\nmatch = '{pattern}'\nprecision = 'bf16'\n");
+        let kind = format!("kind = '{kind}'\n");
+        folder.write("a.toml", format!("{RUN}{table}{kind}"));
+    };
+    assert_eq!(
+        refused(&folder, &format!("{ffm} --set optimizer.rows.kind=adam")),
+        "table `ffm.age`: the fused executor has no `adam` (it has sgd, adagrad, rowwise_adagrad, \
+         ftrl); executor = \"burn\" has"
+    );
+    assert_eq!(
+        refused(&folder, &format!("{ffm} --set train.batch_size=64")),
+        "train.batch_size: is 64: the fused executor updates after each row; leave it out"
+    );
+    half("ffm.v*", "rowwise_adagrad");
+    assert_eq!(
+        refused(&folder, "--set model.kind=ffm"),
+        "table `ffm.v4.age`: rows of bf16 need executor = \"fused\""
+    );
+    half("ffm.v*", "sgd");
+    assert_eq!(
+        refused(&folder, ffm),
+        "table `ffm.v4.age`: rows of bf16 need kind = \"rowwise_adagrad\""
+    );
+    half("*", "rowwise_adagrad");
+    assert_eq!(
+        refused(&folder, ffm),
+        "table `ffm.age`: rows of bf16 need more than one weight: leave linear weights out of the \
+         match"
+    );
+    half("ffm.v*", "rowwise_adagrad");
+    folder.succeed(&format!("train a.toml --out a {ffm}"));
+
+    folder.write("a.toml", RUN);
+    let before = folder.names();
+    let mut command = folder.crossfield();
+    command.env("CROSSFIELD_ISA", "nonsense");
+    command.args(["train", "a.toml", "--set", "train.executor=fused"]);
+    let message = common::output(&mut command).message();
+    assert!(
+        message.starts_with("CROSSFIELD_ISA is `nonsense`: this machine has "),
+        "{message}"
+    );
+    assert!(message.ends_with("portable"), "{message}");
+    assert_eq!(folder.names(), before);
+}
+
+/// Field-aware, by the fused executor, from a checkpoint every 500 rows; its rates can be changed
+/// without making another run of it.
+const FUSED_RUN: &str = "\
+[data]
+train = 'log.csv'
+
+[label]
+column = 'click'
+
+[[field]]
+name = 'user'
+
+[[field]]
+name = 'ad'
+
+[[field]]
+name = 'site'
+
+[model]
+kind = 'ffm'
+
+[train]
+executor = 'fused'
+epochs = 20
+checkpoint_every = 500
+";
+
+#[test]
+fn a_fused_run_that_diverges_says_what_to_try_and_keeps_its_checkpoints() {
+    let folder = Folder::new();
+    folder.write("fused.toml", FUSED_RUN);
+    folder.succeed("data synth --out log.csv --rows 3000 --seed 5");
+    folder.interrupt("fused.toml", "a");
+    let run_file = folder.read("a/run.toml");
+    let rate = "kind = \"adagrad\"\nlr = 0.1\n";
+    assert!(run_file.contains(rate), "{run_file}");
+    let huge = rate.replace("0.1", "1e30");
+    folder.write("a/run.toml", run_file.replace(rate, &huge));
+    let before = folder.files("a");
+    let kept = |files: &std::collections::BTreeMap<String, Vec<u8>>| {
+        let complete = |name: &str| name.starts_with("checkpoints/") && !name.contains(".part");
+        let mut kept = files.clone();
+        kept.retain(|name, _| complete(name) && name.len() > "checkpoints/".len());
+        kept
+    };
+    assert!(!kept(&before).is_empty());
+
+    let message = folder.fail("train --resume a");
+    let (problem, advice) = message.split_once(" (rows: ").unwrap();
+    assert!(problem.starts_with("training diverged: "), "{message}");
+    assert!(problem.contains(" at epoch "), "{message}");
+    assert_eq!(
+        advice,
+        "Adagrad, lr 1000000000000000000000000000000); try a lower learning rate \
+         (optimizer.rows.lr) or more L2 (optimizer.rows.l2)"
+    );
+    assert!(!folder.path("a/metrics.json").exists());
+    assert_same_files(&kept(&folder.files("a")), &kept(&before), "a");
+    folder.write("a/run.toml", run_file);
+    folder.succeed("train --resume a");
+}
+
+#[test]
+fn weights_that_overflow_in_the_last_row_of_an_epoch_are_not_saved() {
+    // One row: its score is checked before its update, and the epoch ends behind it.
+    let folder = Folder::new();
+    folder.write("a.csv", "label,item,site\n1,a,b\n");
+    folder.write(
+        "a.toml",
+        "[data]\ntrain = 'a.csv'\n[[field]]\nname = 'item'\n[[field]]\nname = 'site'\n\
+         [model]\nkind = 'ffm'\nbias = false\n[optimizer]\nrows = { kind = 'sgd', lr = 1e39 }\n\
+         [train]\nexecutor = 'fused'\n",
+    );
+    let message = folder.fail("train a.toml --out a");
+    assert!(
+        message.starts_with("training diverged: tensor `tables.ffm."),
+        "{message}"
+    );
+    assert!(
+        message.contains(" at epoch 1, step 1 (rows: Sgd"),
+        "{message}"
+    );
+    assert!(
+        !folder
+            .files("a")
+            .keys()
+            .any(|name| name.ends_with(".safetensors"))
+    );
+}

@@ -352,10 +352,11 @@ fn what_models_prints_is_a_run_file() {
     assert_eq!(table["data"]["separator"].as_str(), Some(","));
     assert_eq!(table["field"][0]["min_count"].as_integer(), Some(1));
     assert_eq!(table["model"]["fm"]["embedding_dim"].as_integer(), Some(8));
+    assert_eq!(table["model"]["ffm"]["embedding_dim"].as_integer(), Some(4));
     assert_eq!(table["optimizer"]["rows"]["kind"].as_str(), Some("adagrad"));
     assert_eq!(table["train"]["epochs"].as_integer(), Some(5));
     folder.write("models.toml", models);
-    let sum = "--set model.sum=[\"wide\",\"fm\"]";
+    let sum = "--set model.sum=[\"wide\",\"fm\",\"ffm\"]";
     folder.succeed(&format!(
         "train models.toml {sum} --set data.train=train.csv --set label.column=click \
          --set field.0.name=ad --set field.0.column=ad --set field.0.vocabulary=ad \

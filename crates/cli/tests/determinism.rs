@@ -10,13 +10,11 @@ use common::{Folder, RICH_RUN};
 const LARGE: &str = "--set train.batch_size=4096 --set model.fm.embedding_dim=32 \
                      --set train.epochs=2 --set train.checkpoint_every=0";
 
-fn same_seed_same_bytes(device: &str) {
+fn same_seed_same_bytes(run_file: &str, sets: &str) {
     let folder = Folder::new();
-    folder.write("rich.toml", RICH_RUN);
-    let train = |out: &str, sets: &str| {
-        folder.succeed(&format!(
-            "train rich.toml --out {out} --device {device} {LARGE} {sets}"
-        ));
+    folder.write("rich.toml", run_file);
+    let train = |out: &str, more: &str| {
+        folder.succeed(&format!("train rich.toml --out {out} {sets} {more}"));
         folder.files(out)
     };
     let one = train("one", "--set train.threads=1");
@@ -47,13 +45,21 @@ fn same_seed_same_bytes(device: &str) {
 
 #[test]
 fn same_seed_same_bytes_at_any_number_of_threads() {
-    same_seed_same_bytes("flex");
+    same_seed_same_bytes(RICH_RUN, &format!("{LARGE} --device flex"));
+}
+
+#[test]
+fn fused_runs_give_the_same_bytes_at_any_number_of_threads() {
+    for (name, run_file) in common::fused_runs() {
+        println!("{name}");
+        same_seed_same_bytes(&run_file, "--set train.epochs=2 --set data.synth.rows=1000");
+    }
 }
 
 #[cfg(feature = "ndarray")]
 #[test]
 fn ndarray_gives_the_same_bytes_at_any_number_of_threads() {
-    same_seed_same_bytes("ndarray");
+    same_seed_same_bytes(RICH_RUN, &format!("{LARGE} --device ndarray"));
 }
 
 /// The two backends add up in another order, so that each step rounds differently by some units

@@ -6,22 +6,21 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Draws, Folder, RICH_RUN, assert_same_files};
+use common::{Draws, Folder, RICH_RUN, assert_same_files, fused_runs};
 
-#[test]
-fn a_run_that_is_killed_at_random_moments_ends_with_the_same_bytes() {
+/// Kills `rounds` runs of a run file at random moments; each ends as an undisturbed one does.
+fn killed_runs_end_with_the_same_bytes(run_file: &str, rounds: usize, seed: u64) {
     let folder = Folder::new();
-    folder.write("rich.toml", RICH_RUN);
+    folder.write("rich.toml", run_file);
     let begin = Instant::now();
     folder.succeed("train rich.toml --out undisturbed");
     let duration = begin.elapsed().as_secs_f64();
     let undisturbed = folder.files("undisturbed");
     assert!(undisturbed.contains_key("metrics.json"));
 
-    let seed = 20_261_124;
     println!("seed {seed}, undisturbed {duration:.2} s");
     let mut draws = Draws(seed);
-    for round in 0..10 {
+    for round in 0..rounds {
         let out = format!("killed-{round}");
         let mut killed_after = Vec::new();
         loop {
@@ -48,6 +47,19 @@ fn a_run_that_is_killed_at_random_moments_ends_with_the_same_bytes() {
         }
         println!("round {round}: killed after {} s", killed_after.join(", "));
         assert_same_files(&folder.files(&out), &undisturbed, &out);
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_at_random_moments_ends_with_the_same_bytes() {
+    killed_runs_end_with_the_same_bytes(RICH_RUN, 10, 20_261_124);
+}
+
+#[test]
+fn a_fused_run_that_is_killed_at_random_moments_ends_with_the_same_bytes() {
+    for (at, (name, run_file)) in fused_runs().into_iter().enumerate() {
+        println!("{name}");
+        killed_runs_end_with_the_same_bytes(&run_file, 3, 20_261_125 + at as u64);
     }
 }
 

@@ -223,3 +223,49 @@ batch_size = 512
 checkpoint_every = 17
 early_stop = { patience = 2 }
 "#;
+
+/// Fused runs on the same log: an FFM, an FM beside a linear model, and both with rows of bf16.
+/// Checkpoints inside the epochs, a schedule, early stopping.
+pub(crate) fn fused_runs() -> [(&'static str, String); 4] {
+    let half = |tables: &str| {
+        format!(
+            "\n[[optimizer.table]]\nmatch = \"{tables}\"\nkind = \"rowwise_adagrad\"\n\
+             precision = \"bf16\"\n"
+        )
+    };
+    let run = |model: &str, tables: &str| {
+        format!(
+            r#"
+[data]
+format = "synth"
+
+[data.synth]
+rows = 10000
+users = 2000
+ads = 1000
+campaigns = 100
+sites = 50
+
+[model]
+{model}
+
+[optimizer]
+rows = {{ kind = "adagrad", lr = 0.05, l2 = 0.00001 }}
+schedule = {{ kind = "linear", end = 0.1 }}
+{tables}
+[train]
+executor = "fused"
+epochs = 6
+checkpoint_every = 1777
+early_stop = {{ patience = 2 }}
+"#
+        )
+    };
+    let (ffm, fm) = ("kind = \"ffm\"", "sum = [\"wide\", \"fm\"]");
+    [
+        ("ffm", run(ffm, "")),
+        ("ffm-bf16", run(ffm, &half("ffm.v*"))),
+        ("fm", run(fm, "")),
+        ("fm-bf16", run(fm, &half("v8.*"))),
+    ]
+}

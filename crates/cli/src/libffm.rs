@@ -1,0 +1,255 @@
+//! `import` and `export`: models of other programs, as yet of libffm.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter};
+use std::path::{Path, PathBuf};
+
+use crossfield_core::{ComponentConfig, Loss};
+use crossfield_data::{FittedSchema, Format};
+use crossfield_embedding::{EmbeddingCollection, Snapshot, SnapshotTensor, TablePlan, tensor_name};
+use crossfield_ffm::libffm::{self, Header, Reader};
+use crossfield_train::{Error, State, check_memory, save_imported};
+
+use crate::run::{Anyhow, Finished, Run, refuse_taken};
+
+/// Programs whose models can be read and written.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Program {
+    /// libffm.
+    Libffm,
+}
+
+/// `crossfield import`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct ImportArgs {
+    /// The program that wrote the model.
+    program: Program,
+    /// Its file, text or binary.
+    model: PathBuf,
+    /// The run directory to make.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// `crossfield export`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// A finished run.
+    run: PathBuf,
+    /// The program that shall read the model.
+    #[arg(long)]
+    format: Program,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    out: PathBuf,
+    /// Writes what libffm reads since version 1.20, instead of the text that it read until 1.14.
+    #[arg(long)]
+    binary: bool,
+}
+
+pub(crate) fn import(args: &ImportArgs) -> Anyhow<()> {
+    let Program::Libffm = args.program;
+    let (model, out) = (&args.model, &args.out);
+    refuse_taken(out)?;
+    let file = File::open(model).map_err(Error::io(model, "open"))?;
+    let input = BufReader::with_capacity(1 << 18, file);
+    let reader = libffm::read(&model.display().to_string(), input)?;
+    let header = reader.header();
+    let was_there = out.exists();
+    fs::create_dir_all(out).map_err(Error::io(out, "create"))?;
+    if let Err(error) = make_run(reader, out) {
+        // It was empty: what is there now is of no use.
+        let _ = fs::remove_dir_all(out);
+        if was_there {
+            let _ = fs::create_dir(out);
+        }
+        return Err(error);
+    }
+    eprintln!(
+        "{} features × {} fields × {} in {}",
+        header.features,
+        header.fields,
+        header.embedding_dim,
+        out.display()
+    );
+    Ok(())
+}
+
+/// Fills a run directory. metrics.json, which marks a finished run, comes last.
+fn make_run(reader: Reader<BufReader<File>>, out: &Path) -> Anyhow<()> {
+    let header = reader.header();
+    let text = format!(
+        "[data]\nformat = 'libffm'\nunseen = 'own'\n\
+         [model]\nkind = 'ffm'\nbias = false\n\
+         [model.ffm]\nembedding_dim = {}\nlinear = false\nnormalize = {}\n\
+         [train]\nexecutor = 'fused'\n",
+        header.embedding_dim, header.normalize,
+    );
+    let mut run = Run::parse(&text, "libffm", &[])?;
+    run.complete_data();
+    run.train.complete();
+    let fitted = FittedSchema::libffm(header.features, header.fields)?;
+    fitted.save(out)?;
+    run.save(&out.join("run.toml"))?;
+    let tables = run.model.tables(fitted.schema())?;
+    let [table] = tables.as_slice() else {
+        unreachable!("one vocabulary and no linear terms");
+    };
+    let (reader, failure) = (RefCell::new(reader), RefCell::new(None));
+    let values = |write: &mut dyn FnMut(&[f32]) -> Result<(), crossfield_embedding::Error>| {
+        let mut reader = reader.borrow_mut();
+        loop {
+            match reader.next_vector() {
+                Ok(Some(vector)) => write(vector.weights)?,
+                Ok(None) => break,
+                Err(error) => {
+                    let source = io::Error::other(error.to_string());
+                    failure.replace(Some(error));
+                    return Err(crossfield_embedding::Error::Io {
+                        path: out.to_owned(),
+                        action: "fill",
+                        source,
+                    });
+                }
+            }
+        }
+        // Indices beyond the model add nothing.
+        write(&vec![0.0; table.dim])
+    };
+    let tensor = SnapshotTensor {
+        shape: vec![table.rows, table.dim],
+        values: Box::new(values),
+    };
+    let tensors = BTreeMap::from([(tensor_name(&table.name), tensor)]);
+    let saved = save_imported(out, fitted.fingerprint(), tensors);
+    match failure.take() {
+        Some(error) => Err(error.into()),
+        None => Ok(saved?),
+    }
+}
+
+pub(crate) fn export(args: &ExportArgs) -> Anyhow<()> {
+    let Program::Libffm = args.format;
+    let finished = Finished::open(&args.run, &[])?;
+    let (header, blocks) = as_libffm(&finished)?;
+    State::read(&args.run, finished.fitted.fingerprint())?;
+    let plans = finished.tables.iter().cloned().map(TablePlan::read_only);
+    let plans: Vec<TablePlan> = plans.collect();
+    check_memory(&plans)?;
+    let mut tables = EmbeddingCollection::new(&plans, 0)?;
+    tables.load_weights(&mut Snapshot::open(&args.run.join("model.safetensors"))?)?;
+    let [table] = tables.tables() else {
+        unreachable!("one vocabulary and no linear terms");
+    };
+    let fields = finished.fitted.schema().fields.first();
+    let vocabulary = fields.map_or("", |field| field.vocabulary.as_str());
+    let dim = header.embedding_dim as usize;
+    let format = if args.binary {
+        libffm::Format::Binary
+    } else {
+        libffm::Format::Text
+    };
+
+    let mut part = args.out.clone().into_os_string();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let file = File::create(&part).map_err(Error::io(&part, "create"))?;
+    let output = BufWriter::with_capacity(1 << 18, file);
+    let written = libffm::write(output, header, format, |index, field, weights| {
+        // What shares the row of zeros here has zeros there.
+        if let Some(&Some(block)) = blocks.get(field as usize)
+            && finished.fitted.has_own_row(vocabulary, index)
+        {
+            weights.copy_from_slice(&table.weights(index)[block * dim..][..dim]);
+        }
+    });
+    let renamed = written.map_err(Box::from).and_then(|()| {
+        fs::rename(&part, &args.out)
+            .map_err(|error| Error::io(&args.out, "rename into place")(error).into())
+    });
+    if renamed.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    renamed
+}
+
+/// The size of the model in libffm's terms, and for each of libffm's fields the block of a row that
+/// holds the vectors towards it.
+///
+/// # Errors
+/// [`Error::Option`] for the first thing that libffm's models do not have.
+fn as_libffm(finished: &Finished) -> Result<(Header, Vec<Option<usize>>), Error> {
+    let run = &finished.run;
+    let refuse = |option: &str, reason: &str| {
+        Err(Error::Option {
+            option: option.to_owned(),
+            reason: reason.to_owned(),
+        })
+    };
+    if run.data.format != Format::Libffm {
+        return refuse(
+            "data.format",
+            "libffm knows features by the numbers in its files; a run whose data is in format = \
+             \"libffm\" can be exported",
+        );
+    }
+    if !run.field.is_empty() {
+        return refuse(
+            "field",
+            "libffm reads all fields of its files, with one range of indices; train without \
+             [[field]] to export",
+        );
+    }
+    let Some(ffm) = run.model.only_ffm() else {
+        let reason = format!(
+            "is {}: libffm has one field-aware factorization machine and nothing beside it; train \
+             with kind = \"ffm\" to export",
+            run.model.names().join(" + ")
+        );
+        return refuse("model", &reason);
+    };
+    let key = |key: &str| format!("model.{}.{key}", ffm.name);
+    if run.model.bias {
+        let reason = "libffm has no bias; train with model.bias = false to export";
+        return refuse("model.bias", reason);
+    }
+    if ffm.linear {
+        let reason = "libffm has no linear terms; train with linear = false to export";
+        return refuse(&key("linear"), reason);
+    }
+    if !ffm.same_field {
+        let reason = "in libffm two features of one field are a pair; train with same_field = true \
+                      to export";
+        return refuse(&key("same_field"), reason);
+    }
+    if !ffm.fields.is_empty() {
+        let reason = "libffm reads all fields; train without fields = […] to export";
+        return refuse(&key("fields"), reason);
+    }
+    if run.train.loss != Loss::Logistic {
+        let reason = "libffm predicts by the logistic function; train with loss = \"logistic\" to \
+                      export";
+        return refuse("train.loss", reason);
+    }
+    let fields = &finished.fitted.schema().fields;
+    let mut blocks: Vec<Option<usize>> = Vec::new();
+    for (block, field) in fields.iter().enumerate() {
+        let number: usize = field.name.parse().map_err(|_| Error::Option {
+            option: "field".to_owned(),
+            reason: format!("`{}` is no field number of a libffm file", field.name),
+        })?;
+        blocks.resize(blocks.len().max(number + 1), None);
+        blocks[number] = Some(block);
+    }
+    // The last row is for what no training row has.
+    let rows = fields.first().map_or(0, |field| field.rows);
+    let header = Header {
+        features: rows.saturating_sub(1),
+        fields: blocks.len() as u32,
+        embedding_dim: ffm.embedding_dim as u32,
+        normalize: ffm.normalize,
+    };
+    Ok((header, blocks))
+}

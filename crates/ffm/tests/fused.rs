@@ -1,4 +1,6 @@
 //! The fused pass of FFM: its instruction sets, its two ways through a row, its teams.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![cfg(feature = "fused")]
 
 use crossfield_core::rng::{Purpose, rng};

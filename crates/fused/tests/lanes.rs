@@ -1,5 +1,7 @@
 //! Each instruction set computes what plain code does.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use crossfield_embedding::{Precision, RowLayout, RowOptimizer, RowOptimizerKind, RowStep};
 use crossfield_fused::{Isa, Kernel, Lanes, Rule, UpdateRow};
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! The fused executor and Burn agree: the same start, one row a batch.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -139,13 +139,17 @@ mod tests {
     #[test]
     fn a_panic_sends_the_others_home() {
         let desk = Desk::default();
+        // The others begin when the part is taken that will never be complete.
+        let begun = std::sync::Barrier::new(2);
         let taken = std::thread::scope(|scope| {
             let panics = scope.spawn(|| {
                 let _guard = desk.guard();
                 let _part = desk.take(2);
+                begun.wait();
                 panic!("on purpose");
             });
             let others = scope.spawn(|| {
+                begun.wait();
                 let mut taken = 0;
                 while desk.take(2).is_some() {
                     taken += usize::from(!desk.finish());

@@ -113,7 +113,17 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     run.train.check()?;
     run.train.device.init()?;
     if run.train.executor.is_solver() {
-        fm_of_solver(&run)?;
+        let config = fm_of_solver(&run)?;
+        if config.init_std != FmConfig::default().init_std {
+            return Err(Error::Option {
+                option: format!("model.{}.init_std", config.name),
+                reason: format!(
+                    "the executor {} begins with train.solver.init_std: set that",
+                    run.train.executor.name()
+                ),
+            }
+            .into());
+        }
         if run.optimizer != OptimizerConfig::default() {
             return Err(Error::Option {
                 option: "optimizer".into(),

@@ -34,7 +34,7 @@ impl FmModel {
         let config = SolverConfig {
             embedding_dim: config.embedding_dim,
             linear: config.linear,
-            init_std: config.init_std,
+            init_std: options.init_std.unwrap_or_default(),
             method,
         };
         let columns = self.0.columns();

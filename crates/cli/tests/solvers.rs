@@ -242,6 +242,10 @@ fn what_a_solver_cannot_fit_or_would_ignore_leaves_no_run_behind() {
              model has `bias = false`: leave it out",
         ),
         (
+            "--set model.fm.init_std=0.2",
+            "model.fm.init_std: the executor als begins with train.solver.init_std: set that",
+        ),
+        (
             "--set optimizer.rows.lr=0.5",
             "optimizer: the executor als has no optimizer: leave the section out (its options are \
              train.solver)",

@@ -387,6 +387,10 @@ pub struct SolverOptions {
     /// ALS: λ of the vectors; none: 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub factor_l2: Option<f64>,
+    /// Both: standard deviation of the vectors at the beginning; none: 0.1. The model's `init_std`
+    /// is for steps along gradients, from a start so close to zero that sweeps are slow to leave it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_std: Option<f64>,
 }
 
 impl SolverOptions {
@@ -394,6 +398,9 @@ impl SolverOptions {
     pub fn complete(&mut self, executor: Executor) {
         fn fill<T>(option: &mut Option<T>, default: T) {
             option.get_or_insert(default);
+        }
+        if executor.is_solver() {
+            fill(&mut self.init_std, 0.1);
         }
         match executor {
             Executor::Burn | Executor::Fused => {}
@@ -451,6 +458,16 @@ impl SolverOptions {
                     format!("is for the executor {of}; the executor is {executor}: leave it out"),
                 );
             }
+        }
+        if self.init_std.is_some() && !executor.is_solver() {
+            let reason = format!(
+                "is for the executors als and mcmc; the executor is {}: leave it out",
+                executor.name()
+            );
+            return refuse("init_std", reason);
+        }
+        if let Some(std) = self.init_std.filter(|std| !(*std > 0.0 && std.is_finite())) {
+            return refuse("init_std", format!("is {std}: expected a number above 0"));
         }
         if self.thin == Some(0) {
             return refuse("thin", "is 0: expected 1 or more".into());
@@ -782,6 +799,15 @@ mod tests {
                 "train.solver.linear_l2: is -1: expected a number of at least 0",
             ),
             (
+                "executor = 'fused'\nsolver = { init_std = 0.1 }",
+                "train.solver.init_std: is for the executors als and mcmc; the executor is fused: \
+                 leave it out",
+            ),
+            (
+                "executor = 'als'\nloss = 'squared'\nsolver = { init_std = 0.0 }",
+                "train.solver.init_std: is 0: expected a number above 0",
+            ),
+            (
                 "executor = 'mcmc'\nloss = 'squared'\nsolver = { thin = 0 }",
                 "train.solver.thin: is 0: expected 1 or more",
             ),
@@ -821,6 +847,7 @@ mod tests {
                     Some(SolverOptions {
                         burn_in: Some(20),
                         thin: Some(1),
+                        init_std: Some(0.1),
                         ..SolverOptions::default()
                     }),
                 ),

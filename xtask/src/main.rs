@@ -1,5 +1,5 @@
-//! Development commands: `cargo xtask train|data|bench|check|test`. Spawns cargo; holds no product
-//! code.
+//! Development commands: `cargo xtask train|data|demo|bench|check|test`. Spawns cargo; holds no
+//! product code.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode};
 const HELP: &str = "\
 cargo xtask train [ARGS]   crossfield train ARGS; without ARGS: FM on the planted ad log
 cargo xtask data ARGS      crossfield data ARGS
+cargo xtask demo NAME      an experiment on planted rows: transfer or fields; a seed may follow
 cargo xtask bench [ARGS]   all benches, or those that ARGS name, as `cargo bench` takes them
 cargo xtask check          formatting, lints, docs, spelling; all warnings are errors
 cargo xtask test           check, then every test, those of the ndarray backend, a short run";
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     let done = match task.as_str() {
         "train" if args.is_empty() => crossfield("train", &["configs/ad-log.toml".to_owned()]),
         "train" | "data" => crossfield(&task, &args),
+        "demo" => demo(&args),
         "bench" => cargo(&["bench", "--workspace", "--profile", "dev"], &args),
         "check" => check(),
         "test" => test(),
@@ -52,7 +54,7 @@ fn check() -> Result<(), String> {
         ],
         &[],
     )?;
-    let mut doc = Command::new(env!("CARGO"));
+    let mut doc = cargo_command();
     doc.args(["doc", "--workspace", "--no-deps"])
         .env("RUSTDOCFLAGS", "-D warnings");
     run(&mut doc)?;
@@ -94,25 +96,56 @@ fn test() -> Result<(), String> {
 
 const NDARRAY: &str = "crossfield/ndarray,crossfield-cli/ndarray,crossfield-embedding/ndarray";
 
-/// Builds the `crossfield` command and runs it. All packages are selected, so that features are
-/// the same as for tests and Burn is compiled once.
+/// Builds the `crossfield` command and runs it.
 fn crossfield(command: &str, args: &[String]) -> Result<(), String> {
-    let mut build = vec!["build", "--quiet", "--workspace", "--bin", "crossfield"];
-    if args.iter().any(|arg| arg.contains("ndarray")) {
-        build.extend(["--features", NDARRAY]);
-    }
-    cargo(&build, &[])?;
-    run(Command::new(binary()?).arg(command).args(args))
+    build(args.iter().any(|arg| arg.contains("ndarray")))?;
+    run(Command::new(built("crossfield")?).arg(command).args(args))
 }
 
-/// The `crossfield` command that was built beside this one.
-fn binary() -> Result<PathBuf, String> {
+/// Builds the demos and runs one.
+fn demo(args: &[String]) -> Result<(), String> {
+    build(false)?;
+    run(Command::new(built("examples/demo")?).args(args))
+}
+
+/// Builds the `crossfield` command and the demos.
+///
+/// Cargo builds a dependency once for each set of features. It takes those of all packages that are
+/// selected, and those that development dependencies ask for as soon as a target is selected that
+/// may use them. With the whole workspace and an example, the set is that of `cargo test
+/// --workspace`, and Burn is compiled once for both; without the example it is another.
+fn build(ndarray: bool) -> Result<(), String> {
+    let mut build = vec!["build", "--quiet", "--workspace"];
+    build.extend(["--bin", "crossfield", "--example", "demo"]);
+    if ndarray {
+        build.extend(["--features", NDARRAY]);
+    }
+    cargo(&build, &[])
+}
+
+/// A program that was built beside this one.
+fn built(name: &str) -> Result<PathBuf, String> {
     let this = std::env::current_exe().map_err(|error| error.to_string())?;
-    Ok(this.with_file_name(format!("crossfield{}", std::env::consts::EXE_SUFFIX)))
+    Ok(this.with_file_name(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
 }
 
 fn cargo(args: &[&str], more: &[String]) -> Result<(), String> {
-    run(Command::new(env!("CARGO")).args(args).args(more))
+    run(cargo_command().args(args).args(more))
+}
+
+/// Cargo, without what it told this program about the package `xtask`: build scripts that read such
+/// variables (ring's does) would run again, and TLS be compiled again, at each change between
+/// `cargo xtask` and plain cargo.
+fn cargo_command() -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    for (name, _) in std::env::vars_os() {
+        let of_package =
+            |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(of_package) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

@@ -317,7 +317,10 @@ impl<C: Component> Scored<C> {
     /// What the score of each row is made of: row by row the bias, then what the component says.
     /// The contributions of a row add up to its [`score`](Model::score).
     pub fn explain(&self, x: &Lookup) -> Vec<Contribution> {
-        let bias = self.bias.as_ref().map(|bias| bias.val().into_scalar::<f32>());
+        let bias = self
+            .bias
+            .as_ref()
+            .map(|bias| bias.val().into_scalar::<f32>());
         let of_row = |row| {
             bias.map(|bias| Contribution {
                 row,
@@ -326,8 +329,7 @@ impl<C: Component> Scored<C> {
                 contribution: bias,
             })
         };
-        let mut contributions: Vec<Contribution> =
-            (0..x.batch_size()).filter_map(of_row).collect();
+        let mut contributions: Vec<Contribution> = (0..x.batch_size()).filter_map(of_row).collect();
         contributions.extend(self.component.explain(x));
         contributions.sort_by_key(|contribution| contribution.row);
         contributions

@@ -295,10 +295,16 @@ mod tests {
                     let expected = f64::from(mean.into_scalar::<f32>());
                     let (value, slope) = loss.of_row(z, y);
                     let near = |a: f64, b: f64| (a - b).abs() <= 2e-5 * b.abs().max(0.05);
-                    assert!(near(value, expected), "{loss:?} {z} {y}: {value} {expected}");
+                    assert!(
+                        near(value, expected),
+                        "{loss:?} {z} {y}: {value} {expected}"
+                    );
                     let gradient = f64::from(gradient.into_scalar::<f32>());
                     let slope = f64::from(slope);
-                    assert!(near(slope, gradient), "{loss:?} {z} {y}: {slope} {gradient}");
+                    assert!(
+                        near(slope, gradient),
+                        "{loss:?} {z} {y}: {slope} {gradient}"
+                    );
                 }
             }
         }

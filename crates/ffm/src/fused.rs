@@ -14,15 +14,12 @@
 use crossfield_core::{Schema, TableField};
 use crossfield_embedding::{Precision, RowLayout, RowOptimizer};
 use crossfield_fused::{
-    ElementRule, Error, Feature, FusedComponent, FusedConfig, Isa, Kernel, Lanes, Linear, Member, Options,
-    RowData, RowPass, Rowwise, Rule, Shared, Slots, Step, Tables, UpdateRow, element_noise,
+    ElementRule, Error, Feature, FusedComponent, FusedConfig, Isa, Kernel, Lanes, Linear, Options,
+    PARTS, RowData, RowPass, Rowwise, Rule, Shared, Slots, Step, Tables, UpdateRow, element_noise,
 };
 
 use crate::FfmConfig;
 
-/// Parts into which the tiles of a row are divided: as many threads can share a row. What each
-/// part adds up is added in the order of the parts, whoever did them.
-const PARTS: usize = 4;
 /// Fields of the widest block.
 const BLOCK: usize = 4;
 
@@ -119,15 +116,12 @@ impl FusedComponent for FusedFfm {
             general: General::default(),
             linear,
             rows: vec![std::ptr::null_mut(); padded],
-            rates: vec![0.0; padded],
-            accumulators: vec![0.0; padded],
-            norms: vec![0.0; layout.width],
+            rows_of: None,
             rowwise,
             layout,
             optimizer,
             options,
             slots,
-            normalizer: 1.0,
             absent,
         };
         pass.point_at_absent();
@@ -173,21 +167,24 @@ struct FfmPass<'a> {
     layout: RowLayout,
     optimizer: &'a RowOptimizer,
     options: Options,
+    /// Whether the rule has one accumulator a row.
     rowwise: bool,
     /// `None`: bags, weights, repeated rows, or tables of several kinds; see [`General`].
     tiles: Option<Tiles>,
     general: General,
     /// The table row of each field, then rows that stay zero up to a whole block.
     rows: Vec<*mut u8>,
-    /// Of a rule with one accumulator a row: the rate of each row.
-    rates: Vec<f32>,
-    /// Their accumulators, as they were before the update.
-    accumulators: Vec<f32>,
-    /// By column: Σ over the rows of the squares, the diagonal left out.
-    norms: Vec<f32>,
-    normalizer: f32,
+    /// The row of data that they belong to.
+    rows_of: Option<usize>,
     absent: Vec<u64>,
 }
+
+/// Where in the shared memory things are, after the sum of each part.
+const NORMALIZER: usize = PARTS;
+const LINEAR: usize = PARTS + 1;
+/// Of tiles under a rule with one accumulator a row: squares by column, part by part, then the rate
+/// of each row. Else: the sums of [`General`].
+const REST: usize = PARTS + 2;
 
 impl FfmPass<'_> {
     fn point_at_absent(&mut self) {
@@ -198,189 +195,209 @@ impl FfmPass<'_> {
         }
     }
 
-    /// Where the parts of a team put what they computed: sums, norms, the linear terms.
-    fn linear_at(&self) -> usize {
-        let norms = if self.rowwise { self.layout.width } else { 0 };
-        PARTS * (1 + norms)
+    fn find_rows(&mut self, row: usize) {
+        if self.rows_of != Some(row) {
+            let fields = self.slots.slots().len();
+            self.slots.plain(row, &mut self.rows[..fields]);
+            self.rows_of = Some(row);
+        }
+    }
+
+    fn rates(&self, shared: Shared) -> *mut f32 {
+        shared.floats(REST + PARTS * self.layout.width, self.rows.len())
+    }
+
+    /// The sums of [`General`].
+    fn sums<'s>(&self, shared: Shared) -> &'s mut [f32] {
+        let len = self.general_len();
+        // SAFETY: `floats` checks the bounds; one part, hence one thread, works with them, or the
+        // forward stage, which wrote them, is over.
+        unsafe { std::slice::from_raw_parts_mut(shared.floats(REST, len), len) }
+    }
+
+    fn general_len(&self) -> usize {
+        let fields = self.slots.slots().len();
+        fields * fields * self.ffm.embedding_dim
     }
 }
 
 impl RowPass for FfmPass<'_> {
     fn shared_len(&self) -> usize {
-        self.linear_at() + 1
+        REST + match (&self.tiles, self.rowwise) {
+            (Some(_), true) => PARTS * self.layout.width + self.rows.len(),
+            (Some(_), false) => 0,
+            (None, _) => self.general_len(),
+        }
     }
 
-    fn prefetch(&self, row: usize, member: Member) {
-        self.slots.prefetch(row, member.number, member.of);
+    fn prefetch(&self, row: usize, part: usize) {
+        self.slots.prefetch_part(row, part);
         if let Some(linear) = &self.linear {
-            linear.prefetch(row, member);
+            linear.prefetch(row, part);
         }
     }
 
-    fn forward(&mut self, row: usize, member: Member, shared: Shared) {
+    fn forward(&mut self, row: usize, part: usize, shared: Shared) {
+        if self.tiles.is_some() {
+            self.find_rows(row);
+        }
         if let Some(tiles) = &self.tiles {
-            let fields = self.slots.slots().len();
-            self.slots.plain(row, &mut self.rows[..fields]);
-            if self.rowwise {
-                let state_at = self.layout.state_at;
-                for (to, row) in self.accumulators.iter_mut().zip(&self.rows[..fields]) {
-                    // SAFETY: the accumulator of a checked row; no accumulator is written now.
-                    *to = unsafe { row.wrapping_add(state_at).cast::<f32>().read() };
-                }
-            }
-            for part in (0..PARTS).filter(|&part| member.does(part)) {
-                let norms = self
-                    .rowwise
-                    .then(|| shared.floats(PARTS + part * self.layout.width, self.layout.width));
-                let sum = self.options.isa.run(Score {
-                    rows: &self.rows,
-                    pairs: tiles.part(part),
-                    dim: self.ffm.embedding_dim,
-                    half: self.layout.precision == Precision::Bf16,
-                    norms: norms.map(|at| (at, self.layout.width)),
-                });
-                shared.put(part, sum);
-            }
-        } else if member.number == 0 {
-            let sum = self.general.forward(self.ffm, &self.slots, row);
+            let width = self.layout.width;
+            let norms = self
+                .rowwise
+                .then(|| (shared.floats(REST + part * width, width), width));
+            let sum = self.options.isa.run(Score {
+                rows: &self.rows,
+                pairs: tiles.part(part),
+                dim: self.ffm.embedding_dim,
+                half: self.layout.precision == Precision::Bf16,
+                norms,
+            });
+            shared.put(part, sum);
+        } else if part == 0 {
+            let sums = self.sums(shared);
+            let (sum, normalizer) = self.general.forward(self.ffm, &self.slots, row, sums);
             shared.put(0, sum);
-            for part in 1..PARTS {
-                shared.put(part, 0.0);
-            }
+            shared.put(NORMALIZER, normalizer);
         }
-        let at = self.linear_at();
         if let Some(linear) = &mut self.linear {
-            linear.forward(row, member, shared.part(at, 1));
+            linear.forward(row, part, shared.part(LINEAR, 1));
         }
     }
 
-    fn score(&mut self, shared: Shared) -> f32 {
-        let pairs: f32 = (0..PARTS).map(|part| shared.get(part)).sum();
-        self.normalizer = if !self.ffm.normalize {
-            1.0
-        } else if self.tiles.is_some() {
-            1.0 / self.slots.slots().len() as f32
-        } else {
-            self.general.normalizer
-        };
-        let (score, at) = (pairs * self.normalizer, self.linear_at());
+    fn score(&mut self, row: usize, shared: Shared) -> f32 {
+        let parts = if self.tiles.is_some() { PARTS } else { 1 };
+        let pairs: f32 = (0..parts).map(|part| shared.get(part)).sum();
+        if self.tiles.is_some() {
+            shared.put(NORMALIZER, 1.0 / self.slots.slots().len() as f32);
+        }
+        if !self.ffm.normalize {
+            shared.put(NORMALIZER, 1.0);
+        }
+        let score = pairs * shared.get(NORMALIZER);
         match &mut self.linear {
-            Some(linear) => score + linear.score(shared.part(at, 1)),
+            Some(linear) => score + linear.score(row, shared.part(LINEAR, 1)),
             None => score,
         }
     }
 
-    fn backward(&mut self, row: usize, step: Step, member: Member, shared: Shared) {
-        let pair_step = Step {
-            slope: step.slope * self.normalizer,
-            ..step
-        };
-        if self.tiles.is_some() {
-            self.update_tiles(pair_step, member, shared);
-        } else if member.number == 0 {
-            self.general
-                .backward(self.ffm, &self.slots, pair_step, self.options);
+    fn prepare(&mut self, row: usize, step: Step, shared: Shared) {
+        if self.tiles.is_none() || !self.rowwise {
+            return;
         }
-        let at = self.linear_at();
+        self.find_rows(row);
+        let step = self.pair_step(step, shared);
+        match self.rule(step) {
+            Rule::Rowwise(rule) => self.rowwise_rates(rule, step, shared),
+            Rule::RowwiseHalf(rule) => self.rowwise_rates(rule, step, shared),
+            _ => unreachable!("the rule has one accumulator a row"),
+        }
+    }
+
+    fn backward(&mut self, row: usize, part: usize, step: Step, shared: Shared) {
+        let pair_step = self.pair_step(step, shared);
+        if self.tiles.is_some() {
+            self.find_rows(row);
+            self.update_tiles(part, pair_step, shared);
+        } else if part == 0 {
+            let sums = self.sums(shared);
+            self.general
+                .backward(self.ffm, &self.slots, row, sums, pair_step, self.options);
+        }
         if let Some(linear) = &mut self.linear {
-            linear.backward(row, step, member, shared.part(at, 1));
+            linear.backward(row, part, step, shared.part(LINEAR, 1));
         }
     }
 }
 
 impl FfmPass<'_> {
-    fn update_tiles(&mut self, step: Step, member: Member, shared: Shared) {
-        let fields = self.slots.slots().len();
-        let (isa, dim, layout) = (self.options.isa, self.ffm.embedding_dim, self.layout);
-        let rule = Rule::new(
-            "",
-            self.optimizer,
-            layout.precision,
-            step.rate,
-            self.options.fast,
-        )
-        .expect("checked when the pass was bound");
-        if let Rule::Rowwise(rule) = rule {
-            self.rowwise_rates(rule, step, member, shared);
-        } else if let Rule::RowwiseHalf(rule) = rule {
-            self.rowwise_rates(rule, step, member, shared);
+    fn pair_step(&self, step: Step, shared: Shared) -> Step {
+        Step {
+            slope: step.slope * shared.get(NORMALIZER),
+            ..step
         }
+    }
+
+    fn rule(&self, step: Step) -> Rule {
+        let (precision, fast) = (self.layout.precision, self.options.fast);
+        Rule::new("", self.optimizer, precision, step.rate, fast)
+            .expect("checked when the pass was bound")
+    }
+
+    fn update_tiles(&mut self, part: usize, step: Step, shared: Shared) {
+        let (isa, dim) = (self.options.isa, self.ffm.embedding_dim);
         let tiles = self.tiles.as_ref().expect("called with tiles");
-        for part in (0..PARTS).filter(|&part| member.does(part)) {
-            let pairs = tiles.part(part);
-            let rows = &self.rows;
-            let elements = Elements {
-                rows,
-                pairs,
-                dim,
-                fields,
-                layout: &layout,
-                slope: step.slope,
-            };
-            let rowwise = RowwiseTiles {
-                rows,
-                rates: &self.rates,
-                pairs,
-                dim,
-                width: layout.width,
-                noise: step.noise,
-                slope: step.slope,
-            };
-            match rule {
-                Rule::Sgd(rule) => isa.run(UpdateElements { rule, of: elements }),
-                Rule::Adagrad(rule) => isa.run(UpdateElements { rule, of: elements }),
-                Rule::FastAdagrad(rule) => isa.run(UpdateElements { rule, of: elements }),
-                Rule::Ftrl(rule) => isa.run(UpdateElements { rule, of: elements }),
-                Rule::Rowwise(rule) => isa.run(UpdateRowwise { rule, of: rowwise }),
-                Rule::RowwiseHalf(rule) => isa.run(UpdateRowwise { rule, of: rowwise }),
+        let (rows, pairs) = (&self.rows, tiles.part(part));
+        let elements = Elements {
+            rows,
+            pairs,
+            dim,
+            fields: self.slots.slots().len(),
+            layout: &self.layout,
+            slope: step.slope,
+        };
+        let rowwise = |rates| RowwiseTiles {
+            rows,
+            rates,
+            pairs,
+            dim,
+            width: self.layout.width,
+            noise: step.noise,
+            slope: step.slope,
+        };
+        // SAFETY: `rates` checks the bounds; they were written when the update was prepared.
+        let rates = || unsafe { std::slice::from_raw_parts(self.rates(shared), rows.len()) };
+        match self.rule(step) {
+            Rule::Sgd(rule) => isa.run(UpdateElements { rule, of: elements }),
+            Rule::Adagrad(rule) => isa.run(UpdateElements { rule, of: elements }),
+            Rule::FastAdagrad(rule) => isa.run(UpdateElements { rule, of: elements }),
+            Rule::Ftrl(rule) => isa.run(UpdateElements { rule, of: elements }),
+            Rule::Rowwise(rule) => {
+                let of = rowwise(rates());
+                isa.run(UpdateRowwise { rule, of });
+            }
+            Rule::RowwiseHalf(rule) => {
+                let of = rowwise(rates());
+                isa.run(UpdateRowwise { rule, of });
             }
         }
     }
 
     /// The rate of each row. The squared gradient of a row is that of its partners, which the
     /// forward pass has added up by column.
-    fn rowwise_rates<const HALF: bool>(
-        &mut self,
-        rule: Rowwise<HALF>,
-        step: Step,
-        member: Member,
-        shared: Shared,
-    ) {
+    fn rowwise_rates<const HALF: bool>(&self, rule: Rowwise<HALF>, step: Step, shared: Shared) {
         let (width, fields) = (self.layout.width, self.slots.slots().len());
-        // SAFETY: `floats` checks the bounds; after the barrier nobody writes.
-        let norms = unsafe {
-            std::slice::from_raw_parts(shared.floats(PARTS, PARTS * width), PARTS * width)
+        // SAFETY: `floats` and `rates` check the bounds; the forward stage, which wrote the norms,
+        // is over, and the thread that prepares the update is alone.
+        let (norms, rates) = unsafe {
+            (
+                std::slice::from_raw_parts_mut(shared.floats(REST, PARTS * width), PARTS * width),
+                std::slice::from_raw_parts_mut(self.rates(shared), self.rows.len()),
+            )
         };
+        // Rows that stay zero keep a rate of zero.
+        rates[fields..].fill(0.0);
         self.options.isa.run(Rates {
             rule,
             norms,
             dim: self.ffm.embedding_dim,
             scale: step.slope * step.slope / self.layout.dim as f32,
-            sums: &mut self.norms,
-            accumulators: &mut self.accumulators[..fields],
-            rates: &mut self.rates[..fields],
+            rows: &self.rows[..fields],
+            state_at: self.layout.state_at,
+            rates: &mut rates[..fields],
         });
-        for (field, &accumulator) in self.accumulators[..fields].iter().enumerate() {
-            if member.does(field) {
-                let state = self.rows[field].wrapping_add(self.layout.state_at);
-                // SAFETY: the accumulator of the field's row, which is written here by one member
-                // and read by none until the next row's forward pass.
-                unsafe { state.cast::<f32>().write(accumulator) }
-            }
-        }
     }
 }
 
 /// Adds up what a row's partners contribute to its accumulator, and takes the rates.
 struct Rates<'a, const HALF: bool> {
     rule: Rowwise<HALF>,
-    /// `[PARTS, width]`
-    norms: &'a [f32],
+    /// `[PARTS, width]`; the first part becomes the sum.
+    norms: &'a mut [f32],
     dim: usize,
     scale: f32,
-    /// `[width]`
-    sums: &'a mut [f32],
-    accumulators: &'a mut [f32],
+    rows: &'a [*mut u8],
+    state_at: usize,
     rates: &'a mut [f32],
 }
 
@@ -389,19 +406,22 @@ impl<const HALF: bool> Kernel for Rates<'_, HALF> {
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
-        let width = self.sums.len();
-        self.sums.copy_from_slice(&self.norms[..width]);
-        for part in self.norms[width..].chunks_exact(width) {
-            for (sum, &norm) in self.sums.iter_mut().zip(part) {
+        let width = self.norms.len() / PARTS;
+        let (sums, parts) = self.norms.split_at_mut(width);
+        for part in parts.chunks_exact(width) {
+            for (sum, &norm) in sums.iter_mut().zip(part) {
                 *sum += norm;
             }
         }
-        let columns = self.sums.chunks_exact(self.dim);
-        for (accumulator, columns) in self.accumulators.iter_mut().zip(columns) {
+        let columns = sums.chunks_exact(self.dim);
+        for ((rate, row), columns) in self.rates.iter_mut().zip(self.rows).zip(columns) {
+            // SAFETY: the accumulator of a checked row; no other thread works now.
+            let accumulator = unsafe { &mut *row.add(self.state_at).cast::<f32>() };
             *accumulator += columns.iter().sum::<f32>() * self.scale;
+            *rate = *accumulator;
         }
-        for (rate, &accumulator) in self.rates.iter_mut().zip(&*self.accumulators) {
-            *rate = self.rule.rate(accumulator);
+        for rate in self.rates.iter_mut() {
+            *rate = self.rule.rate(*rate);
         }
     }
 }
@@ -720,46 +740,64 @@ impl<const HALF: bool> UpdateRowwise<'_, HALF> {
 /// `v_i,f` is `x_i (S_f,f − x_i v_i,f)`.
 #[derive(Debug, Default)]
 struct General {
-    /// Features as they stand: field, key, x. Sorted by key, so that what names one row of a table
-    /// lies together.
+    /// Features as they stand. Sorted by key, so that what names one row of a table lies together.
     features: Vec<Feature>,
-    /// `[fields, fields, dim]`
-    sums: Vec<f32>,
-    /// The weights, or the gradient, of one table row.
+    /// How many each field has.
+    counts: Vec<usize>,
+    /// The row of data that they belong to.
+    features_of: Option<usize>,
+    /// The weights of one table row.
     row: Vec<f32>,
-    normalizer: f32,
 }
 
 impl General {
-    fn forward(&mut self, ffm: &FusedFfm, slots: &Slots<'_>, row: usize) -> f32 {
-        let (fields, dim) = (ffm.factors.len(), ffm.embedding_dim);
-        let width = fields * dim;
-        self.sums.clear();
-        self.sums.resize(fields * width, 0.0);
-        self.row.resize(width.next_multiple_of(16), 0.0);
+    fn gather(&mut self, slots: &Slots<'_>, row: usize) {
+        if self.features_of == Some(row) {
+            return;
+        }
         self.features.clear();
-        let mut norm = 0.0;
-        let mut inside = 0.0;
-        let (features, weights, sums) = (&mut self.features, &mut self.row, &mut self.sums);
+        self.counts.clear();
+        self.counts.resize(slots.slots().len(), 0);
         slots.each_feature(row, |feature| {
-            norm += feature.squares;
-            let table = &slots.slots()[feature.slot].table;
-            // SAFETY: a checked row of the table, which nobody writes now.
-            unsafe { read(table.layout(), feature.row, &mut weights[..width]) };
-            let own = &mut sums[feature.slot * width..][..width];
-            for (sum, &v) in own.iter_mut().zip(&weights[..width]) {
-                *sum += feature.x * v;
-            }
-            if ffm.same_field {
-                let v = &weights[feature.slot * dim..][..dim];
-                inside -= feature.squares * v.iter().map(|v| v * v).sum::<f32>();
-            }
-            features.push(feature);
+            self.counts[feature.slot] += 1;
+            self.features.push(feature);
         });
         // Rows of a table that are named more than once must be updated once.
         self.features.sort_by_key(|feature| feature.key);
-        self.normalizer = if norm > 0.0 { 1.0 / norm } else { 0.0 };
-        let part = |f: usize, g: usize| &self.sums[f * width + g * dim..][..dim];
+        self.features_of = Some(row);
+    }
+
+    /// The pairs of a row, and what they are to be multiplied by if they are normalised. Leaves
+    /// `S`, `[fields, fields, dim]`, in `sums`.
+    fn forward(
+        &mut self,
+        ffm: &FusedFfm,
+        slots: &Slots<'_>,
+        row: usize,
+        sums: &mut [f32],
+    ) -> (f32, f32) {
+        self.gather(slots, row);
+        let (fields, dim) = (ffm.factors.len(), ffm.embedding_dim);
+        let width = fields * dim;
+        sums.fill(0.0);
+        self.row.resize(width, 0.0);
+        let mut norm = 0.0;
+        let mut inside = 0.0;
+        for feature in &self.features {
+            norm += feature.squares;
+            let table = &slots.slots()[feature.slot].table;
+            // SAFETY: a checked row of the table, which nobody writes now.
+            unsafe { read(table.layout(), feature.row, &mut self.row) };
+            let own = &mut sums[feature.slot * width..][..width];
+            for (sum, &v) in own.iter_mut().zip(&self.row) {
+                *sum += feature.x * v;
+            }
+            if ffm.same_field {
+                let v = &self.row[feature.slot * dim..][..dim];
+                inside -= feature.squares * v.iter().map(|v| v * v).sum::<f32>();
+            }
+        }
+        let part = |f: usize, g: usize| &sums[f * width + g * dim..][..dim];
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
         let mut pairs = 0.0;
         for f in 0..fields {
@@ -770,10 +808,21 @@ impl General {
                 inside += dot(part(f, f), part(f, f));
             }
         }
-        pairs + 0.5 * inside
+        let normalizer = if norm > 0.0 { 1.0 / norm } else { 0.0 };
+        (pairs + 0.5 * inside, normalizer)
     }
 
-    fn backward(&mut self, ffm: &FusedFfm, slots: &Slots<'_>, step: Step, options: Options) {
+    fn backward(
+        &mut self,
+        ffm: &FusedFfm,
+        slots: &Slots<'_>,
+        row: usize,
+        sums: &[f32],
+        step: Step,
+        options: Options,
+    ) {
+        self.gather(slots, row);
+        self.row.resize(ffm.factors.len() * ffm.embedding_dim, 0.0);
         let (fields, dim) = (ffm.factors.len(), ffm.embedding_dim);
         let width = fields * dim;
         let mut gradient = vec![0f32; width.next_multiple_of(16)];
@@ -788,17 +837,19 @@ impl General {
             }
             gradient.fill(0.0);
             // SAFETY: a checked row of the table.
-            unsafe { read(table.layout(), first.row, &mut self.row[..width]) };
+            unsafe { read(table.layout(), first.row, &mut self.row) };
             for feature in these {
                 let f = feature.slot;
                 for g in (0..fields).filter(|&g| g != f) {
-                    let partner = &self.sums[g * width + f * dim..][..dim];
+                    let partner = &sums[g * width + f * dim..][..dim];
                     for (to, &s) in gradient[g * dim..][..dim].iter_mut().zip(partner) {
                         *to += step.slope * feature.x * s;
                     }
                 }
-                if ffm.same_field {
-                    let own = &self.sums[f * width + f * dim..][..dim];
+                // Alone in its field a feature has no pair there, and no gradient: exactly none, so
+                // that it pays no penalty either.
+                if ffm.same_field && self.counts[f] > 1 {
+                    let own = &sums[f * width + f * dim..][..dim];
                     let v = &self.row[f * dim..][..dim];
                     let to = &mut gradient[f * dim..][..dim];
                     for ((to, &s), &v) in to.iter_mut().zip(own).zip(v) {

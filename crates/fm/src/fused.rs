@@ -3,8 +3,9 @@
 use crossfield_core::{Schema, TableField};
 use crossfield_embedding::{Precision, RowLayout};
 use crossfield_fused::{
-    Error, Feature, FusedComponent, FusedConfig, Gradient, Isa, Kernel, Lanes, Linear, Member, Options,
-    Portable, RowData, RowPass, RowRule, Rowwise, Rule, Shared, Slots, Step, Tables, element_noise,
+    Error, Feature, FusedComponent, FusedConfig, Gathered, Gradient, Isa, Kernel, Lanes, Linear,
+    Options, Portable, RowData, RowPass, RowRule, Rowwise, Rule, Shared, Slots, Step, Tables,
+    element_noise,
 };
 
 use crate::FmConfig;
@@ -65,10 +66,9 @@ impl FusedComponent for FusedFm {
             Some(linear) => Some(linear.bind(tables, data, options)?),
             None => None,
         };
-        let width = slots.slots()[0].table.layout().width;
         Ok(Box::new(FmPass {
-            features: Vec::new(),
-            sums: vec![0.0; width],
+            width: slots.slots()[0].table.layout().width,
+            features: Gathered::default(),
             linear,
             options,
             slots,
@@ -76,67 +76,86 @@ impl FusedComponent for FusedFm {
     }
 }
 
+/// One part does all pairs: what a feature's update needs is little.
+const PART: usize = 0;
+
 struct FmPass<'a> {
     slots: Slots<'a>,
     linear: Option<Box<dyn RowPass + 'a>>,
-    features: Vec<Feature>,
-    /// `S`, padded as rows are.
-    sums: Vec<f32>,
+    features: Gathered,
+    /// Factors, padded as rows are.
+    width: usize,
     options: Options,
+}
+
+impl FmPass<'_> {
+    /// `S`, then the pairs' share of the score, then the linear terms'.
+    fn sums(&self, shared: Shared) -> *mut f32 {
+        shared.floats(0, self.width)
+    }
 }
 
 impl RowPass for FmPass<'_> {
     fn shared_len(&self) -> usize {
-        2
+        self.width + 2
     }
 
-    fn prefetch(&self, row: usize, member: Member) {
-        self.slots.prefetch(row, member.number, member.of);
+    fn prefetch(&self, row: usize, part: usize) {
+        if part == PART {
+            self.slots.prefetch(row);
+        }
         if let Some(linear) = &self.linear {
-            linear.prefetch(row, member);
+            linear.prefetch(row, part);
         }
     }
 
-    fn forward(&mut self, row: usize, member: Member, shared: Shared) {
-        if member.number == 0 {
-            self.slots.gather(row, &mut self.features);
+    fn forward(&mut self, row: usize, part: usize, shared: Shared) {
+        if part == PART {
             let half = self.slots.slots()[0].table.layout().precision == Precision::Bf16;
             let pairs = Pairs {
-                features: &self.features,
-                sums: &mut self.sums,
+                sums: self.sums(shared),
+                width: self.width,
+                features: self.features.of(&self.slots, row),
                 half,
             };
-            shared.put(0, run(self.options.isa, pairs));
+            shared.put(self.width, run(self.options.isa, pairs));
         }
         if let Some(linear) = &mut self.linear {
-            linear.forward(row, member, shared.part(1, 1));
+            linear.forward(row, part, shared.part(self.width + 1, 1));
         }
     }
 
-    fn score(&mut self, shared: Shared) -> f32 {
-        let linear = self.linear.as_mut();
-        shared.get(0) + linear.map_or(0.0, |linear| linear.score(shared.part(1, 1)))
+    fn score(&mut self, row: usize, shared: Shared) -> f32 {
+        let pairs = shared.get(self.width);
+        let linear = shared.part(self.width + 1, 1);
+        pairs
+            + self
+                .linear
+                .as_mut()
+                .map_or(0.0, |pass| pass.score(row, linear))
     }
 
-    fn backward(&mut self, row: usize, step: Step, member: Member, shared: Shared) {
-        if member.number == 0 {
-            self.update(step);
+    fn backward(&mut self, row: usize, part: usize, step: Step, shared: Shared) {
+        if part == PART {
+            self.update(row, step, shared);
         }
         if let Some(linear) = &mut self.linear {
-            linear.backward(row, step, member, shared.part(1, 1));
+            linear.backward(row, part, step, shared.part(self.width + 1, 1));
         }
     }
 }
 
 impl FmPass<'_> {
     /// Updates the rows, those of one table after the other, by the rule of that table.
-    fn update(&mut self, step: Step) {
-        let mut rest = &self.features[..];
+    fn update(&mut self, row: usize, step: Step, shared: Shared) {
+        let (sums, width) = (self.sums(shared), self.width);
+        let slots = &self.slots;
+        let mut rest = self.features.of(slots, row);
         while let Some(first) = rest.first() {
-            let table = &self.slots.slots()[first.slot].table;
+            let table = &slots.slots()[first.slot].table;
             let same = rest
                 .iter()
-                .take_while(|other| self.slots.slots()[other.slot].table.name() == table.name());
+                .take_while(|other| slots.slots()[other.slot].table.number() == table.number());
             let (features, others) = rest.split_at(same.count());
             rest = others;
             if table.is_frozen() {
@@ -154,7 +173,8 @@ impl FmPass<'_> {
             let isa = self.options.isa;
             let update = Update {
                 features,
-                sums: &self.sums,
+                sums,
+                width,
                 layout,
                 step,
             };
@@ -187,13 +207,15 @@ fn run<K: Wide>(isa: Isa, kernel: K) -> K::Output {
 
 struct Pairs<'a> {
     features: &'a [Feature],
-    sums: &'a mut [f32],
+    /// Where `S` goes, `width` floats.
+    sums: *mut f32,
+    width: usize,
     half: bool,
 }
 
 impl Wide for Pairs<'_> {
     fn width(&self) -> usize {
-        self.sums.len()
+        self.width
     }
 }
 
@@ -202,7 +224,7 @@ impl Kernel for Pairs<'_> {
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) -> f32 {
-        // SAFETY: the rows are checked rows of tables of `sums.len()` factors, padding included.
+        // SAFETY: the rows are checked rows of tables of `width` factors, padding included.
         unsafe {
             if self.half {
                 self.sum::<L, true>()
@@ -215,20 +237,20 @@ impl Kernel for Pairs<'_> {
 
 impl Pairs<'_> {
     /// # Safety
-    /// The machine has the set of `L`; the rows hold as many factors as `sums`, as halves if `HALF`.
+    /// The machine has the set of `L`; the rows hold `width` factors, as halves if `HALF`.
     #[inline(always)]
     unsafe fn sum<L: Lanes, const HALF: bool>(self) -> f32 {
         let mut pairs = 0.0;
         // SAFETY: the caller vouches for it.
         unsafe {
-            for at in (0..self.sums.len()).step_by(L::N) {
+            for at in (0..self.width).step_by(L::N) {
                 let (mut sum, mut squares) = (L::splat(0.0), L::splat(0.0));
                 for feature in self.features {
                     let v: L = Rowwise::<HALF>::load(feature.row, at);
                     sum = v.mul_add(L::splat(feature.x), sum);
                     squares = v.mul(v).mul_add(L::splat(feature.squares), squares);
                 }
-                sum.store(self.sums.as_mut_ptr().add(at));
+                sum.store(self.sums.add(at));
                 pairs += sum.mul(sum).sub(squares).sum();
             }
         }
@@ -239,7 +261,8 @@ impl Pairs<'_> {
 #[derive(Clone, Copy)]
 struct Update<'a> {
     features: &'a [Feature],
-    sums: &'a [f32],
+    sums: *const f32,
+    width: usize,
     layout: &'a RowLayout,
     step: Step,
 }
@@ -254,7 +277,7 @@ where
     Self: Kernel,
 {
     fn width(&self) -> usize {
-        self.of.sums.len()
+        self.of.width
     }
 }
 
@@ -268,10 +291,11 @@ impl<R: RowRule> Kernel for ByRule<'_, R> {
             sums,
             layout,
             step,
+            ..
         } = self.of;
         for (nth, feature) in features.iter().enumerate() {
             let gradient = FactorGradient {
-                sums: sums.as_ptr(),
+                sums,
                 x: step.slope * feature.x,
                 squares: step.slope * feature.squares,
             };

@@ -113,10 +113,7 @@ impl ComponentConfig for FmConfig {
 
     fn init(&self, schema: &Schema, _init: &Init) -> Result<Fm, Error> {
         let (factors, linear) = self.lookups(schema)?;
-        Ok(Fm {
-            factors,
-            linear,
-        })
+        Ok(Fm { factors, linear })
     }
 }
 

@@ -1,14 +1,14 @@
 //! Passes over rows: training and scoring.
 
+use std::sync::Mutex;
+
 use crossfield_core::Loss;
 use crossfield_core::rng::{Purpose, rng};
 use crossfield_embedding::EmbeddingCollection;
 use rand::RngExt;
 
-use crate::team::Barrier;
-use crate::{
-    Bias, Error, FusedComponent, Member, Options, RowData, RowPass, Shared, Step, Tables,
-};
+use crate::team::{Desk, Part};
+use crate::{Bias, Error, FusedComponent, Options, PARTS, RowData, RowPass, Shared, Step, Tables};
 
 /// A sum of components and a bias, trained row by row.
 ///
@@ -82,18 +82,7 @@ impl Fused {
     /// # Errors
     /// What [`train`](Self::train) would meet.
     pub fn check(&self, tables: &EmbeddingCollection, data: &RowData<'_>) -> Result<(), Error> {
-        self.bind(&Tables::shared(tables), data).map(drop)
-    }
-
-    fn bind<'a>(
-        &'a self,
-        tables: &Tables<'a>,
-        data: &'a RowData<'a>,
-    ) -> Result<Vec<Box<dyn RowPass + 'a>>, Error> {
-        self.components
-            .iter()
-            .map(|component| component.bind(tables, data, self.options))
-            .collect()
+        Passes::bind(self, &Tables::shared(tables), data).map(drop)
     }
 
     /// Trains on rows, one after the other. The same turn gives the same bits with any number of
@@ -109,103 +98,94 @@ impl Fused {
     ) -> Result<Passed, Error> {
         assert_eq!(turn.rows.len(), turn.rates.len(), "a rate a row");
         let tables = Tables::exclusive(tables);
-        let team = turn.threads.max(1);
-        let barrier = Barrier::new(team);
-        let lens: Vec<usize> = {
-            let passes = self.bind(&tables, data)?;
-            passes.iter().map(|pass| pass.shared_len()).collect()
-        };
-        let mut memory = vec![0f32; lens.iter().sum()];
+        let mut passes = Passes::bind(self, &tables, data)?;
+        let mut memory = vec![0f32; passes.shared_len()];
         let shared = Shared::new(&mut memory);
-        let work = |number: usize| {
-            let _guard = barrier.guard();
-            let member = Member { number, of: team };
-            self.member(&tables, data, turn, member, &barrier, shared, &lens)
+        let mut books = Books {
+            bias: self.bias.clone(),
+            passed: Passed::default(),
+            noise_key: rng(turn.seed, Purpose::Rounding, 0, 0).random(),
+            error: None,
         };
-        let (passed, bias) = if team == 1 {
-            work(0)?
-        } else {
-            std::thread::scope(|scope| {
-                let others: Vec<_> = (1..team)
-                    .map(|number| scope.spawn(move || work(number).map(drop)))
-                    .collect();
-                let first = work(0);
-                for other in others {
-                    if let Err(panic) = other.join() {
-                        std::panic::resume_unwind(panic);
-                    }
+        if turn.threads <= 1 {
+            for nth in 0..turn.rows.len() {
+                for part in 0..PARTS {
+                    passes.forward(turn, nth, part, shared);
                 }
-                first
-            })?
-        };
-        self.bias = bias;
-        Ok(passed)
+                let step = books.close_row(self.loss, &mut passes, data, turn, nth, shared);
+                let Some(step) = step else { break };
+                for part in 0..PARTS {
+                    passes.backward(turn, nth, part, step, shared);
+                }
+            }
+        } else {
+            self.train_together(&tables, data, turn, shared, &mut books)?;
+        }
+        drop(passes);
+        self.bias = books.bias;
+        match books.error {
+            Some(error) => Err(error),
+            None => Ok(books.passed),
+        }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one thread's view of a turn")]
-    fn member(
+    /// As a team: the parts of each stage are done by whichever thread is free.
+    fn train_together(
         &self,
         tables: &Tables<'_>,
         data: &RowData<'_>,
         turn: Turn<'_>,
-        member: Member,
-        barrier: &Barrier,
         shared: Shared,
-        lens: &[usize],
-    ) -> Result<(Passed, Option<Bias>), Error> {
-        let mut passes = self.bind(tables, data)?;
-        let mut parts = Vec::with_capacity(lens.len());
-        let mut at = 0;
-        for &len in lens {
-            parts.push(shared.part(at, len));
-            at += len;
-        }
-        // Each member keeps a bias of its own and makes the same updates to it.
-        let mut bias = self.bias.clone();
-        let mut passed = Passed::default();
-        let examples = data.examples();
-        let noise_key: u64 = rng(turn.seed, Purpose::Rounding, 0, 0).random();
-        for (nth, &row) in turn.rows.iter().enumerate() {
-            let row = row as usize;
-            if let Some(&next) = turn.rows.get(nth + 1) {
-                for pass in &passes {
-                    pass.prefetch(next as usize, member);
+        books: &mut Books,
+    ) -> Result<(), Error> {
+        let desk = Desk::default();
+        let books = Mutex::new((books, Step::default()));
+        let stages = 2 * turn.rows.len() as u64;
+        let work = || -> Result<(), Error> {
+            let _guard = desk.guard();
+            let mut passes = Passes::bind(self, tables, data)?;
+            let mut step = Step::default();
+            let mut step_of = u64::MAX;
+            while let Some(Part { stage, number }) = desk.take(stages) {
+                let nth = (stage / 2) as usize;
+                if stage.is_multiple_of(2) {
+                    passes.forward(turn, nth, number, shared);
+                    if desk.finish() {
+                        let mut books = books.lock().expect("no panic while it is held");
+                        let (books, step) = &mut *books;
+                        match books.close_row(self.loss, &mut passes, data, turn, nth, shared) {
+                            Some(next) => *step = next,
+                            None => desk.close(),
+                        }
+                        desk.open(stage + 1);
+                    }
+                } else {
+                    if step_of != stage {
+                        step = books.lock().expect("no panic while it is held").1;
+                        step_of = stage;
+                    }
+                    passes.backward(turn, nth, number, step, shared);
+                    if desk.finish() {
+                        desk.open(stage + 1);
+                    }
                 }
             }
-            for (pass, &part) in passes.iter_mut().zip(&parts) {
-                pass.forward(row, member, part);
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..turn.threads).map(|_| scope.spawn(work)).collect();
+            let mut result = work();
+            for other in others {
+                match other.join() {
+                    Ok(of_other) => result = result.and(of_other),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
             }
-            barrier.wait();
-            let mut score = bias.as_ref().map_or(0.0, |bias| bias.value);
-            for (pass, &part) in passes.iter_mut().zip(&parts) {
-                score += pass.score(part);
-            }
-            if !score.is_finite() {
-                // All members see the same score and stop here together.
-                let step = turn.first_step + nth as u64;
-                return Err(Error::NonFiniteScore { row, step, score });
-            }
-            let (loss, slope) = self.loss.of_row(score, examples.labels[row]);
-            let weight = examples.weights.map_or(1.0, |weights| weights[row]);
-            passed.loss_sum += loss * f64::from(weight);
-            passed.weight += f64::from(weight);
-            let step = Step {
-                slope: slope * weight,
-                rate: turn.rates[nth],
-                noise: noise_of(noise_key, turn.first_step + nth as u64),
-            };
-            for (pass, &part) in passes.iter_mut().zip(&parts) {
-                pass.backward(row, step, member, part);
-            }
-            if let Some(bias) = &mut bias {
-                bias.update(step.slope, step.rate);
-            }
-            barrier.wait();
-        }
-        Ok((passed, bias))
+            result
+        })
     }
 
-    /// The scores of the rows `from..to`, before the link, handed over in blocks and in order.
+    /// The scores of all rows, before the link, handed over in blocks and in order.
     ///
     /// # Errors
     /// What binding meets.
@@ -217,9 +197,8 @@ impl Fused {
     ) -> Result<(), Error> {
         const BLOCK: usize = 4096;
         let tables = Tables::shared(tables);
-        let mut passes = self.bind(&tables, data)?;
-        let len = passes.iter().map(|pass| pass.shared_len()).sum();
-        let mut memory = vec![0f32; len];
+        let mut passes = Passes::bind(self, &tables, data)?;
+        let mut memory = vec![0f32; passes.shared_len()];
         let shared = Shared::new(&mut memory);
         let bias = self.bias.as_ref().map_or(0.0, |bias| bias.value);
         let rows = data.examples().rows;
@@ -228,21 +207,125 @@ impl Fused {
             let to = rows.min(from + BLOCK);
             scores.clear();
             for row in from..to {
-                if row + 1 < rows {
-                    for pass in &passes {
-                        pass.prefetch(row + 1, Member::ALONE);
-                    }
+                let next = (row + 1 < rows).then_some(row + 1);
+                for part in 0..PARTS {
+                    passes.forward_row(row, next, part, shared);
                 }
-                let mut score = bias;
-                for pass in &mut passes {
-                    pass.forward(row, Member::ALONE, shared);
-                    score += pass.score(shared);
-                }
-                scores.push(score);
+                scores.push(bias + passes.score(row, shared));
             }
             each(&scores);
         }
         Ok(())
+    }
+}
+
+/// The passes of all components of one thread, each with its part of the shared memory.
+struct Passes<'a> {
+    passes: Vec<(Box<dyn RowPass + 'a>, usize, usize)>,
+}
+
+impl<'a> Passes<'a> {
+    fn bind(fused: &'a Fused, tables: &Tables<'a>, data: &'a RowData<'a>) -> Result<Self, Error> {
+        let mut at = 0;
+        let passes = fused.components.iter().map(|component| {
+            let pass = component.bind(tables, data, fused.options)?;
+            let (from, len) = (at, pass.shared_len());
+            at += len;
+            Ok((pass, from, len))
+        });
+        Ok(Self {
+            passes: passes.collect::<Result<_, Error>>()?,
+        })
+    }
+
+    fn shared_len(&self) -> usize {
+        self.passes.iter().map(|(_, _, len)| len).sum()
+    }
+
+    #[inline]
+    fn each(&mut self, shared: Shared, mut each: impl FnMut(&mut (dyn RowPass + 'a), Shared)) {
+        for (pass, from, len) in &mut self.passes {
+            each(&mut **pass, shared.part(*from, *len));
+        }
+    }
+
+    #[inline]
+    fn forward(&mut self, turn: Turn<'_>, nth: usize, part: usize, shared: Shared) {
+        let next = turn.rows.get(nth + 1).map(|&next| next as usize);
+        self.forward_row(turn.rows[nth] as usize, next, part, shared);
+    }
+
+    #[inline]
+    fn forward_row(&mut self, row: usize, next: Option<usize>, part: usize, shared: Shared) {
+        self.each(shared, |pass, shared| {
+            if let Some(next) = next {
+                pass.prefetch(next, part);
+            }
+            pass.forward(row, part, shared);
+        });
+    }
+
+    fn score(&mut self, row: usize, shared: Shared) -> f32 {
+        let mut score = 0.0;
+        self.each(shared, |pass, shared| score += pass.score(row, shared));
+        score
+    }
+
+    #[inline]
+    fn backward(&mut self, turn: Turn<'_>, nth: usize, part: usize, step: Step, shared: Shared) {
+        let row = turn.rows[nth] as usize;
+        self.each(shared, |pass, shared| {
+            pass.backward(row, part, step, shared)
+        });
+    }
+}
+
+/// What one thread at a time keeps between the forward and the backward half of a row.
+struct Books {
+    bias: Option<Bias>,
+    passed: Passed,
+    noise_key: u64,
+    error: Option<Error>,
+}
+
+impl Books {
+    /// From the parts of the score to what the update needs; `None` where the score is no number.
+    fn close_row(
+        &mut self,
+        loss: Loss,
+        passes: &mut Passes<'_>,
+        data: &RowData<'_>,
+        turn: Turn<'_>,
+        nth: usize,
+        shared: Shared,
+    ) -> Option<Step> {
+        let row = turn.rows[nth] as usize;
+        let number = turn.first_step + nth as u64;
+        let bias = self.bias.as_ref().map_or(0.0, |bias| bias.value);
+        let score = bias + passes.score(row, shared);
+        if !score.is_finite() {
+            self.error = Some(Error::NonFiniteScore {
+                row,
+                step: number,
+                score,
+            });
+            return None;
+        }
+        let examples = data.examples();
+        let (loss, slope) = loss.of_row(score, examples.labels[row]);
+        let weight = examples.weights.map_or(1.0, |weights| weights[row]);
+        self.passed.loss_sum += loss * f64::from(weight);
+        self.passed.weight += f64::from(weight);
+        let step = Step {
+            slope: slope * weight,
+            rate: turn.rates[nth],
+            noise: noise_of(self.noise_key, number),
+        };
+        if let Some(bias) = &mut self.bias {
+            bias.update(step.slope, step.rate);
+        }
+        passes.each(shared, |pass, shared| pass.prepare(row, step, shared));
+        Some(step)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The instruction set that kernels run on, chosen when a run starts.
 
-use crate::{Error, Lanes, Portable};
 #[cfg(target_arch = "x86_64")]
 use crate::{Avx2, Avx512};
+use crate::{Error, Lanes, Portable};
 
 /// An instruction set that this machine has.
 ///

@@ -139,15 +139,11 @@ impl<const N: usize> Lanes for Portable<N> {
     }
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
-        Self(std::array::from_fn(|i| {
-            self.0[i] * factor.0[i] + term.0[i]
-        }))
+        Self(std::array::from_fn(|i| self.0[i] * factor.0[i] + term.0[i]))
     }
     #[inline(always)]
     unsafe fn neg_mul_add(self, factor: Self, term: Self) -> Self {
-        Self(std::array::from_fn(|i| {
-            term.0[i] - self.0[i] * factor.0[i]
-        }))
+        Self(std::array::from_fn(|i| term.0[i] - self.0[i] * factor.0[i]))
     }
     #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
@@ -243,10 +239,7 @@ mod x86 {
 
     static NOISE: [u32; 16] = lane_noise::<16>();
     /// `PARTS[g][part]`: the lanes of eight that are not in that part of `g`.
-    static TWO_PARTS: [[u32; 8]; 2] = [
-        [0, 0, 0, 0, !0, !0, !0, !0],
-        [!0, !0, !0, !0, 0, 0, 0, 0],
-    ];
+    static TWO_PARTS: [[u32; 8]; 2] = [[0, 0, 0, 0, !0, !0, !0, !0], [!0, !0, !0, !0, 0, 0, 0, 0]];
 
     // SAFETY of every block below: the caller has seen that the machine has the instruction set,
     // and vouches for its pointers; the intrinsics ask for nothing else.

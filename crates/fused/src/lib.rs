@@ -19,6 +19,6 @@ pub use isa::{Isa, Kernel, prefetch};
 pub use lanes::{Avx2, Avx512};
 pub use lanes::{Lanes, Portable, element_noise};
 pub use linear::Linear;
-pub use pass::{FusedComponent, FusedConfig, Member, Options, RowPass, Shared, Step};
+pub use pass::{FusedComponent, FusedConfig, Options, PARTS, RowPass, Shared, Step};
 pub use rule::{Adagrad, ElementRule, Ftrl, Gradient, RowRule, Rowwise, Rule, Sgd, UpdateRow};
-pub use tables::{Feature, RowData, Slot, Slots, TableRows, Tables};
+pub use tables::{Feature, Gathered, RowData, Slot, Slots, TableRows, Tables};

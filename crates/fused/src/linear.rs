@@ -4,7 +4,7 @@ use crossfield_core::TableField;
 use crossfield_embedding::{RowOptimizer, RowOptimizerKind, RowStep};
 
 use crate::{
-    Error, Feature, FusedComponent, Member, Options, RowData, RowPass, Rule, Shared, Slots, Step,
+    Error, FusedComponent, Gathered, Options, PARTS, RowData, RowPass, Rule, Shared, Slots, Step,
     Tables,
 };
 
@@ -46,51 +46,58 @@ impl FusedComponent for Linear {
         }
         Ok(Box::new(LinearPass {
             slots,
-            features: Vec::new(),
+            features: Gathered::default(),
         }))
     }
 }
 
+/// The part that does it all: the last, since the first has the rest of a small team's odd work.
+const PART: usize = PARTS - 1;
+
 #[derive(Debug)]
 struct LinearPass<'a> {
     slots: Slots<'a>,
-    features: Vec<Feature>,
+    features: Gathered,
 }
 
 impl RowPass for LinearPass<'_> {
-    fn prefetch(&self, row: usize, member: Member) {
-        self.slots.prefetch(row, member.number, member.of);
+    fn shared_len(&self) -> usize {
+        1
     }
 
-    fn forward(&mut self, row: usize, member: Member, shared: Shared) {
-        // The last one: the first has the rest of a small team's odd work.
-        if member.number + 1 != member.of {
+    fn prefetch(&self, row: usize, part: usize) {
+        if part == PART {
+            self.slots.prefetch(row);
+        }
+    }
+
+    fn forward(&mut self, row: usize, part: usize, shared: Shared) {
+        if part != PART {
             return;
         }
-        self.slots.gather(row, &mut self.features);
         let mut sum = 0.0;
-        for feature in &self.features {
+        for feature in self.features.of(&self.slots, row) {
             // SAFETY: a checked row of one f32 weight.
             sum += unsafe { feature.row.cast::<f32>().read() } * feature.x;
         }
         shared.put(0, sum);
     }
 
-    fn score(&mut self, shared: Shared) -> f32 {
+    fn score(&mut self, _row: usize, shared: Shared) -> f32 {
         shared.get(0)
     }
 
-    fn backward(&mut self, _row: usize, step: Step, member: Member, _shared: Shared) {
-        if member.number + 1 != member.of {
+    fn backward(&mut self, row: usize, part: usize, step: Step, _shared: Shared) {
+        if part != PART {
             return;
         }
-        for feature in &self.features {
+        for feature in self.features.of(&self.slots, row) {
             let table = &self.slots.slots()[feature.slot].table;
             if table.is_frozen() {
                 continue;
             }
             let gradient = step.slope * feature.x;
-            // SAFETY: a checked row, weight and state of f32, which this member alone touches.
+            // SAFETY: a checked row, weight and state of f32, which this part alone touches.
             unsafe {
                 let weight = &mut *feature.row.cast::<f32>();
                 let state = feature.row.add(table.layout().state_at).cast::<f32>();

@@ -41,40 +41,21 @@ pub struct Options {
     pub fast: bool,
 }
 
-/// One thread of a team that works on the same row at the same time.
+/// Parts into which the work on a row is divided: as many threads can share a row.
 ///
-/// For each row, all members call [`forward`](RowPass::forward), wait for each other, call
-/// [`score`](RowPass::score) and [`backward`](RowPass::backward), and wait again. Who does which
-/// part depends on nothing but the row and the number of members, and what is added up is added in
-/// one order whoever computed it: results are the same bits for teams of any size.
-#[derive(Clone, Copy, Debug)]
-pub struct Member {
-    /// Number of this member, from 0.
-    pub number: usize,
-    /// Size of the team.
-    pub of: usize,
-}
+/// What a part is depends on nothing but the row, and what is added up is added in the order of the
+/// parts, whoever computed them: results are the same bits for teams of any size.
+pub const PARTS: usize = 4;
 
-impl Member {
-    /// A team of one.
-    pub const ALONE: Member = Member { number: 0, of: 1 };
-
-    /// Whether the part numbered `part` is this member's.
-    #[inline(always)]
-    pub fn does(self, part: usize) -> bool {
-        part % self.of == self.number
-    }
-}
-
-/// Memory of a team, through which members hand over what they computed for a row: written before
-/// a barrier by the member whose part it is, read after it by all.
+/// Memory of a team, through which threads hand over what they computed for a row: a float is
+/// written in one of the stages of [`RowPass`], by one thread, and read in later ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared {
     base: *mut f32,
     len: usize,
 }
 
-// SAFETY: the schedule above: between two barriers a float is written by one member, or read.
+// SAFETY: the stages above: within one, a float is written by one thread, or read.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -108,20 +89,20 @@ impl Shared {
     /// Writes one float.
     #[inline(always)]
     pub fn put(self, at: usize, value: f32) {
-        // SAFETY: `floats` checks the bounds; the schedule gives the float to one member.
+        // SAFETY: `floats` checks the bounds; the stages give the float to one thread.
         unsafe { self.floats(at, 1).write(value) }
     }
 
     /// Reads one float.
     #[inline(always)]
     pub fn get(self, at: usize) -> f32 {
-        // SAFETY: `floats` checks the bounds; after the barrier nobody writes.
+        // SAFETY: `floats` checks the bounds; what was written in an earlier stage is not written now.
         unsafe { self.floats(at, 1).read() }
     }
 }
 
 /// What a row's update needs beside what the forward pass left.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Step {
     /// Derivative of the loss by the score.
     pub slope: f32,
@@ -131,22 +112,33 @@ pub struct Step {
     pub noise: u32,
 }
 
-/// One thread's pass over rows.
+/// One thread's view of a pass over rows.
+///
+/// The work on a row has four stages, each of which begins when the one before is complete:
+///
+/// 1. [`forward`](Self::forward), part by part, by any threads: reads tables, writes [`Shared`];
+/// 2. [`score`](Self::score), by one thread;
+/// 3. [`prepare`](Self::prepare), by the same thread;
+/// 4. [`backward`](Self::backward), part by part: writes the table rows of that part.
+///
+/// A thread may do any parts of a row and miss others: whatever one part needs of another goes
+/// through [`Shared`].
 pub trait RowPass {
     /// Floats of [`Shared`] that it needs.
-    fn shared_len(&self) -> usize {
-        1
-    }
+    fn shared_len(&self) -> usize;
 
-    /// Asks for this member's share of a row's table rows ahead of time.
-    fn prefetch(&self, row: usize, member: Member);
+    /// Asks for a part of the table rows of a row ahead of time.
+    fn prefetch(&self, row: usize, part: usize);
 
-    /// Computes this member's part of the score of a row.
-    fn forward(&mut self, row: usize, member: Member, shared: Shared);
+    /// Computes a part of the score of a row.
+    fn forward(&mut self, row: usize, part: usize, shared: Shared);
 
-    /// The score of the row, from what all members computed.
-    fn score(&mut self, shared: Shared) -> f32;
+    /// The score of the row, whose parts are all computed.
+    fn score(&mut self, row: usize, shared: Shared) -> f32;
 
-    /// Updates this member's part of the table rows.
-    fn backward(&mut self, row: usize, step: Step, member: Member, shared: Shared);
+    /// Computes what all parts of the update need.
+    fn prepare(&mut self, _row: usize, _step: Step, _shared: Shared) {}
+
+    /// Updates a part of the table rows of the row.
+    fn backward(&mut self, row: usize, part: usize, step: Step, shared: Shared);
 }

@@ -32,6 +32,7 @@ impl Rule {
     ///
     /// # Errors
     /// [`Error::Optimizer`] for Adam, which has no kernel.
+    #[inline]
     pub fn new(
         table: &str,
         optimizer: &RowOptimizer,

@@ -3,7 +3,7 @@
 use crossfield_core::{Examples, FieldId, TableField};
 use crossfield_embedding::{EmbeddingCollection, RowLayout, RowOptimizer, Table};
 
-use crate::Error;
+use crate::{Error, PARTS};
 
 /// The tables of a collection, open for a pass over rows.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ pub struct TableRows<'a> {
 }
 
 // SAFETY: a pointer into memory that the collection's borrow keeps alive. Threads that write
-// through it follow the schedule of `RowPass`: between two barriers each row, or tile of rows,
-// belongs to one thread.
+// through it follow the stages of `RowPass`: within one, each row, or tile of rows, belongs to one
+// thread.
 unsafe impl Send for TableRows<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for TableRows<'_> {}
@@ -73,21 +73,31 @@ impl<'a> Tables<'a> {
 
 impl<'a> TableRows<'a> {
     /// Name of the table.
+    #[inline]
     pub fn name(&self) -> &'a str {
         self.table
     }
 
+    /// Number of the table within its collection.
+    #[inline]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Where the parts of its rows lie.
+    #[inline]
     pub fn layout(&self) -> &RowLayout {
         &self.layout
     }
 
     /// How its rows are updated.
+    #[inline]
     pub fn optimizer(&self) -> &'a RowOptimizer {
         self.optimizer
     }
 
     /// Whether its rows stay as they are.
+    #[inline]
     pub fn is_frozen(&self) -> bool {
         self.frozen
     }
@@ -131,7 +141,11 @@ impl<'a> RowData<'a> {
         let fields = fields.chain(examples.lists.iter().map(|list| list.field));
         let mut ranges = vec![None; fields.max().map_or(0, |last| last + 1)];
         if examples.rows > 0 {
-            for (&field, range) in examples.one_hot_fields.iter().zip(low.into_iter().zip(high)) {
+            for (&field, range) in examples
+                .one_hot_fields
+                .iter()
+                .zip(low.into_iter().zip(high))
+            {
                 ranges[field] = Some(range);
             }
         }
@@ -143,6 +157,7 @@ impl<'a> RowData<'a> {
     }
 
     /// The rows.
+    #[inline]
     pub fn examples(&self) -> &Examples<'a> {
         &self.examples
     }
@@ -169,6 +184,16 @@ pub struct Slots<'a> {
     slots: Vec<Slot<'a>>,
     /// Whether a row may name a row of a table twice.
     may_repeat: bool,
+    /// What of the slots is needed to find the table rows of one-hot fields: small, for a loop
+    /// that runs for each row. Empty unless all fields are one-hot.
+    one_hot: Vec<OneHot>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OneHot {
+    base: *mut u8,
+    stride: usize,
+    column: usize,
 }
 
 /// A feature of a row: the row of a table, and Σ x and Σ x² of the features that name it.
@@ -218,8 +243,22 @@ impl<'a> Slots<'a> {
             }
             slots.push(Slot { table, source });
         }
+        let one_hot = slots.iter().filter_map(|slot| match slot.source {
+            Source::OneHot(column) => Some(OneHot {
+                base: slot.table.base,
+                stride: slot.table.layout.stride,
+                column,
+            }),
+            Source::List(_) => None,
+        });
+        let one_hot: Vec<OneHot> = one_hot.collect();
         Ok(Self {
             data,
+            one_hot: if one_hot.len() == slots.len() {
+                one_hot
+            } else {
+                Vec::new()
+            },
             slots,
             may_repeat,
         })
@@ -235,12 +274,14 @@ impl<'a> Slots<'a> {
     }
 
     /// The fields, in the component's order.
+    #[inline]
     pub fn slots(&self) -> &[Slot<'a>] {
         &self.slots
     }
 
     /// Whether each row has exactly one feature of weight 1 in each field, none of which is the
     /// same row of a table as another.
+    #[inline]
     pub fn all_plain(&self) -> bool {
         !self.may_repeat
     }
@@ -251,12 +292,10 @@ impl<'a> Slots<'a> {
     /// Unless [`all_plain`](Self::all_plain).
     #[inline(always)]
     pub fn plain(&self, row: usize, rows: &mut [*mut u8]) {
+        assert_eq!(self.one_hot.len(), rows.len(), "one row a field");
         let indices = self.data.examples.one_hot_of(row);
-        for (slot, to) in self.slots.iter().zip(rows) {
-            let Source::OneHot(column) = slot.source else {
-                panic!("lists may repeat");
-            };
-            *to = slot.table.row(indices[column]);
+        for (at, to) in self.one_hot.iter().zip(rows) {
+            *to = at.row(indices);
         }
     }
 
@@ -281,7 +320,7 @@ impl<'a> Slots<'a> {
     /// The features of a row, those that name the same row of a table joined, in an order that
     /// does not depend on addresses.
     #[inline]
-    pub fn gather(&self, row: usize, features: &mut Vec<Feature>) {
+    fn gather(&self, row: usize, features: &mut Vec<Feature>) {
         features.clear();
         self.each_feature(row, |feature| features.push(feature));
         if self.may_repeat {
@@ -311,13 +350,62 @@ impl<'a> Slots<'a> {
         });
     }
 
-    /// Asks for the table rows of a row, `share` of `of` fields.
+    /// Asks for the table rows of a row.
     #[inline]
-    pub fn prefetch(&self, row: usize, share: usize, of: usize) {
-        self.each(row, |slot, table, index, _| {
-            if slot % of == share {
+    pub fn prefetch(&self, row: usize) {
+        if self.one_hot.is_empty() {
+            self.each(row, |_, table, index, _| {
                 crate::prefetch(table.row(index), table.layout.stride);
-            }
-        });
+            });
+        } else {
+            self.prefetch_one_hot(row, &self.one_hot);
+        }
+    }
+
+    /// Asks for one of [`PARTS`] parts of the table rows of a row.
+    #[inline]
+    pub fn prefetch_part(&self, row: usize, part: usize) {
+        let len = self.one_hot.len();
+        let fields = &self.one_hot[len * part / PARTS..len * (part + 1) / PARTS];
+        if len > 0 {
+            self.prefetch_one_hot(row, fields);
+        } else if part == 0 {
+            self.prefetch(row);
+        }
+    }
+
+    #[inline]
+    fn prefetch_one_hot(&self, row: usize, fields: &[OneHot]) {
+        let indices = self.data.examples.one_hot_of(row);
+        for at in fields {
+            crate::prefetch(at.row(indices), at.stride);
+        }
+    }
+}
+
+impl OneHot {
+    #[inline(always)]
+    fn row(self, indices: &[u32]) -> *mut u8 {
+        self.base
+            .wrapping_add(indices[self.column] as usize * self.stride)
+    }
+}
+
+/// The features of the row that a pass works on, gathered when they are first asked for.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    row: Option<usize>,
+    features: Vec<Feature>,
+}
+
+impl Gathered {
+    /// The features of a row, those that name the same row of a table joined.
+    #[inline]
+    pub fn of(&mut self, slots: &Slots<'_>, row: usize) -> &[Feature] {
+        if self.row != Some(row) {
+            slots.gather(row, &mut self.features);
+            self.row = Some(row);
+        }
+        &self.features
     }
 }

@@ -1,52 +1,61 @@
 //! Threads that work on one row together.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use crate::PARTS;
 
 /// Turns of spinning before a waiting thread lets others run.
-const SPINS: u32 = 4096;
+const SPINS: u32 = 128;
 
-/// Where the members of a team wait for each other.
+/// Where the threads of a team take their work: the parts of one stage after the other, each by
+/// whoever is free.
 ///
-/// Waiting is spinning: a row takes microseconds, and a sleeping thread would need several to wake.
-#[derive(Debug)]
-pub(crate) struct Barrier {
-    members: usize,
-    arrived: AtomicUsize,
-    generation: AtomicUsize,
-    broken: AtomicBool,
+/// A thread that the system has put aside holds up the others only if it has just taken a part;
+/// otherwise they do its share. Waiting is spinning: a row takes microseconds, and a sleeping
+/// thread would need several to wake.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    /// Number of the stage, and in the lowest byte the next part of it.
+    next: AtomicU64,
+    /// Parts of the stage that are complete.
+    done: AtomicUsize,
+    closed: AtomicBool,
 }
 
-impl Barrier {
-    pub(crate) fn new(members: usize) -> Self {
-        Self {
-            members,
-            arrived: AtomicUsize::new(0),
-            generation: AtomicUsize::new(0),
-            broken: AtomicBool::new(false),
-        }
-    }
+/// A part of a stage, which one thread has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) stage: u64,
+    pub(crate) number: usize,
+}
 
-    /// Waits until all members are here. What they wrote before is seen after.
-    ///
-    /// # Panics
-    /// If another member panicked: nobody waits for the dead.
+impl Desk {
+    /// The next part to do, of `stages` stages in all; `None` when all is done, or the desk closed.
     #[inline]
-    pub(crate) fn wait(&self) {
-        if self.members == 1 {
-            return;
-        }
-        let generation = self.generation.load(Ordering::Relaxed);
-        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.members {
-            self.arrived.store(0, Ordering::Relaxed);
-            self.generation.store(generation + 1, Ordering::Release);
-            return;
-        }
+    pub(crate) fn take(&self, stages: u64) -> Option<Part> {
         let mut spins = 0;
-        while self.generation.load(Ordering::Acquire) == generation {
-            assert!(
-                !self.broken.load(Ordering::Relaxed),
-                "another thread of the team panicked"
-            );
+        loop {
+            let next = self.next.load(Ordering::Acquire);
+            let part = Part {
+                stage: next >> 8,
+                number: (next & 0xFF) as usize,
+            };
+            if part.stage >= stages || self.closed.load(Ordering::Relaxed) {
+                return None;
+            }
+            if part.number < PARTS {
+                // Stages only grow: if nothing has happened since the load, the part is ours.
+                let taken = self.next.compare_exchange_weak(
+                    next,
+                    next + 1,
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                );
+                if taken.is_ok() {
+                    return Some(part);
+                }
+                continue;
+            }
             spins += 1;
             if spins < SPINS {
                 std::hint::spin_loop();
@@ -56,18 +65,40 @@ impl Barrier {
         }
     }
 
-    /// Breaks the barrier if the thread that holds it panics.
+    /// A part is complete. True for the last of its stage: that thread goes on with what follows
+    /// the stage, and then [opens](Self::open) the next.
+    #[inline]
+    pub(crate) fn finish(&self) -> bool {
+        let last = self.done.fetch_add(1, Ordering::AcqRel) + 1 == PARTS;
+        if last {
+            self.done.store(0, Ordering::Relaxed);
+        }
+        last
+    }
+
+    /// Opens a stage. What was written before is seen by whoever takes a part of it.
+    #[inline]
+    pub(crate) fn open(&self, stage: u64) {
+        self.next.store(stage << 8, Ordering::Release);
+    }
+
+    /// Sends all threads home.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes the desk if the thread that holds it panics: its part will never be complete.
     pub(crate) fn guard(&self) -> Guard<'_> {
         Guard(self)
     }
 }
 
-pub(crate) struct Guard<'a>(&'a Barrier);
+pub(crate) struct Guard<'a>(&'a Desk);
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.broken.store(true, Ordering::Relaxed);
+            self.0.close();
         }
     }
 }
@@ -77,34 +108,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_passes_before_the_last_has_come() {
-        let barrier = Barrier::new(3);
-        let count = AtomicUsize::new(0);
+    fn each_part_is_done_once_and_no_stage_begins_before_the_last_is_complete() {
+        const STAGES: u64 = 3000;
+        let desk = Desk::default();
+        let done: Vec<AtomicUsize> = (0..STAGES).map(|_| AtomicUsize::new(0)).collect();
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
-                    for round in 0..200 {
-                        count.fetch_add(1, Ordering::Relaxed);
-                        barrier.wait();
-                        assert_eq!(count.load(Ordering::Relaxed), (round + 1) * 3);
-                        barrier.wait();
+                    while let Some(part) = desk.take(STAGES) {
+                        let stage = part.stage as usize;
+                        if stage > 0 {
+                            let before = &done[stage - 1];
+                            assert_eq!(before.load(Ordering::Relaxed), (1 << PARTS) - 1);
+                        }
+                        let bit = 1 << part.number;
+                        assert_eq!(done[stage].fetch_or(bit, Ordering::Relaxed) & bit, 0);
+                        if desk.finish() {
+                            desk.open(part.stage + 1);
+                        }
                     }
                 });
             }
         });
+        assert_eq!(
+            done[STAGES as usize - 1].load(Ordering::Relaxed),
+            (1 << PARTS) - 1
+        );
     }
 
     #[test]
-    fn a_panic_sets_the_others_free() {
-        let barrier = Barrier::new(2);
-        let ended = std::thread::scope(|scope| {
-            let waits = scope.spawn(|| barrier.wait());
+    fn a_panic_sends_the_others_home() {
+        let desk = Desk::default();
+        let taken = std::thread::scope(|scope| {
             let panics = scope.spawn(|| {
-                let _guard = barrier.guard();
+                let _guard = desk.guard();
+                let _part = desk.take(2);
                 panic!("on purpose");
             });
-            [waits.join().is_err(), panics.join().is_err()]
+            let others = scope.spawn(|| {
+                let mut taken = 0;
+                while desk.take(2).is_some() {
+                    taken += usize::from(!desk.finish());
+                }
+                taken
+            });
+            assert!(panics.join().is_err());
+            others.join().expect("it went home")
         });
-        assert_eq!(ended, [true, true]);
+        assert!(taken < PARTS);
     }
 }

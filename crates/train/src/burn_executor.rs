@@ -120,7 +120,13 @@ impl<'a, M: Model> BurnExecutor<'a, M> {
     }
 
     /// One batch: gather, forward, backward, update. Returns the loss.
-    fn step(&mut self, batch: Arc<Batch>, rate: f64, epoch: usize, step: u64) -> Result<f32, Error> {
+    fn step(
+        &mut self,
+        batch: Arc<Batch>,
+        rate: f64,
+        epoch: usize,
+        step: u64,
+    ) -> Result<f32, Error> {
         let (lookup, staged) = self.tables.stage(batch.clone(), &self.device);
         let loss = self.model.loss(&lookup, &batch.targets);
         let value = loss.clone().into_scalar::<f32>();

@@ -52,13 +52,17 @@ impl Observer for Console {
 
     fn stepped(&mut self, epoch: usize, step: usize, steps: usize, loss: f64) {
         let Some(bar) = &self.bar else { return };
+        // Where an epoch is one step, the bar is of the run.
+        let whole_run = steps == 1;
         if epoch != self.epoch {
+            if !(whole_run && self.epoch > 0) {
+                bar.reset();
+            }
             self.epoch = epoch;
-            bar.reset();
-            bar.set_length(steps as u64);
+            bar.set_length(if whole_run { self.epochs } else { steps } as u64);
             bar.set_prefix(format!("epoch {epoch}/{}", self.epochs));
         }
-        bar.set_position(step as u64);
+        bar.set_position(if whole_run { epoch } else { step } as u64);
         let rate = bar.per_sec() * self.batch_size as f64;
         bar.set_message(format!("loss {loss:.4} {} rows/s", thousands(rate)));
     }

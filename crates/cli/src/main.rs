@@ -6,8 +6,10 @@ mod explain;
 mod libffm;
 mod model;
 mod run;
+mod solver;
 
 use clap::Parser;
+use crossfield_train::{Executor, TrainConfig};
 
 /// Recommender and click models: train, evaluate, predict, explain.
 #[derive(Parser, Debug)]
@@ -67,7 +69,7 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
     let label = toml::Value::try_from(spec.label)?;
     let field = toml::Value::try_from(spec.field)?;
     let optimizer = toml::Value::try_from(crossfield_train::OptimizerConfig::default())?;
-    let mut train = crossfield_train::TrainConfig::default();
+    let mut train = TrainConfig::default();
     train.complete();
     let train = toml::Value::try_from(train)?;
     let sections = [
@@ -80,6 +82,19 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
     for (name, section) in sections {
         let section = toml::Table::from_iter([(name.to_owned(), section)]);
         text += &format!("\n{}", toml::to_string(&section)?);
+    }
+    // As comments: no other executor takes them.
+    for executor in [Executor::Als, Executor::Mcmc] {
+        let mut solver = TrainConfig {
+            executor,
+            loss: crossfield_core::Loss::Squared,
+            ..TrainConfig::default()
+        };
+        solver.complete();
+        text += &format!("\n# with train.executor = \"{}\"\n", executor.name());
+        let options = toml::to_string(&solver.solver())?;
+        text += &format!("# epochs = {}\n# [train.solver]\n", solver.epochs());
+        text.extend(options.lines().map(|line| format!("# {line}\n")));
     }
     run::print(&text)
 }

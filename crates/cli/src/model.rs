@@ -63,6 +63,18 @@ impl ModelConfig {
     pub(crate) fn names(&self) -> Vec<&str> {
         self.components.iter().map(Choice::name).collect()
     }
+
+    /// The factorization machine that this is; the solvers fit nothing else.
+    pub(crate) fn only_fm(&self) -> Result<&FmConfig, String> {
+        match &self.components[..] {
+            [Choice::Fm(config)] if self.bias => Ok(config),
+            [Choice::Fm(_)] => Err("the model has `bias = false`: leave it out".into()),
+            components => {
+                let kinds: Vec<&str> = components.iter().map(Choice::kind).collect();
+                Err(format!("the model is {}", kinds.join(" + ")))
+            }
+        }
+    }
 }
 
 /// A sum of components.

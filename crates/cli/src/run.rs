@@ -8,13 +8,17 @@ use crossfield_core::{ComponentConfig, Init, Loss, Schema, Scored, TableConfig, 
 use crossfield_data::{
     Dataset, FittedSchema, LabelKind, Labels, SplitConfig, encode_files, prepare,
 };
+use crossfield_embedding::TablePlan;
+use crossfield_fm::FmConfig;
 use crossfield_train::{
-    Error, Executor, FusedModel, FusedTrained, Parts, RunFile, Scorer, Setup, Trained,
-    check_memory, describe_tables, in_pool, table_bytes,
+    Error, Executor, FusedModel, FusedTrained, OptimizerConfig, Parts, RunFile, Scorer, Setup,
+    SolverTrained, Trained, bytes, check_draws, check_memory, describe_tables, in_pool,
+    table_bytes,
 };
 
 use crate::console::{self, Console};
 use crate::model::{Components, ModelConfig};
+use crate::solver::FmModel;
 
 pub(crate) type Run = RunFile<ModelConfig>;
 pub(crate) type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
@@ -108,6 +112,30 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     }
     run.train.check()?;
     run.train.device.init()?;
+    if run.train.executor.is_solver() {
+        let config = fm_of_solver(&run)?;
+        if config.init_std != FmConfig::default().init_std {
+            return Err(Error::Option {
+                option: format!("model.{}.init_std", config.name),
+                reason: format!(
+                    "the executor {} begins with train.solver.init_std: set that",
+                    run.train.executor.name()
+                ),
+            }
+            .into());
+        }
+        if run.optimizer != OptimizerConfig::default() {
+            return Err(Error::Option {
+                option: "optimizer".into(),
+                reason: format!(
+                    "the executor {} has no optimizer: leave the section out (its options are \
+                     train.solver)",
+                    run.train.executor.name()
+                ),
+            }
+            .into());
+        }
+    }
 
     let prepared = prepare(&run.data_spec(), run.train.seed, label_kind(run.train.loss))?;
     eprintln!("{}", prepared.report);
@@ -122,15 +150,7 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         .into());
     }
     let tables = merge_tables(run.model.tables(prepared.schema.schema())?)?;
-    let plans = run.optimizer.plan(tables)?;
-    let (weights, state) = table_bytes(&plans);
-    eprintln!(
-        "{}\n{}",
-        console::memory_line(weights, state),
-        describe_tables(&plans)
-    );
-    check_memory(&plans)?;
-    run.train.check_plans(&plans)?;
+    let plans = plan(&run, tables)?;
 
     // Only now, so that a mistake in the run file or the data leaves no folder behind.
     let out = match place {
@@ -157,7 +177,12 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         plans: &plans,
         out: &out,
     };
-    let mut console = Console::new(run.train.epochs, run.train.batch_size());
+    let rows_a_step = if run.train.executor.is_solver() {
+        parts.train.len()
+    } else {
+        run.train.batch_size()
+    };
+    let mut console = Console::new(run.train.epochs(), rows_a_step);
     let metrics = match run.train.executor {
         Executor::Burn => {
             let make = |init: &Init| model(&run, &schema, mean, init);
@@ -166,6 +191,12 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         Executor::Fused => {
             let model = fused_model(&run, &schema)?;
             crossfield_train::train_fused(&setup, &parts, model, &mut console)?
+        }
+        Executor::Als | Executor::Mcmc => {
+            let config = fm_of_solver(&run)?;
+            let model = FmModel::new(config, &schema)?;
+            let solver = model.solver(config, &run.train, &parts.train)?;
+            crossfield_train::train_solver(&setup, &parts, solver, model, &mut console)?
         }
     };
     drop(console);
@@ -211,6 +242,13 @@ fn load(
             let model = fused_model(&finished.run, finished.fitted.schema())?;
             let (fingerprint, tables) = (finished.fitted.fingerprint(), finished.tables.clone());
             Box::new(FusedTrained::load(directory, fingerprint, model, tables)?)
+        }
+        executor @ (Executor::Als | Executor::Mcmc) => {
+            let run = &finished.run;
+            let model = FmModel::new(fm_of_solver(run)?, finished.fitted.schema())?;
+            let (link, fingerprint) = (run.train.loss.link(), finished.fitted.fingerprint());
+            let trained = SolverTrained::load(directory, fingerprint, executor, link, model)?;
+            Box::new(trained)
         }
     };
     Ok((finished.run, scorer, data))
@@ -288,6 +326,51 @@ fn fused_model(run: &Run, schema: &Schema) -> Result<FusedModel, Error> {
         loss: run.train.loss,
         bias: run.model.bias,
     })
+}
+
+/// The factorization machine of a run whose executor is a solver.
+fn fm_of_solver(run: &Run) -> Result<&FmConfig, Error> {
+    run.model.only_fm().map_err(|reason| Error::Option {
+        option: "train.executor".into(),
+        reason: format!(
+            "{} fits a factorization machine alone (model.kind = \"fm\"); {reason}",
+            run.train.executor.name()
+        ),
+    })
+}
+
+/// How each table is updated; says what memory that takes, and refuses what the machine does not
+/// have.
+fn plan(run: &Run, tables: Vec<TableConfig>) -> Result<Vec<TablePlan>, Error> {
+    if !run.train.executor.is_solver() {
+        let plans = run.optimizer.plan(tables)?;
+        let (weights, state) = table_bytes(&plans);
+        eprintln!(
+            "{}\n{}",
+            console::memory_line(weights, state),
+            describe_tables(&plans)
+        );
+        check_memory(&plans)?;
+        run.train.check_plans(&plans)?;
+        return Ok(plans);
+    }
+    let each = tables.iter().map(|table| 4 * table.rows * table.dim);
+    let each = each.sum::<usize>() as u64;
+    // Beside those that are kept: the parameters as they are, and as they were before a sweep.
+    let draws = match run.train.executor {
+        Executor::Mcmc => run.train.solver().draws(run.train.epochs()),
+        _ => 0,
+    };
+    match draws {
+        0 => eprintln!("parameters: {}\n", bytes(each)),
+        _ => eprintln!(
+            "parameters: {}; {draws} draws of them: {}\n",
+            bytes(each),
+            bytes(each * draws as u64)
+        ),
+    }
+    check_draws(draws + 3, each)?;
+    Ok(tables.into_iter().map(TablePlan::read_only).collect())
 }
 
 pub(crate) fn label_kind(loss: Loss) -> LabelKind {

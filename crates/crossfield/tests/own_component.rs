@@ -46,7 +46,7 @@ fn data() -> Parts {
 
 fn settings(threads: usize) -> TrainConfig {
     TrainConfig {
-        epochs: 2,
+        epochs: Some(2),
         batch_size: Some(512),
         threads,
         checkpoint_every: 10,

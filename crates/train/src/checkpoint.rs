@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
+use crossfield_core::PredictionLink;
 use crossfield_core::metrics::Report;
 use crossfield_embedding::{EmbeddingCollection, Snapshot, SnapshotTensor, write_snapshot};
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,20 @@ pub struct State {
     pub evaluations: Vec<Evaluation>,
     /// Numbers of the dense optimizer's state.
     pub(crate) dense: BTreeMap<String, Number>,
+    /// What the draws of the executor `mcmc` are; none for a model that scores rows by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub posterior: Option<Posterior>,
+}
+
+/// What model.safetensors holds after the executor `mcmc`: draws, over which predictions are
+/// averaged.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Posterior {
+    /// Draws that are saved: the first dimension of each tensor.
+    pub draws: usize,
+    /// What a score of a draw means.
+    #[serde(flatten)]
+    pub link: PredictionLink,
 }
 
 impl State {
@@ -76,15 +91,29 @@ impl State {
             best_step: None,
             evaluations: Vec::new(),
             dense: BTreeMap::new(),
+            posterior: None,
         }
     }
 
-    /// Reads the state of a checkpoint or of a finished run, and checks that it belongs to the
-    /// schema at hand.
+    /// Reads the state of a checkpoint or of a finished run whose model scores rows by itself, and
+    /// checks that it belongs to the schema at hand.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::RunDirectory`], [`Error::OtherSchema`].
+    /// [`Error::Io`], [`Error::RunDirectory`], [`Error::OtherSchema`]; [`Error::Draws`] for a run
+    /// of the executor `mcmc`.
     pub fn read(directory: &Path, schema: u64) -> Result<Self, Error> {
+        let state = Self::read_any(directory, schema)?;
+        match state.posterior {
+            Some(Posterior { draws, .. }) => Err(Error::Draws {
+                path: directory.to_owned(),
+                draws,
+            }),
+            None => Ok(state),
+        }
+    }
+
+    /// As [`read`](Self::read), whatever the run's executor is.
+    pub(crate) fn read_any(directory: &Path, schema: u64) -> Result<Self, Error> {
         let path = directory.join(STATE);
         let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
         let state: Self = serde_json::from_str(&text).map_err(|error| Error::RunDirectory {

@@ -335,6 +335,163 @@ pub enum Executor {
     Burn,
     /// Row by row, by hand-written kernels: linear models, FM, FFM and their sums.
     Fused,
+    /// Alternating least squares: each feature's parameters to their minimiser; FM alone.
+    Als,
+    /// Draws from the posterior, over which predictions are averaged; FM alone.
+    Mcmc,
+}
+
+impl Executor {
+    /// Its name, as a run file spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Executor::Burn => "burn",
+            Executor::Fused => "fused",
+            Executor::Als => "als",
+            Executor::Mcmc => "mcmc",
+        }
+    }
+
+    /// Whether it is a solver: an epoch is one step, a sweep over all parameters.
+    pub fn is_solver(self) -> bool {
+        matches!(self, Executor::Als | Executor::Mcmc)
+    }
+}
+
+/// `train.solver`: options of the executors `als` and `mcmc`.
+///
+/// ```
+/// use crossfield_train::{Executor, SolverOptions};
+///
+/// let mut options: SolverOptions = toml::from_str("thin = 4")?;
+/// options.complete(Executor::Mcmc);
+/// assert_eq!((options.burn_in, options.thin), (Some(20), Some(4)));
+/// // Sweeps 24, 28 … 100.
+/// assert_eq!((options.draws(100), options.keeps(24), options.keeps(25)), (20, true, false));
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SolverOptions {
+    /// MCMC: first sweeps, whose draws are left out; none: 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burn_in: Option<usize>,
+    /// MCMC: every so manieth draw after them is kept; none: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thin: Option<usize>,
+    /// ALS: λ of the bias; none: 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bias_l2: Option<f64>,
+    /// ALS: λ of the linear weights; none: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linear_l2: Option<f64>,
+    /// ALS: λ of the vectors; none: 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub factor_l2: Option<f64>,
+    /// Both: standard deviation of the vectors at the beginning; none: 0.1. The model's `init_std`
+    /// is for steps along gradients, from a start so close to zero that sweeps are slow to leave it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_std: Option<f64>,
+}
+
+impl SolverOptions {
+    /// Writes out the defaults of what the executor reads.
+    pub fn complete(&mut self, executor: Executor) {
+        fn fill<T>(option: &mut Option<T>, default: T) {
+            option.get_or_insert(default);
+        }
+        if executor.is_solver() {
+            fill(&mut self.init_std, 0.1);
+        }
+        match executor {
+            Executor::Burn | Executor::Fused => {}
+            Executor::Als => {
+                fill(&mut self.bias_l2, 0.0);
+                fill(&mut self.linear_l2, 1.0);
+                fill(&mut self.factor_l2, 10.0);
+            }
+            Executor::Mcmc => {
+                fill(&mut self.burn_in, 20);
+                fill(&mut self.thin, 1);
+            }
+        }
+    }
+
+    /// Whether the draw of a sweep, from 1, is kept.
+    pub fn keeps(&self, sweep: usize) -> bool {
+        let (burn_in, thin) = self.mcmc();
+        sweep > burn_in && (sweep - burn_in).is_multiple_of(thin)
+    }
+
+    /// How many draws of so many sweeps are kept.
+    pub fn draws(&self, sweeps: usize) -> usize {
+        let (burn_in, thin) = self.mcmc();
+        sweeps.saturating_sub(burn_in) / thin
+    }
+
+    fn mcmc(mut self) -> (usize, usize) {
+        self.complete(Executor::Mcmc);
+        (
+            self.burn_in.unwrap_or_default(),
+            self.thin.unwrap_or_default().max(1),
+        )
+    }
+
+    fn check(&self, executor: Executor, sweeps: usize) -> Result<(), Error> {
+        let refuse = |name: &str, reason: String| {
+            Err(Error::Option {
+                option: format!("train.solver.{name}"),
+                reason,
+            })
+        };
+        let given = [
+            ("burn_in", self.burn_in.is_some(), Executor::Mcmc),
+            ("thin", self.thin.is_some(), Executor::Mcmc),
+            ("bias_l2", self.bias_l2.is_some(), Executor::Als),
+            ("linear_l2", self.linear_l2.is_some(), Executor::Als),
+            ("factor_l2", self.factor_l2.is_some(), Executor::Als),
+        ];
+        for (name, is_given, of) in given {
+            if is_given && executor != of {
+                let (executor, of) = (executor.name(), of.name());
+                return refuse(
+                    name,
+                    format!("is for the executor {of}; the executor is {executor}: leave it out"),
+                );
+            }
+        }
+        if self.init_std.is_some() && !executor.is_solver() {
+            let reason = format!(
+                "is for the executors als and mcmc; the executor is {}: leave it out",
+                executor.name()
+            );
+            return refuse("init_std", reason);
+        }
+        if let Some(std) = self.init_std.filter(|std| !(*std > 0.0 && std.is_finite())) {
+            return refuse("init_std", format!("is {std}: expected a number above 0"));
+        }
+        if self.thin == Some(0) {
+            return refuse("thin", "is 0: expected 1 or more".into());
+        }
+        let (burn_in, thin) = self.mcmc();
+        if executor == Executor::Mcmc && self.draws(sweeps) == 0 {
+            let reason = format!(
+                "is {burn_in}: of {sweeps} sweeps (train.epochs), one in {thin}, no draw is left"
+            );
+            return refuse("burn_in", reason);
+        }
+        let numbers = [
+            ("bias_l2", self.bias_l2),
+            ("linear_l2", self.linear_l2),
+            ("factor_l2", self.factor_l2),
+        ];
+        for (name, value) in numbers {
+            if let Some(value) = value.filter(|value| !(*value >= 0.0 && value.is_finite())) {
+                return refuse(name, format!("is {value}: expected a number of at least 0"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Where tensors are computed.
@@ -390,7 +547,7 @@ impl Default for EarlyStop {
 ///
 /// let config: TrainConfig = toml::from_str("epochs = 9\nearly_stop = { patience = 2 }")?;
 /// config.check()?;
-/// assert_eq!((config.epochs, config.batch_size()), (9, 1024));
+/// assert_eq!((config.epochs(), config.batch_size()), (9, 1024));
 /// assert_eq!(config.early_stop.map(|stop| stop.patience), Some(2));
 /// assert_eq!(config.executor, Executor::Burn);
 /// assert!(DeviceConfig::Flex.init().is_ok());
@@ -403,9 +560,11 @@ pub struct TrainConfig {
     pub executor: Executor,
     /// What is minimised.
     pub loss: Loss,
-    /// Passes over the training rows.
-    pub epochs: usize,
-    /// Rows a step; none: 1024, and 1 for the fused executor, which updates after each row.
+    /// Passes over the training rows; those of a solver are sweeps. None: 5, and 100 for a solver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<usize>,
+    /// Rows a step; none: 1024, and 1 for the fused executor, which updates after each row. A
+    /// solver reads all rows at each step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<usize>,
     /// Seed of everything random.
@@ -424,6 +583,9 @@ pub struct TrainConfig {
     pub checkpoint_every: u64,
     /// Where tensors are computed.
     pub device: DeviceConfig,
+    /// Options of the executors `als` and `mcmc`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver: Option<SolverOptions>,
 }
 
 impl Default for TrainConfig {
@@ -431,7 +593,7 @@ impl Default for TrainConfig {
         Self {
             executor: Executor::Burn,
             loss: Loss::Logistic,
-            epochs: 5,
+            epochs: None,
             batch_size: None,
             seed: 1,
             threads: 0,
@@ -439,22 +601,41 @@ impl Default for TrainConfig {
             early_stop: None,
             checkpoint_every: 0,
             device: DeviceConfig::Flex,
+            solver: None,
         }
     }
 }
 
 impl TrainConfig {
-    /// Rows a step.
+    /// Passes over the training rows, or sweeps.
+    pub fn epochs(&self) -> usize {
+        self.epochs
+            .unwrap_or(if self.executor.is_solver() { 100 } else { 5 })
+    }
+
+    /// Rows a step; a solver's is over all rows, whatever this says.
     pub fn batch_size(&self) -> usize {
         self.batch_size.unwrap_or(match self.executor {
-            Executor::Burn => 1024,
             Executor::Fused => 1,
+            Executor::Burn | Executor::Als | Executor::Mcmc => 1024,
         })
+    }
+
+    /// The options of a solver, with their defaults.
+    pub fn solver(&self) -> SolverOptions {
+        let mut options = self.solver.unwrap_or_default();
+        options.complete(self.executor);
+        options
     }
 
     /// Writes out what depends on other options.
     pub fn complete(&mut self) {
-        self.batch_size = Some(self.batch_size());
+        self.epochs = Some(self.epochs());
+        if self.executor.is_solver() {
+            self.solver = Some(self.solver());
+        } else {
+            self.batch_size = Some(self.batch_size());
+        }
     }
 
     /// Threads that share the work on a row.
@@ -476,7 +657,7 @@ impl TrainConfig {
                 reason: "is 0: expected 1 or more".into(),
             })
         };
-        at_least_one("train.epochs", self.epochs)?;
+        at_least_one("train.epochs", self.epochs())?;
         at_least_one("train.batch_size", self.batch_size())?;
         if self.executor == Executor::Fused && self.batch_size() != 1 {
             return Err(Error::Option {
@@ -486,6 +667,12 @@ impl TrainConfig {
                     self.batch_size()
                 ),
             });
+        }
+        if let Some(options) = self.solver {
+            options.check(self.executor, self.epochs())?;
+        }
+        if self.executor.is_solver() {
+            self.check_solver()?;
         }
         self.early_stop.map_or(Ok(()), |stop| {
             at_least_one("train.early_stop.patience", stop.patience)
@@ -543,6 +730,8 @@ impl TrainConfig {
                     .into());
                 }
                 Executor::Burn => {}
+                // They make their own memory.
+                Executor::Als | Executor::Mcmc => continue,
                 Executor::Fused => {
                     Rule::new(table, &plan.optimizer, plan.precision, 1.0, self.fast)?;
                 }
@@ -551,6 +740,45 @@ impl TrainConfig {
         }
         if self.executor == Executor::Fused {
             Isa::detect()?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what a solver would have to ignore.
+    fn check_solver(&self) -> Result<(), Error> {
+        let executor = self.executor.name();
+        let refuse = |option: &str, reason: String| {
+            Err(Error::Option {
+                option: format!("train.{option}"),
+                reason,
+            })
+        };
+        self.solver().check(self.executor, self.epochs())?;
+        if self.loss == Loss::Logistic {
+            let reason = format!(
+                "is logistic: the executor {executor} takes \"probit\" for clicks and \"squared\" \
+                 for ratings"
+            );
+            return refuse("loss", reason);
+        }
+        if self.early_stop.is_some() && self.executor == Executor::Mcmc {
+            let reason = "the executor mcmc averages over draws and has no best epoch: leave it \
+                          out, and set train.epochs";
+            return refuse("early_stop", reason.into());
+        }
+        let ignored = [
+            ("batch_size", self.batch_size.is_some()),
+            ("checkpoint_every", self.checkpoint_every > 0),
+            ("fast", self.fast),
+        ];
+        for (option, is_set) in ignored {
+            if is_set {
+                let reason = format!(
+                    "the executor {executor} sweeps over all rows and has no use for it: leave it \
+                     out"
+                );
+                return refuse(option, reason);
+            }
         }
         Ok(())
     }
@@ -609,6 +837,93 @@ mod tests {
             config.plan(vec![table("v8.ad")]).unwrap_err().to_string(),
             "optimizer.table.match: `wide.*` matches no table (tables: v8.ad)"
         );
+    }
+
+    #[test]
+    fn what_an_executor_would_ignore_is_refused() {
+        for (text, expected) in [
+            (
+                "executor = 'mcmc'",
+                "train.loss: is logistic: the executor mcmc takes \"probit\" for clicks and \
+                 \"squared\" for ratings",
+            ),
+            (
+                "solver = { thin = 2 }",
+                "train.solver.thin: is for the executor mcmc; the executor is burn: leave it out",
+            ),
+            (
+                "executor = 'als'\nloss = 'probit'\nsolver = { burn_in = 2 }",
+                "train.solver.burn_in: is for the executor mcmc; the executor is als: leave it out",
+            ),
+            (
+                "executor = 'mcmc'\nloss = 'probit'\nsolver = { factor_l2 = 2.0 }",
+                "train.solver.factor_l2: is for the executor als; the executor is mcmc: leave it \
+                 out",
+            ),
+            (
+                "executor = 'als'\nloss = 'squared'\nsolver = { linear_l2 = -1.0 }",
+                "train.solver.linear_l2: is -1: expected a number of at least 0",
+            ),
+            (
+                "executor = 'fused'\nsolver = { init_std = 0.1 }",
+                "train.solver.init_std: is for the executors als and mcmc; the executor is fused: \
+                 leave it out",
+            ),
+            (
+                "executor = 'als'\nloss = 'squared'\nsolver = { init_std = 0.0 }",
+                "train.solver.init_std: is 0: expected a number above 0",
+            ),
+            (
+                "executor = 'mcmc'\nloss = 'squared'\nsolver = { thin = 0 }",
+                "train.solver.thin: is 0: expected 1 or more",
+            ),
+            (
+                "executor = 'mcmc'\nloss = 'squared'\nepochs = 20",
+                "train.solver.burn_in: is 20: of 20 sweeps (train.epochs), one in 1, no draw is \
+                 left",
+            ),
+            (
+                "executor = 'mcmc'\nloss = 'squared'\nearly_stop = {}",
+                "train.early_stop: the executor mcmc averages over draws and has no best epoch: \
+                 leave it out, and set train.epochs",
+            ),
+            (
+                "executor = 'als'\nloss = 'squared'\nbatch_size = 1",
+                "train.batch_size: the executor als sweeps over all rows and has no use for it: \
+                 leave it out",
+            ),
+        ] {
+            let config: TrainConfig = toml::from_str(text).unwrap();
+            assert_eq!(config.check().unwrap_err().to_string(), expected);
+            // Nor does it pass when the defaults were written out.
+            let mut complete = config;
+            complete.complete();
+            assert!(complete.check().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn epochs_default_to_what_the_executor_needs() {
+        for (text, expected) in [
+            ("", (5, None)),
+            (
+                "executor = 'mcmc'\nloss = 'squared'",
+                (
+                    100,
+                    Some(SolverOptions {
+                        burn_in: Some(20),
+                        thin: Some(1),
+                        init_std: Some(0.1),
+                        ..SolverOptions::default()
+                    }),
+                ),
+            ),
+        ] {
+            let mut config: TrainConfig = toml::from_str(text).unwrap();
+            config.complete();
+            config.check().unwrap();
+            assert_eq!((config.epochs(), config.solver), expected);
+        }
     }
 
     #[test]

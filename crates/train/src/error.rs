@@ -18,6 +18,41 @@ pub enum Error {
     /// The fused executor.
     #[error(transparent)]
     Fused(#[from] crossfield_fused::Error),
+    /// A solver.
+    #[error("the executor {executor}: {source}")]
+    Solver {
+        /// Its name.
+        executor: &'static str,
+        /// What it says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Draws from the posterior, where one model is expected.
+    #[error(
+        "{path}: the run holds {draws} draws of the executor mcmc, over which `eval` and `predict` \
+         average: expected one model (run.toml with train.executor = \"mcmc\" reads it)",
+        path = path.display()
+    )]
+    Draws {
+        /// The run directory.
+        path: PathBuf,
+        /// How many.
+        draws: usize,
+    },
+    /// Draws that do not fit into memory.
+    #[error(
+        "not enough memory: {draws} draws of {each} each need {total}; {available} is available; \
+         keep fewer (train.solver.thin)"
+    )]
+    DrawMemory {
+        /// How many.
+        draws: usize,
+        /// Size of one.
+        each: String,
+        /// Size of all.
+        total: String,
+        /// What the system can give.
+        available: String,
+    },
     /// Predictions that cannot be measured.
     #[error(transparent)]
     Metrics(#[from] crossfield_core::metrics::MetricsError),

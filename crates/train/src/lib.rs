@@ -9,17 +9,21 @@ mod executor;
 mod fused_executor;
 mod memory;
 mod run_file;
+mod solver_executor;
 mod trainer;
 
 pub use burn_executor::Trained;
-pub use checkpoint::{Evaluation, State, save_imported};
+pub use checkpoint::{Evaluation, Posterior, State, save_imported};
 pub use config::{
     DenseOptimizer, DenseOptimizerKind, DeviceConfig, EarlyStop, Executor, OptimizerConfig,
-    RateSchedule, Schedule, ScheduleKind, TableOptions, TrainConfig,
+    RateSchedule, Schedule, ScheduleKind, SolverOptions, TableOptions, TrainConfig,
 };
 pub use error::Error;
 pub use executor::{Output, Scorer};
 pub use fused_executor::{FusedModel, FusedTrained};
-pub use memory::{bytes, check_memory, describe_tables, peak_memory, table_bytes};
+pub use memory::{bytes, check_draws, check_memory, describe_tables, peak_memory, table_bytes};
 pub use run_file::{RunFile, explain, nearest};
-pub use trainer::{FinalMetrics, Observer, Parts, Setup, Timing, in_pool, train, train_fused};
+pub use solver_executor::{Solver, SolverFailure, SolverModel, SolverTrained};
+pub use trainer::{
+    FinalMetrics, Observer, Parts, Setup, Timing, in_pool, train, train_fused, train_solver,
+};

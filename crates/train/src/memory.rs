@@ -83,6 +83,23 @@ pub fn check_memory(plans: &[TablePlan]) -> Result<(), Error> {
     check_against(plans, available())
 }
 
+/// Refuses so many draws of `each` bytes if the machine has no memory for them.
+///
+/// # Errors
+/// [`Error::DrawMemory`].
+pub fn check_draws(draws: usize, each: u64) -> Result<(), Error> {
+    let (total, available) = (each.saturating_mul(draws as u64), available());
+    if total <= available {
+        return Ok(());
+    }
+    Err(Error::DrawMemory {
+        draws,
+        each: bytes(each),
+        total: bytes(total),
+        available: bytes(available),
+    })
+}
+
 fn check_against(plans: &[TablePlan], available: u64) -> Result<(), Error> {
     let (weights, state) = table_bytes(plans);
     if weights + state <= available {
@@ -133,6 +150,17 @@ mod tests {
     use super::*;
     use crossfield_core::{Initializer, TableConfig};
     use crossfield_embedding::RowOptimizer;
+
+    #[test]
+    fn draws_beyond_the_memory_are_refused_before_they_are_drawn() {
+        check_draws(80, 1000).unwrap();
+        let message = check_draws(80, 1 << 40).unwrap_err().to_string();
+        assert!(
+            message
+                .starts_with("not enough memory: 80 draws of 1099.51 GB each need 87960.93 GB; "),
+            "{message}"
+        );
+    }
 
     #[test]
     fn too_large_tables_are_refused_with_the_arithmetic() {

@@ -18,7 +18,7 @@ use crate::{Error, OptimizerConfig, TrainConfig};
 /// let sets = ["train.epochs=3".to_owned()];
 /// // `[model]` is whatever the caller can read: a plain table here.
 /// let mut run = RunFile::<toml::Table>::parse(text, "a.toml", &sets)?;
-/// assert_eq!(run.train.epochs, 3);
+/// assert_eq!(run.train.epochs(), 3);
 /// // How many rows a step takes depends on the executor.
 /// run.train.complete();
 /// assert!(run.to_toml().contains("batch_size = 1024"));
@@ -249,7 +249,7 @@ mod tests {
         ]
         .map(str::to_owned);
         let run = Run::parse(TEXT, "a.toml", &sets).unwrap();
-        assert_eq!(run.train.epochs, 9);
+        assert_eq!(run.train.epochs(), 9);
         assert_eq!(run.field[0].name, "item");
         assert_eq!(run.optimizer.rows.lr, 0.5);
         assert_eq!(run.data.test, ["t.csv"]);

@@ -15,7 +15,11 @@ use crate::burn_executor::BurnExecutor;
 use crate::checkpoint::{Checkpoints, Evaluation, State, json, write_whole};
 use crate::executor::{Epoch, Executor};
 use crate::fused_executor::FusedExecutor;
-use crate::{Error, FusedModel, OptimizerConfig, Scorer, TrainConfig, Trained, peak_memory};
+use crate::solver_executor::SolverExecutor;
+use crate::{
+    Error, FusedModel, OptimizerConfig, Scorer, Solver, SolverModel, TrainConfig, Trained,
+    peak_memory,
+};
 
 /// Hears how a run goes.
 ///
@@ -67,7 +71,7 @@ impl Observer for () {}
 pub struct Timing {
     /// Epoch, from 1.
     pub epoch: usize,
-    /// Seconds of training, without evaluation.
+    /// Seconds of training since the last line, without evaluation.
     pub train_seconds: f64,
     /// Training rows a second.
     pub examples_per_second: f64,
@@ -199,6 +203,29 @@ pub fn train_fused(
     })?
 }
 
+/// Fits by sweeps of a solver, `train.executor` being `als` or `mcmc`, as [`train`] does by steps
+/// along gradients: an epoch is a sweep. Every tenth sweep and the last are measured and saved, or
+/// all of them where early stopping is asked for. `model` is of the parameters that `solver` fits.
+///
+/// Draws of `mcmc` are kept as `train.solver` says, and what is measured is the mean of their
+/// predictions, each kept within the range of the training labels for ratings; before the first of
+/// them, the prediction of the parameters as they are.
+///
+/// # Errors
+/// Whatever stops the run; the checkpoints saved until then stay.
+pub fn train_solver(
+    setup: &Setup<'_>,
+    data: &Parts,
+    solver: impl Solver,
+    model: impl SolverModel,
+    observer: &mut (dyn Observer + Send),
+) -> Result<FinalMetrics, Error> {
+    setup.train.check()?;
+    let labels = data.train.labels();
+    let executor = SolverExecutor::new(setup, solver, model, labels, data.valid.as_ref());
+    Ok(Run::start(setup, data, executor, observer)?.finish()?.1)
+}
+
 /// The loss is no number any more.
 pub(crate) fn diverged(setup: &Setup<'_>, loss: f32, epoch: usize, step: u64) -> Error {
     let rows = &setup.optimizer.rows;
@@ -232,6 +259,9 @@ struct Run<'a, E> {
     executor: E,
     state: State,
     checkpoints: Checkpoints,
+    /// Seconds and rows of training since the last measurement.
+    train_seconds: f64,
+    rows: u64,
 }
 
 impl<'a, E: Executor> Run<'a, E> {
@@ -245,12 +275,14 @@ impl<'a, E: Executor> Run<'a, E> {
             executor,
             state: State::new(data.schema, setup.train.seed),
             checkpoints: Checkpoints::open(setup.out)?,
+            train_seconds: 0.0,
+            rows: 0,
             setup,
             data,
             observer,
         };
         if let Some(newest) = run.checkpoints.newest()? {
-            run.state = State::read(&newest, data.schema)?;
+            run.state = State::read_any(&newest, data.schema)?;
             run.executor.load(&newest)?;
             run.executor.load_optimizer(&newest, &run.state)?;
             run.observer.resumed(&run.state);
@@ -260,7 +292,7 @@ impl<'a, E: Executor> Run<'a, E> {
     }
 
     fn finish(mut self) -> Result<(E, FinalMetrics), Error> {
-        while self.state.epoch < self.setup.train.epochs && !self.should_stop() {
+        while self.state.epoch < self.setup.train.epochs() && !self.should_stop() {
             self.epoch()?;
         }
         // Without early stopping the last epoch is the model, whatever validation says of it.
@@ -286,7 +318,7 @@ impl<'a, E: Executor> Run<'a, E> {
         let setup = self.setup;
         let every = setup.train.checkpoint_every;
         let steps = self.executor.steps(self.data.train.len());
-        let total = steps as u64 * setup.train.epochs as u64;
+        let total = steps as u64 * setup.train.epochs() as u64;
         let epoch = Epoch {
             data: &self.data.train,
             seed: setup.train.seed,
@@ -296,11 +328,11 @@ impl<'a, E: Executor> Run<'a, E> {
             checkpoint_every: every,
             rates: setup.optimizer.schedule.init(total, self.state.step)?,
         };
-        let mut rows = 0;
         let (state, observer, checkpoints) =
             (&mut self.state, &mut self.observer, &self.checkpoints);
+        let rows = &mut self.rows;
         self.executor.epoch(epoch, &mut |executor, done| {
-            rows += done.rows;
+            *rows += done.rows;
             state.loss_sum += done.loss_sum;
             state.loss_weight += done.loss_weight;
             state.step += done.steps;
@@ -318,12 +350,17 @@ impl<'a, E: Executor> Run<'a, E> {
             }
             Ok(())
         })?;
-        let train_seconds = started.elapsed().as_secs_f64();
+        let trained = started.elapsed().as_secs_f64();
+        self.train_seconds += trained;
 
         self.state.epoch += 1;
         self.state.step_in_epoch = 0;
         let train_loss = self.state.loss_sum / self.state.loss_weight;
         (self.state.loss_sum, self.state.loss_weight) = (0.0, 0.0);
+        let last = self.state.epoch == setup.train.epochs();
+        if !self.executor.measures(self.state.epoch, last) {
+            return Ok(());
+        }
         let valid = match &self.data.valid {
             Some(valid) => {
                 let measured = self.executor.evaluate(valid);
@@ -345,11 +382,12 @@ impl<'a, E: Executor> Run<'a, E> {
         self.write_metrics_lines()?;
         let timing = Timing {
             epoch: self.state.epoch,
-            train_seconds,
-            examples_per_second: rows as f64 / train_seconds,
-            other_seconds: started.elapsed().as_secs_f64() - train_seconds,
+            train_seconds: self.train_seconds,
+            examples_per_second: self.rows as f64 / self.train_seconds,
+            other_seconds: started.elapsed().as_secs_f64() - trained,
             peak_memory: peak_memory(),
         };
+        (self.train_seconds, self.rows) = (0.0, 0);
         append_line(&self.setup.out.join("timing.jsonl"), &timing)?;
         self.observer.evaluated(&evaluation, &timing);
         Ok(())

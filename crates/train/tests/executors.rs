@@ -106,7 +106,7 @@ impl<C: ComponentConfig + FusedConfig + Sync> Run<'_, C> {
         let config = TrainConfig {
             executor,
             loss: self.loss,
-            epochs: 1,
+            epochs: Some(1),
             batch_size: Some(1),
             threads: 1,
             ..TrainConfig::default()

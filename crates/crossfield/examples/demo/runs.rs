@@ -72,7 +72,7 @@ impl Run {
         let (weight_bytes, state_bytes) = table_bytes(&plans);
         let train = TrainConfig {
             executor: Executor::Fused,
-            epochs: settings.epochs,
+            epochs: Some(settings.epochs),
             threads: 1,
             seed,
             ..TrainConfig::default()

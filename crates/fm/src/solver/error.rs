@@ -31,14 +31,6 @@ pub enum SolverError {
         /// Labels given.
         labels: usize,
     },
-    /// Other rows than those that were predicted before.
-    #[error("the rows to predict: expected {expected}, as before, got {got}")]
-    Rows {
-        /// Rows of the mean.
-        expected: usize,
-        /// Rows given.
-        got: usize,
-    },
     /// A label that the loss has no use for.
     #[error("row {row}: the label is {value}: expected {expected}")]
     Label {

@@ -28,11 +28,8 @@
 //! A vector of more than eight elements is updated eight at a time, `w_i` with each eight.
 //!
 //! ```
-//! use crossfield_core::{Examples, Loss};
-//! use crossfield_fm::solver::{
-//!     Columns, Design, FieldColumns, FmSolver, Method, PredictionLink, PredictionMean,
-//!     SolverConfig,
-//! };
+//! use crossfield_core::{Examples, Loss, PredictionLink, PredictionMean};
+//! use crossfield_fm::solver::{Columns, FieldColumns, FmSolver, SolverConfig, scores};
 //!
 //! // Two users, two items; ratings 1 where they match, else 5.
 //! let labels = [1.0, 5.0, 5.0, 1.0].repeat(8);
@@ -53,7 +50,7 @@
 //! for iteration in 1..=60 {
 //!     solver.iterate()?;
 //!     if iteration > 20 {
-//!         mean.add(solver.parameters(), &examples, &columns)?;
+//!         mean.add(&scores(solver.parameters(), &examples, &columns)?);
 //!     }
 //! }
 //! let predictions = mean.predictions();
@@ -74,8 +71,8 @@ mod block;
 mod design;
 mod error;
 mod parameters;
-mod prediction;
 mod probit;
+mod tables;
 
 use crossfield_core::rng::{Purpose, rng};
 use crossfield_core::{Examples, Loss};
@@ -85,8 +82,8 @@ use serde::{Deserialize, Serialize};
 
 pub use design::{Columns, Design, FieldColumns};
 pub use error::SolverError;
-pub use parameters::FmParameters;
-pub use prediction::{PredictionLink, PredictionMean, scores};
+pub use parameters::{FmParameters, scores};
+pub use tables::FmTables;
 
 use block::{Conditional, Sums};
 use design::Line;
@@ -267,6 +264,7 @@ pub struct FmSolver {
     iterations: u64,
     parameters: FmParameters,
     hyper: Hyper,
+    last_loss: f64,
     /// `z − y` of each row, or of its augmented target.
     e: Vec<f32>,
     q: Factors,
@@ -323,6 +321,7 @@ impl FmSolver {
             e: vec![0.0; design.rows()],
             q: Factors::new(config.embedding_dim, design.rows()),
             hyper: Hyper::default(),
+            last_loss: f64::NAN,
             iterations: 0,
             design,
             labels,
@@ -363,18 +362,19 @@ impl FmSolver {
         Ok(())
     }
 
+    /// Mean loss on the training rows of the parameters before the last iteration, which computed
+    /// it on its way; NaN before the first.
+    pub fn last_loss(&self) -> f64 {
+        self.last_loss
+    }
+
     /// Mean loss of the parameters on the training rows: `½ (z − y)²`, or `−ln Φ(±z)`.
     pub fn train_loss(&self) -> f64 {
         let mut features = Vec::new();
         let mut sum = 0.0;
         for (row, &y) in self.labels.iter().enumerate() {
             self.design.read(row, &mut features);
-            let z = self.parameters.score(&features);
-            sum += match self.loss {
-                Loss::Squared => 0.5 * (z - f64::from(y)).powi(2),
-                _ if y > 0.5 => probit::negative_log_normal(z),
-                _ => probit::negative_log_normal(-z),
-            };
+            sum += loss_of(self.loss, self.parameters.score(&features), y);
         }
         sum / self.labels.len() as f64
     }
@@ -422,6 +422,7 @@ impl FmSolver {
         let rows = self.design.rows();
         let mut features = Vec::new();
         let mut squares = 0.0;
+        let mut loss = 0.0;
         for block in 0..rows.div_ceil(BLOCK) {
             let mut rng = rng(
                 self.seed,
@@ -450,8 +451,15 @@ impl FmSolver {
                 };
                 self.e[row] = e as f32;
                 squares += e * e;
+                if self.loss != Loss::Squared {
+                    loss += loss_of(self.loss, z, self.labels[row]);
+                }
             }
         }
+        if self.loss == Loss::Squared {
+            loss = 0.5 * squares;
+        }
+        self.last_loss = loss / rows as f64;
         squares
     }
 
@@ -582,6 +590,15 @@ impl Factors {
             Self::Four(parts) => parts[0][row][factor] = sum,
             Self::Eight(parts) => parts[factor / 8][row][factor % 8] = sum,
         }
+    }
+}
+
+/// `½ (z − y)²`, or `−ln Φ(±z)`.
+fn loss_of(loss: Loss, z: f64, y: f32) -> f64 {
+    match loss {
+        Loss::Squared => 0.5 * (z - f64::from(y)).powi(2),
+        _ if y > 0.5 => probit::negative_log_normal(z),
+        _ => probit::negative_log_normal(-z),
     }
 }
 

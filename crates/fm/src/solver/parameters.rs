@@ -1,10 +1,12 @@
 //! The parameters of a factorization machine, and the score they give.
 
+use crossfield_core::Examples;
 use crossfield_core::rng::{Purpose, rng};
 use rand::RngExt;
 use rand_distr::StandardNormal;
 
-use super::SolverError;
+use super::design::RowReader;
+use super::{Columns, SolverError};
 
 /// The parameters of a factorization machine over numbered columns.
 ///
@@ -146,4 +148,30 @@ impl FmParameters {
         }
         Ok(())
     }
+}
+
+/// The score of every row.
+///
+/// # Errors
+/// [`SolverError::MissingField`], [`SolverError::Index`] and [`SolverError::Weight`];
+/// [`SolverError::Parameters`] and [`SolverError::NotFinite`] for parameters that do not fit the
+/// columns.
+pub fn scores(
+    parameters: &FmParameters,
+    examples: &Examples,
+    columns: &Columns,
+) -> Result<Vec<f64>, SolverError> {
+    parameters.check(
+        columns.len(),
+        parameters.embedding_dim,
+        !parameters.w.is_empty(),
+    )?;
+    let reader = RowReader::new(examples, columns)?;
+    let mut features = Vec::new();
+    (0..examples.rows)
+        .map(|row| {
+            reader.read(row, &mut features)?;
+            Ok(parameters.score(&features))
+        })
+        .collect()
 }

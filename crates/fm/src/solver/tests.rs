@@ -1,6 +1,6 @@
 use super::*;
 use approx::assert_relative_eq;
-use crossfield_core::FeatureLists;
+use crossfield_core::{FeatureLists, PredictionLink, PredictionMean};
 
 type Rng8 = rand_chacha::ChaCha8Rng;
 
@@ -220,7 +220,7 @@ fn als_and_mcmc_recover_a_planted_machine_on_rows_they_did_not_see() {
         for iteration in 0..300 {
             solver.iterate().unwrap();
             if iteration >= burn_in {
-                mean.add(solver.parameters(), &all, &columns()).unwrap();
+                mean.add(&scores(solver.parameters(), &all, &columns()).unwrap());
             }
         }
         let predictions = mean.predictions();
@@ -438,14 +438,12 @@ fn saved_draws_give_the_predictions_of_the_run_that_drew_them() {
     let mut draws = Vec::new();
     for _ in 0..5 {
         solver.iterate().unwrap();
-        running
-            .add(solver.parameters(), &examples, &columns())
-            .unwrap();
+        running.add(&scores(solver.parameters(), &examples, &columns()).unwrap());
         draws.push(solver.parameters().clone());
     }
     let mut again = PredictionMean::new(link, examples.rows);
     for draw in &draws {
-        again.add(draw, &examples, &columns()).unwrap();
+        again.add(&scores(draw, &examples, &columns()).unwrap());
     }
     assert_eq!(again, running);
     let first = scores(&draws[0], &examples, &columns()).unwrap()[7];
@@ -466,7 +464,9 @@ fn clicks_are_learned_better_than_by_their_mean() {
     for method in [ALS, Method::Mcmc] {
         let mut solver = rows.solver(Loss::Probit, 4, method);
         let start = solver.train_loss();
-        for _ in 0..30 {
+        solver.iterate().unwrap();
+        assert_relative_eq!(solver.last_loss(), start, max_relative = 1e-12);
+        for _ in 1..30 {
             solver.iterate().unwrap();
         }
         assert!(solver.train_loss() < 0.9 * start);

@@ -1,15 +1,13 @@
-//! Predictions that average over draws.
+//! Predictions that average over several models.
 
-use crossfield_core::{Examples, Link, Loss};
+use serde::{Deserialize, Serialize};
 
-use super::design::RowReader;
-use super::{Columns, FmParameters, SolverError};
+use crate::{Link, Loss};
 
 /// What a score means: the link, and the range that a prediction is kept in.
 ///
 /// ```
-/// use crossfield_core::Loss;
-/// use crossfield_fm::solver::PredictionLink;
+/// use crossfield_core::{Loss, PredictionLink};
 ///
 /// // Ratings are kept between the lowest and the highest label of training.
 /// let ratings = PredictionLink::of(Loss::Squared, &[3.0, 1.0, 5.0]);
@@ -17,11 +15,12 @@ use super::{Columns, FmParameters, SolverError};
 /// let clicks = PredictionLink::of(Loss::Probit, &[0.0, 1.0]);
 /// assert_eq!(clicks.prediction(0.0), 0.5);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PredictionLink {
     /// The link.
     pub link: Link,
     /// Lowest and highest prediction; `None`: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<(f32, f32)>,
 }
 
@@ -54,25 +53,13 @@ impl PredictionLink {
 /// and from their saved form.
 ///
 /// ```
-/// use crossfield_core::{Examples, Loss};
-/// use crossfield_fm::solver::{Columns, FieldColumns, FmParameters, PredictionLink, PredictionMean};
+/// use crossfield_core::{Loss, PredictionLink, PredictionMean};
 ///
-/// let examples = Examples {
-///     rows: 1,
-///     one_hot_fields: &[0],
-///     one_hot: &[1],
-///     lists: vec![],
-///     labels: &[],
-///     weights: None,
-/// };
-/// let columns = Columns::new(vec![FieldColumns { field: 0, base: 0, rows: 2 }], vec![0, 0])?;
-/// let draw = |w0| FmParameters { embedding_dim: 1, w0, w: vec![0.0, 0.5], v: vec![0.0; 2] };
 /// let mut mean = PredictionMean::new(PredictionLink::of(Loss::Squared, &[1.0, 5.0]), 1);
-/// mean.add(&draw(2.0), &examples, &columns)?;
+/// mean.add(&[2.5]);
 /// // 7.5 is kept at 5.
-/// mean.add(&draw(7.0), &examples, &columns)?;
+/// mean.add(&[7.5]);
 /// assert_eq!(mean.predictions(), [(2.5 + 5.0) / 2.0]);
-/// # Ok::<(), crossfield_fm::solver::SolverError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct PredictionMean {
@@ -96,31 +83,16 @@ impl PredictionMean {
         self.draws
     }
 
-    /// Adds the predictions of one draw.
+    /// Adds the predictions of one draw, given its score of each row.
     ///
-    /// # Errors
-    /// [`SolverError::Rows`] if there are more or fewer rows than before;
-    /// [`SolverError::MissingField`], [`SolverError::Index`] and [`SolverError::Weight`];
-    /// [`SolverError::Parameters`] and [`SolverError::NotFinite`] for parameters that do not fit
-    /// the columns. Nothing is added then.
-    pub fn add(
-        &mut self,
-        parameters: &FmParameters,
-        examples: &Examples,
-        columns: &Columns,
-    ) -> Result<(), SolverError> {
-        if examples.rows != self.sums.len() {
-            return Err(SolverError::Rows {
-                expected: self.sums.len(),
-                got: examples.rows,
-            });
-        }
-        let scores = scores(parameters, examples, columns)?;
-        for (sum, score) in self.sums.iter_mut().zip(scores) {
+    /// # Panics
+    /// If there are more or fewer rows than before.
+    pub fn add(&mut self, scores: &[f64]) {
+        assert_eq!(scores.len(), self.sums.len(), "a score for each row");
+        for (sum, &score) in self.sums.iter_mut().zip(scores) {
             *sum += self.link.prediction(score);
         }
         self.draws += 1;
-        Ok(())
     }
 
     /// The means, one a row; none without draws.
@@ -131,30 +103,4 @@ impl PredictionMean {
         let draws = self.draws as f64;
         self.sums.iter().map(|sum| sum / draws).collect()
     }
-}
-
-/// The score of every row.
-///
-/// # Errors
-/// [`SolverError::MissingField`], [`SolverError::Index`] and [`SolverError::Weight`];
-/// [`SolverError::Parameters`] and [`SolverError::NotFinite`] for parameters that do not fit the
-/// columns.
-pub fn scores(
-    parameters: &FmParameters,
-    examples: &Examples,
-    columns: &Columns,
-) -> Result<Vec<f64>, SolverError> {
-    parameters.check(
-        columns.len(),
-        parameters.embedding_dim,
-        !parameters.w.is_empty(),
-    )?;
-    let reader = RowReader::new(examples, columns)?;
-    let mut features = Vec::new();
-    (0..examples.rows)
-        .map(|row| {
-            reader.read(row, &mut features)?;
-            Ok(parameters.score(&features))
-        })
-        .collect()
 }

@@ -16,6 +16,7 @@ use crossfield_embedding::{Precision, RowLayout, RowOptimizer};
 use crossfield_fused::{
     ElementRule, Error, Feature, FusedComponent, FusedConfig, Isa, Kernel, Lanes, Linear, Options,
     PARTS, RowData, RowPass, Rowwise, Rule, Shared, Slots, Step, Tables, UpdateRow, element_noise,
+    prefetch,
 };
 
 use crate::FfmConfig;
@@ -117,6 +118,8 @@ impl FusedComponent for FusedFfm {
             linear,
             rows: vec![std::ptr::null_mut(); padded],
             rows_of: None,
+            next_rows: vec![std::ptr::null_mut(); padded],
+            next_rows_of: None,
             rowwise,
             layout,
             optimizer,
@@ -176,6 +179,9 @@ struct FfmPass<'a> {
     rows: Vec<*mut u8>,
     /// The row of data that they belong to.
     rows_of: Option<usize>,
+    /// The same of the next row of data, whose table rows are asked for during the update.
+    next_rows: Vec<*mut u8>,
+    next_rows_of: Option<usize>,
     absent: Vec<u64>,
 }
 
@@ -190,16 +196,32 @@ impl FfmPass<'_> {
     fn point_at_absent(&mut self) {
         let fields = self.slots.slots().len();
         let base: *mut u8 = self.absent.as_mut_ptr().cast();
-        for (number, row) in self.rows.iter_mut().enumerate().skip(fields) {
-            *row = base.wrapping_add(number * self.layout.stride);
+        for rows in [&mut self.rows, &mut self.next_rows] {
+            for (number, row) in rows.iter_mut().enumerate().skip(fields) {
+                *row = base.wrapping_add(number * self.layout.stride);
+            }
         }
     }
 
     fn find_rows(&mut self, row: usize) {
-        if self.rows_of != Some(row) {
+        if self.rows_of == Some(row) {
+            return;
+        }
+        if self.next_rows_of == Some(row) {
+            std::mem::swap(&mut self.rows, &mut self.next_rows);
+            self.next_rows_of = self.rows_of;
+        } else {
             let fields = self.slots.slots().len();
             self.slots.plain(row, &mut self.rows[..fields]);
-            self.rows_of = Some(row);
+        }
+        self.rows_of = Some(row);
+    }
+
+    fn find_next_rows(&mut self, next: usize) {
+        if self.next_rows_of != Some(next) {
+            let fields = self.slots.slots().len();
+            self.slots.plain(next, &mut self.next_rows[..fields]);
+            self.next_rows_of = Some(next);
         }
     }
 
@@ -294,18 +316,20 @@ impl RowPass for FfmPass<'_> {
         }
     }
 
-    fn backward(&mut self, row: usize, part: usize, step: Step, shared: Shared) {
+    fn backward(&mut self, row: usize, next: usize, part: usize, step: Step, shared: Shared) {
         let pair_step = self.pair_step(step, shared);
         if self.tiles.is_some() {
             self.find_rows(row);
+            self.find_next_rows(next);
             self.update_tiles(part, pair_step, shared);
         } else if part == 0 {
+            self.slots.prefetch(next);
             let sums = self.sums(shared);
             self.general
                 .backward(self.ffm, &self.slots, row, sums, pair_step, self.options);
         }
         if let Some(linear) = &mut self.linear {
-            linear.backward(row, part, step, shared.part(LINEAR, 1));
+            linear.backward(row, next, part, step, shared.part(LINEAR, 1));
         }
     }
 }
@@ -330,6 +354,7 @@ impl FfmPass<'_> {
         let (rows, pairs) = (&self.rows, tiles.part(part));
         let elements = Elements {
             rows,
+            next: &self.next_rows,
             pairs,
             dim,
             fields: self.slots.slots().len(),
@@ -338,6 +363,8 @@ impl FfmPass<'_> {
         };
         let rowwise = |rates| RowwiseTiles {
             rows,
+            next: &self.next_rows,
+            state_at: self.layout.state_at,
             rates,
             pairs,
             dim,
@@ -562,6 +589,8 @@ impl Score<'_> {
 #[derive(Clone, Copy)]
 struct Elements<'a> {
     rows: &'a [*mut u8],
+    /// The table rows of the next row of data.
+    next: &'a [*mut u8],
     pairs: &'a [(u16, u16)],
     dim: usize,
     fields: usize,
@@ -640,6 +669,10 @@ impl<R: ElementRule> UpdateElements<'_, R> {
         // SAFETY: the caller vouches for it; weights and each part of the state are whole vectors.
         unsafe {
             let at = column * L::N;
+            // Between two updates, where the memory has time for it.
+            let ahead = self.of.next[field].wrapping_add(at * size_of::<f32>());
+            prefetch(ahead, 1);
+            prefetch(ahead.wrapping_add(layout.state_at), 1);
             let state = row.add(layout.state_at).cast::<f32>().add(at);
             let gradient = partner.mul(L::splat(slope));
             let v = self.rule.step(v, gradient, state, layout.width);
@@ -652,6 +685,9 @@ impl<R: ElementRule> UpdateElements<'_, R> {
 #[derive(Clone, Copy)]
 struct RowwiseTiles<'a> {
     rows: &'a [*mut u8],
+    /// The table rows of the next row of data.
+    next: &'a [*mut u8],
+    state_at: usize,
     rates: &'a [f32],
     pairs: &'a [(u16, u16)],
     dim: usize,
@@ -722,6 +758,11 @@ impl<const HALF: bool> UpdateRowwise<'_, HALF> {
     unsafe fn vector<L: Lanes>(&self, row: *mut u8, field: usize, column: usize, v: L, partner: L) {
         // The rate of a row that is not there is zero.
         let rate = self.of.rates[field];
+        let (ahead, weight) = (self.of.next[field], if HALF { 2 } else { 4 });
+        prefetch(ahead.wrapping_add(column * L::N * weight), 1);
+        if column == 0 {
+            prefetch(ahead.wrapping_add(self.of.state_at), 1);
+        }
         // SAFETY: the caller vouches for it.
         unsafe {
             let gradient = partner.mul(L::splat(self.of.slope));

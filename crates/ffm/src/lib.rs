@@ -521,6 +521,7 @@ mod tests {
     fn a_pair_is_explained_by_the_vectors_towards_each_other() {
         let config = FfmConfig {
             linear: false,
+            normalize: true,
             ..config()
         };
         let mut tables = tables(&config);

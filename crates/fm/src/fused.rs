@@ -135,12 +135,13 @@ impl RowPass for FmPass<'_> {
                 .map_or(0.0, |pass| pass.score(row, linear))
     }
 
-    fn backward(&mut self, row: usize, part: usize, step: Step, shared: Shared) {
+    fn backward(&mut self, row: usize, next: usize, part: usize, step: Step, shared: Shared) {
         if part == PART {
+            self.slots.prefetch(next);
             self.update(row, step, shared);
         }
         if let Some(linear) = &mut self.linear {
-            linear.backward(row, part, step, shared.part(self.width + 1, 1));
+            linear.backward(row, next, part, step, shared.part(self.width + 1, 1));
         }
     }
 }

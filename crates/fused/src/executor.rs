@@ -110,7 +110,7 @@ impl Fused {
         if turn.threads <= 1 {
             for nth in 0..turn.rows.len() {
                 for part in 0..PARTS {
-                    passes.forward(turn, nth, part, shared);
+                    passes.forward(turn.rows[nth] as usize, part, shared);
                 }
                 let step = books.close_row(self.loss, &mut passes, data, turn, nth, shared);
                 let Some(step) = step else { break };
@@ -141,15 +141,15 @@ impl Fused {
         let desk = Desk::default();
         let books = Mutex::new((books, Step::default()));
         let stages = 2 * turn.rows.len() as u64;
-        let work = || -> Result<(), Error> {
+        let work = &|thread: usize| -> Result<(), Error> {
             let _guard = desk.guard();
             let mut passes = Passes::bind(self, tables, data)?;
             let mut step = Step::default();
             let mut step_of = u64::MAX;
-            while let Some(Part { stage, number }) = desk.take(stages) {
+            while let Some(Part { stage, number }) = desk.take(stages, thread, turn.threads) {
                 let nth = (stage / 2) as usize;
                 if stage.is_multiple_of(2) {
-                    passes.forward(turn, nth, number, shared);
+                    passes.forward(turn.rows[nth] as usize, number, shared);
                     if desk.finish() {
                         let mut books = books.lock().expect("no panic while it is held");
                         let (books, step) = &mut *books;
@@ -173,8 +173,10 @@ impl Fused {
             Ok(())
         };
         std::thread::scope(|scope| {
-            let others: Vec<_> = (1..turn.threads).map(|_| scope.spawn(work)).collect();
-            let mut result = work();
+            let others: Vec<_> = (1..turn.threads)
+                .map(|thread| scope.spawn(move || work(thread)))
+                .collect();
+            let mut result = work(0);
             for other in others {
                 match other.join() {
                     Ok(of_other) => result = result.and(of_other),
@@ -207,9 +209,11 @@ impl Fused {
             let to = rows.min(from + BLOCK);
             scores.clear();
             for row in from..to {
-                let next = (row + 1 < rows).then_some(row + 1);
                 for part in 0..PARTS {
-                    passes.forward_row(row, next, part, shared);
+                    if row + 1 < rows {
+                        passes.prefetch(row + 1, part);
+                    }
+                    passes.forward(row, part, shared);
                 }
                 scores.push(bias + passes.score(row, shared));
             }
@@ -250,19 +254,15 @@ impl<'a> Passes<'a> {
     }
 
     #[inline]
-    fn forward(&mut self, turn: Turn<'_>, nth: usize, part: usize, shared: Shared) {
-        let next = turn.rows.get(nth + 1).map(|&next| next as usize);
-        self.forward_row(turn.rows[nth] as usize, next, part, shared);
+    fn forward(&mut self, row: usize, part: usize, shared: Shared) {
+        self.each(shared, |pass, shared| pass.forward(row, part, shared));
     }
 
     #[inline]
-    fn forward_row(&mut self, row: usize, next: Option<usize>, part: usize, shared: Shared) {
-        self.each(shared, |pass, shared| {
-            if let Some(next) = next {
-                pass.prefetch(next, part);
-            }
-            pass.forward(row, part, shared);
-        });
+    fn prefetch(&self, row: usize, part: usize) {
+        for (pass, _, _) in &self.passes {
+            pass.prefetch(row, part);
+        }
     }
 
     fn score(&mut self, row: usize, shared: Shared) -> f32 {
@@ -274,8 +274,9 @@ impl<'a> Passes<'a> {
     #[inline]
     fn backward(&mut self, turn: Turn<'_>, nth: usize, part: usize, step: Step, shared: Shared) {
         let row = turn.rows[nth] as usize;
+        let next = turn.rows.get(nth + 1).map_or(row, |&next| next as usize);
         self.each(shared, |pass, shared| {
-            pass.backward(row, part, step, shared)
+            pass.backward(row, next, part, step, shared);
         });
     }
 }

@@ -87,10 +87,11 @@ impl RowPass for LinearPass<'_> {
         shared.get(0)
     }
 
-    fn backward(&mut self, row: usize, part: usize, step: Step, _shared: Shared) {
+    fn backward(&mut self, row: usize, next: usize, part: usize, step: Step, _shared: Shared) {
         if part != PART {
             return;
         }
+        self.slots.prefetch(next);
         for feature in self.features.of(&self.slots, row) {
             let table = &self.slots.slots()[feature.slot].table;
             if table.is_frozen() {

@@ -127,7 +127,7 @@ pub trait RowPass {
     /// Floats of [`Shared`] that it needs.
     fn shared_len(&self) -> usize;
 
-    /// Asks for a part of the table rows of a row ahead of time.
+    /// Asks for a part of the table rows of a row ahead of time, where rows are only scored.
     fn prefetch(&self, row: usize, part: usize);
 
     /// Computes a part of the score of a row.
@@ -139,6 +139,7 @@ pub trait RowPass {
     /// Computes what all parts of the update need.
     fn prepare(&mut self, _row: usize, _step: Step, _shared: Shared) {}
 
-    /// Updates a part of the table rows of the row.
-    fn backward(&mut self, row: usize, part: usize, step: Step, shared: Shared);
+    /// Updates a part of the table rows of the row, and asks for the same part of those of the
+    /// `next` row, or of `row` again where it is the last.
+    fn backward(&mut self, row: usize, next: usize, part: usize, step: Step, shared: Shared);
 }

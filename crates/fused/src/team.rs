@@ -4,19 +4,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::PARTS;
 
+/// Turns of spinning before a waiting thread takes over a part of another: some microseconds.
+const PATIENCE: u32 = 256;
 /// Turns of spinning before a waiting thread lets others run.
-const SPINS: u32 = 128;
+const SPINS: u32 = 1024;
 
-/// Where the threads of a team take their work: the parts of one stage after the other, each by
-/// whoever is free.
+/// Where the threads of a team take their work: the parts of one stage after the other.
 ///
-/// A thread that the system has put aside holds up the others only if it has just taken a part;
-/// otherwise they do its share. Waiting is spinning: a row takes microseconds, and a sleeping
-/// thread would need several to wake.
+/// Each thread has parts of its own, so that the memory they need stays in its cache. One that waits
+/// in vain for the others takes over what they have not begun: a thread that the system has put
+/// aside holds up the team only with a part in its hands. Waiting is spinning: a row takes
+/// microseconds, and a sleeping thread would need several to wake.
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
-    /// Number of the stage, and in the lowest byte the next part of it.
-    next: AtomicU64,
+    /// Number of the stage, and in the lowest byte a bit for each part that is taken.
+    state: AtomicU64,
     /// Parts of the stage that are complete.
     done: AtomicUsize,
     closed: AtomicBool,
@@ -30,29 +32,31 @@ pub(crate) struct Part {
 }
 
 impl Desk {
-    /// The next part to do, of `stages` stages in all; `None` when all is done, or the desk closed.
+    /// The next part for thread `thread` of `threads` to do, of `stages` stages in all; `None` when
+    /// all is done, or the desk closed.
     #[inline]
-    pub(crate) fn take(&self, stages: u64) -> Option<Part> {
+    pub(crate) fn take(&self, stages: u64, thread: usize, threads: usize) -> Option<Part> {
         let mut spins = 0;
         loop {
-            let next = self.next.load(Ordering::Acquire);
-            let part = Part {
-                stage: next >> 8,
-                number: (next & 0xFF) as usize,
-            };
-            if part.stage >= stages || self.closed.load(Ordering::Relaxed) {
+            let state = self.state.load(Ordering::Acquire);
+            let (stage, taken) = (state >> 8, state & 0xFF);
+            if stage >= stages || self.closed.load(Ordering::Relaxed) {
                 return None;
             }
-            if part.number < PARTS {
+            let free = |part: &usize| taken >> part & 1 == 0;
+            let own = (thread..PARTS).step_by(threads).find(free);
+            let any = || (0..PARTS).find(free).filter(|_| spins > PATIENCE);
+            if let Some(number) = own.or_else(any) {
                 // Stages only grow: if nothing has happened since the load, the part is ours.
-                let taken = self.next.compare_exchange_weak(
-                    next,
-                    next + 1,
+                let bit = 1 << number;
+                let swapped = self.state.compare_exchange_weak(
+                    state,
+                    state | bit,
                     Ordering::AcqRel,
                     Ordering::Relaxed,
                 );
-                if taken.is_ok() {
-                    return Some(part);
+                if swapped.is_ok() {
+                    return Some(Part { stage, number });
                 }
                 continue;
             }
@@ -79,7 +83,7 @@ impl Desk {
     /// Opens a stage. What was written before is seen by whoever takes a part of it.
     #[inline]
     pub(crate) fn open(&self, stage: u64) {
-        self.next.store(stage << 8, Ordering::Release);
+        self.state.store(stage << 8, Ordering::Release);
     }
 
     /// Sends all threads home.
@@ -113,9 +117,10 @@ mod tests {
         let desk = Desk::default();
         let done: Vec<AtomicUsize> = (0..STAGES).map(|_| AtomicUsize::new(0)).collect();
         std::thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| {
-                    while let Some(part) = desk.take(STAGES) {
+            for thread in 0..3 {
+                let (desk, done) = (&desk, &done);
+                scope.spawn(move || {
+                    while let Some(part) = desk.take(STAGES, thread, 3) {
                         let stage = part.stage as usize;
                         if stage > 0 {
                             let before = &done[stage - 1];
@@ -144,14 +149,14 @@ mod tests {
         let taken = std::thread::scope(|scope| {
             let panics = scope.spawn(|| {
                 let _guard = desk.guard();
-                let _part = desk.take(2);
+                let _part = desk.take(2, 0, 2);
                 begun.wait();
                 panic!("on purpose");
             });
             let others = scope.spawn(|| {
                 begun.wait();
                 let mut taken = 0;
-                while desk.take(2).is_some() {
+                while desk.take(2, 1, 2).is_some() {
                     taken += usize::from(!desk.finish());
                 }
                 taken

@@ -7,7 +7,7 @@ use crossfield_core::rng::{Purpose, rng};
 use crossfield_embedding::EmbeddingCollection;
 use rand::RngExt;
 
-use crate::team::{Desk, Part};
+use crate::team::Desk;
 use crate::{Bias, Error, FusedComponent, Options, PARTS, RowData, RowPass, Shared, Step, Tables};
 
 /// A sum of components and a bias, trained row by row.
@@ -139,36 +139,35 @@ impl Fused {
         books: &mut Books,
     ) -> Result<(), Error> {
         let desk = Desk::default();
-        let books = Mutex::new((books, Step::default()));
+        let books = Mutex::new(books);
         let stages = 2 * turn.rows.len() as u64;
         let work = &|thread: usize| -> Result<(), Error> {
             let _guard = desk.guard();
             let mut passes = Passes::bind(self, tables, data)?;
-            let mut step = Step::default();
-            let mut step_of = u64::MAX;
-            while let Some(Part { stage, number }) = desk.take(stages, thread, turn.threads) {
-                let nth = (stage / 2) as usize;
-                if stage.is_multiple_of(2) {
-                    passes.forward(turn.rows[nth] as usize, number, shared);
-                    if desk.finish() {
-                        let mut books = books.lock().expect("no panic while it is held");
-                        let (books, step) = &mut *books;
-                        match books.close_row(self.loss, &mut passes, data, turn, nth, shared) {
-                            Some(next) => *step = next,
-                            None => desk.close(),
-                        }
-                        desk.open(stage + 1);
+            while let Some(taken) = desk.take(stages, thread, turn.threads) {
+                let nth = (taken.stage / 2) as usize;
+                let forward = taken.stage.is_multiple_of(2);
+                if forward {
+                    for part in taken.parts() {
+                        passes.forward(turn.rows[nth] as usize, part, shared);
                     }
                 } else {
-                    if step_of != stage {
-                        step = books.lock().expect("no panic while it is held").1;
-                        step_of = stage;
-                    }
-                    passes.backward(turn, nth, number, step, shared);
-                    if desk.finish() {
-                        desk.open(stage + 1);
+                    let step = passes.step(shared);
+                    for part in taken.parts() {
+                        passes.backward(turn, nth, part, step, shared);
                     }
                 }
+                if !desk.finish(taken) {
+                    continue;
+                }
+                if forward {
+                    let mut books = books.lock().expect("no panic while it is held");
+                    match books.close_row(self.loss, &mut passes, data, turn, nth, shared) {
+                        Some(step) => passes.set_step(step, shared),
+                        None => desk.close(),
+                    }
+                }
+                desk.open(taken.stage + 1);
             }
             Ok(())
         };
@@ -242,8 +241,30 @@ impl<'a> Passes<'a> {
         })
     }
 
+    /// What the components need, and behind it a [`Step`].
     fn shared_len(&self) -> usize {
+        self.components_len() + 3
+    }
+
+    fn components_len(&self) -> usize {
         self.passes.iter().map(|(_, _, len)| len).sum()
+    }
+
+    /// Leaves a step to all threads.
+    fn set_step(&self, step: Step, shared: Shared) {
+        let at = self.components_len();
+        shared.put(at, step.slope);
+        shared.put(at + 1, step.rate);
+        shared.put(at + 2, f32::from_bits(step.noise));
+    }
+
+    fn step(&self, shared: Shared) -> Step {
+        let at = self.components_len();
+        Step {
+            slope: shared.get(at),
+            rate: shared.get(at + 1),
+            noise: shared.get(at + 2).to_bits(),
+        }
     }
 
     #[inline]

@@ -1,6 +1,6 @@
 //! Threads that work on one row together.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::PARTS;
 
@@ -17,46 +17,62 @@ const SPINS: u32 = 1024;
 /// microseconds, and a sleeping thread would need several to wake.
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
-    /// Number of the stage, and in the lowest byte a bit for each part that is taken.
+    /// From the highest bits: number of the stage; a bit for each part that is complete; a bit for
+    /// each that is taken. One word, so that threads have one cache line to hand to and fro.
     state: AtomicU64,
-    /// Parts of the stage that are complete.
-    done: AtomicUsize,
     closed: AtomicBool,
 }
 
-/// A part of a stage, which one thread has taken.
+/// Some parts of a stage, which one thread has taken: a bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
+pub(crate) struct Taken {
     pub(crate) stage: u64,
-    pub(crate) number: usize,
+    parts: u64,
+}
+
+/// A bit for each part.
+const ALL: u64 = (1 << PARTS) - 1;
+
+impl Taken {
+    /// The parts.
+    pub(crate) fn parts(self) -> impl Iterator<Item = usize> {
+        (0..PARTS).filter(move |part| self.parts >> part & 1 == 1)
+    }
 }
 
 impl Desk {
-    /// The next part for thread `thread` of `threads` to do, of `stages` stages in all; `None` when
-    /// all is done, or the desk closed.
+    /// The next parts for thread `thread` of `threads` to do, of `stages` stages in all; `None`
+    /// when all is done, or the desk closed.
     #[inline]
-    pub(crate) fn take(&self, stages: u64, thread: usize, threads: usize) -> Option<Part> {
+    pub(crate) fn take(&self, stages: u64, thread: usize, threads: usize) -> Option<Taken> {
+        let own = (thread..PARTS)
+            .step_by(threads)
+            .fold(0, |own, part| own | 1 << part);
         let mut spins = 0;
         loop {
             let state = self.state.load(Ordering::Acquire);
-            let (stage, taken) = (state >> 8, state & 0xFF);
+            let stage = state >> (2 * PARTS);
             if stage >= stages || self.closed.load(Ordering::Relaxed) {
                 return None;
             }
-            let free = |part: &usize| taken >> part & 1 == 0;
-            let own = (thread..PARTS).step_by(threads).find(free);
-            let any = || (0..PARTS).find(free).filter(|_| spins > PATIENCE);
-            if let Some(number) = own.or_else(any) {
-                // Stages only grow: if nothing has happened since the load, the part is ours.
-                let bit = 1 << number;
-                let swapped = self.state.compare_exchange_weak(
+            let free = ALL & !state;
+            let mine = if free & own != 0 {
+                free & own
+            } else if spins > PATIENCE {
+                free
+            } else {
+                0
+            };
+            if mine != 0 {
+                // Stages only grow: if nothing has happened since the load, the parts are ours.
+                let taken = self.state.compare_exchange_weak(
                     state,
-                    state | bit,
+                    state | mine,
                     Ordering::AcqRel,
                     Ordering::Relaxed,
                 );
-                if swapped.is_ok() {
-                    return Some(Part { stage, number });
+                if taken.is_ok() {
+                    return Some(Taken { stage, parts: mine });
                 }
                 continue;
             }
@@ -69,21 +85,18 @@ impl Desk {
         }
     }
 
-    /// A part is complete. True for the last of its stage: that thread goes on with what follows
-    /// the stage, and then [opens](Self::open) the next.
+    /// Parts are complete. True if they are the last of their stage: that thread goes on with what
+    /// follows the stage, and then [opens](Self::open) the next.
     #[inline]
-    pub(crate) fn finish(&self) -> bool {
-        let last = self.done.fetch_add(1, Ordering::AcqRel) + 1 == PARTS;
-        if last {
-            self.done.store(0, Ordering::Relaxed);
-        }
-        last
+    pub(crate) fn finish(&self, taken: Taken) -> bool {
+        let before = self.state.fetch_or(taken.parts << PARTS, Ordering::AcqRel);
+        (before >> PARTS | taken.parts) & ALL == ALL
     }
 
     /// Opens a stage. What was written before is seen by whoever takes a part of it.
     #[inline]
     pub(crate) fn open(&self, stage: u64) {
-        self.state.store(stage << 8, Ordering::Release);
+        self.state.store(stage << (2 * PARTS), Ordering::Release);
     }
 
     /// Sends all threads home.
@@ -110,6 +123,7 @@ impl Drop for Guard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicUsize;
 
     #[test]
     fn each_part_is_done_once_and_no_stage_begins_before_the_last_is_complete() {
@@ -120,50 +134,61 @@ mod tests {
             for thread in 0..3 {
                 let (desk, done) = (&desk, &done);
                 scope.spawn(move || {
-                    while let Some(part) = desk.take(STAGES, thread, 3) {
-                        let stage = part.stage as usize;
+                    while let Some(taken) = desk.take(STAGES, thread, 3) {
+                        let stage = taken.stage as usize;
                         if stage > 0 {
                             let before = &done[stage - 1];
                             assert_eq!(before.load(Ordering::Relaxed), (1 << PARTS) - 1);
                         }
-                        let bit = 1 << part.number;
-                        assert_eq!(done[stage].fetch_or(bit, Ordering::Relaxed) & bit, 0);
-                        if desk.finish() {
-                            desk.open(part.stage + 1);
+                        for part in taken.parts() {
+                            let bit = 1 << part;
+                            assert_eq!(done[stage].fetch_or(bit, Ordering::Relaxed) & bit, 0);
+                        }
+                        if desk.finish(taken) {
+                            desk.open(taken.stage + 1);
                         }
                     }
                 });
             }
         });
-        assert_eq!(
-            done[STAGES as usize - 1].load(Ordering::Relaxed),
-            (1 << PARTS) - 1
-        );
+        let last = done[STAGES as usize - 1].load(Ordering::Relaxed);
+        assert_eq!(last, (1 << PARTS) - 1);
+    }
+
+    #[test]
+    fn a_thread_that_waits_in_vain_takes_over() {
+        let desk = Desk::default();
+        let own = desk.take(1, 0, 2).expect("the desk is open");
+        assert_eq!(own.parts().collect::<Vec<_>>(), [0, 2]);
+        assert!(!desk.finish(own));
+        // Nobody else is there.
+        let others = desk.take(1, 0, 2).expect("the desk is open");
+        assert_eq!(others.parts().collect::<Vec<_>>(), [1, 3]);
+        assert!(desk.finish(others));
+        desk.open(1);
+        assert_eq!(desk.take(1, 0, 2), None);
     }
 
     #[test]
     fn a_panic_sends_the_others_home() {
         let desk = Desk::default();
-        // The others begin when the part is taken that will never be complete.
+        // The others begin when the parts are taken that will never be complete.
         let begun = std::sync::Barrier::new(2);
-        let taken = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let panics = scope.spawn(|| {
                 let _guard = desk.guard();
-                let _part = desk.take(2, 0, 2);
+                let _taken = desk.take(2, 0, 2);
                 begun.wait();
                 panic!("on purpose");
             });
             let others = scope.spawn(|| {
                 begun.wait();
-                let mut taken = 0;
-                while desk.take(2, 1, 2).is_some() {
-                    taken += usize::from(!desk.finish());
+                while let Some(taken) = desk.take(2, 1, 2) {
+                    assert!(!desk.finish(taken));
                 }
-                taken
             });
             assert!(panics.join().is_err());
-            others.join().expect("it went home")
+            assert!(others.join().is_ok());
         });
-        assert!(taken < PARTS);
     }
 }

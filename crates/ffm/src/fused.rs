@@ -503,6 +503,25 @@ unsafe fn tile<L: Lanes, const G: usize, const HALF: bool>(
     }
 }
 
+/// The sum of the squares of `G` vectors, in pairs: a chain would wait for each of them.
+///
+/// # Safety
+/// The machine has the set of `L`.
+#[inline(always)]
+unsafe fn squares<L: Lanes, const G: usize>(v: [L; G]) -> L {
+    // SAFETY: the caller vouches for it.
+    unsafe {
+        match G {
+            1 => v[0].mul(v[0]),
+            2 => v[1].mul_add(v[1], v[0].mul(v[0])),
+            _ => {
+                let first = v[1].mul_add(v[1], v[0].mul(v[0]));
+                first.add(v[3].mul_add(v[3], v[2].mul(v[2])))
+            }
+        }
+    }
+}
+
 #[inline(always)]
 fn block<T: Copy, const G: usize>(values: &[T], number: usize) -> [T; G] {
     let block = &values[number * G..][..G];
@@ -540,21 +559,28 @@ impl Score<'_> {
         unsafe {
             let mut sums = [L::splat(0.0); G];
             let mut diagonal = L::splat(0.0);
+            // The squares in the column block of the rows that the last pairs were of: it stays in
+            // a register until those of another block come.
+            let (mut of_a, mut block_a) = (L::splat(0.0), usize::MAX);
             for &(a, b) in self.pairs {
                 let (a, b) = (a as usize, b as usize);
+                if NORMS && a != block_a {
+                    if block_a != usize::MAX {
+                        of_a.store(norms.add(block_a * L::N));
+                    }
+                    of_a = L::load(norms.add(a * L::N));
+                    block_a = a;
+                }
                 let rows_a: [*mut u8; G] = block(self.rows, a);
                 if a == b {
-                    let v = tile::<L, G, HALF>(rows_a, a);
+                    let mut v = tile::<L, G, HALF>(rows_a, a);
                     let partners = L::transpose(v);
-                    let mut squares = L::splat(0.0);
                     for i in 0..G {
-                        let v = v[i].without_part::<G>(i);
-                        diagonal = v.mul_add(partners[i], diagonal);
-                        squares = v.mul_add(v, squares);
+                        v[i] = v[i].without_part::<G>(i);
+                        diagonal = v[i].mul_add(partners[i], diagonal);
                     }
                     if NORMS {
-                        let at = norms.add(a * L::N);
-                        L::load(at).add(squares).store(at);
+                        of_a = of_a.add(squares(v));
                     }
                     continue;
                 }
@@ -566,15 +592,13 @@ impl Score<'_> {
                     sums[i] = v[i].mul_add(partners[i], sums[i]);
                 }
                 if NORMS {
-                    let (at_a, at_b) = (norms.add(a * L::N), norms.add(b * L::N));
-                    let (mut of_a, mut of_b) = (L::load(at_a), L::load(at_b));
-                    for i in 0..G {
-                        of_b = v[i].mul_add(v[i], of_b);
-                        of_a = other[i].mul_add(other[i], of_a);
-                    }
-                    of_a.store(at_a);
-                    of_b.store(at_b);
+                    of_a = of_a.add(squares(other));
+                    let at_b = norms.add(b * L::N);
+                    L::load(at_b).add(squares(v)).store(at_b);
                 }
+            }
+            if NORMS && block_a != usize::MAX {
+                of_a.store(norms.add(block_a * L::N));
             }
             let mut sum = sums[0];
             for &more in &sums[1..] {
@@ -723,54 +747,84 @@ impl<const HALF: bool> UpdateRowwise<'_, HALF> {
     /// As [`Score::blocks`]; the tiles are this thread's.
     #[inline(always)]
     unsafe fn blocks<L: Lanes, const G: usize>(self) {
-        let RowwiseTiles { rows, pairs, .. } = self.of;
         // SAFETY: the caller vouches for it.
         unsafe {
-            for &(a, b) in pairs {
+            for &(a, b) in self.of.pairs {
                 let (a, b) = (a as usize, b as usize);
-                let rows_a: [*mut u8; G] = block(rows, a);
+                let of_a = self.block::<G>(a);
                 if a == b {
-                    let v = tile::<L, G, HALF>(rows_a, a);
+                    let v = tile::<L, G, HALF>(of_a.rows, a);
                     let partners = L::transpose(v);
                     for i in 0..G {
                         let partner = partners[i].without_part::<G>(i);
-                        self.vector(rows_a[i], a * G + i, a, v[i], partner);
+                        self.vector(&of_a, i, a, v[i], partner);
+                        prefetch(of_a.next[i].wrapping_add(self.of.state_at), 1);
                     }
                     continue;
                 }
-                let rows_b: [*mut u8; G] = block(rows, b);
-                let v = tile::<L, G, HALF>(rows_a, b);
-                let other = tile::<L, G, HALF>(rows_b, a);
+                let of_b = self.block::<G>(b);
+                let v = tile::<L, G, HALF>(of_a.rows, b);
+                let other = tile::<L, G, HALF>(of_b.rows, a);
                 let (transposed, partners) = (L::transpose(v), L::transpose(other));
                 for i in 0..G {
-                    self.vector(rows_a[i], a * G + i, b, v[i], partners[i]);
+                    self.vector(&of_a, i, b, v[i], partners[i]);
                 }
                 for i in 0..G {
-                    self.vector(rows_b[i], b * G + i, a, other[i], transposed[i]);
+                    self.vector(&of_b, i, a, other[i], transposed[i]);
                 }
             }
+        }
+    }
+
+    #[inline(always)]
+    fn block<const G: usize>(&self, number: usize) -> RowwiseBlock<G> {
+        let RowwiseTiles {
+            rows,
+            next,
+            rates,
+            width,
+            noise,
+            ..
+        } = self.of;
+        RowwiseBlock {
+            rows: block(rows, number),
+            next: block(next, number),
+            rates: block(rates, number),
+            noise: std::array::from_fn(|i| element_noise(noise, (number * G + i) * width)),
         }
     }
 
     /// # Safety
     /// As [`Score::blocks`]; the vector is this thread's.
     #[inline(always)]
-    unsafe fn vector<L: Lanes>(&self, row: *mut u8, field: usize, column: usize, v: L, partner: L) {
-        // The rate of a row that is not there is zero.
-        let rate = self.of.rates[field];
-        let (ahead, weight) = (self.of.next[field], if HALF { 2 } else { 4 });
-        prefetch(ahead.wrapping_add(column * L::N * weight), 1);
-        if column == 0 {
-            prefetch(ahead.wrapping_add(self.of.state_at), 1);
-        }
+    unsafe fn vector<L: Lanes, const G: usize>(
+        &self,
+        of: &RowwiseBlock<G>,
+        i: usize,
+        column: usize,
+        v: L,
+        partner: L,
+    ) {
+        let weight = if HALF { 2 } else { 4 };
+        // Between two updates, where the memory has time for it.
+        prefetch(of.next[i].wrapping_add(column * L::N * weight), 1);
         // SAFETY: the caller vouches for it.
         unsafe {
             let gradient = partner.mul(L::splat(self.of.slope));
-            let v = self.rule.step(v, gradient, rate);
-            let noise = element_noise(self.of.noise, field * self.of.width);
-            Rowwise::<HALF>::store(v, row, column * L::N, noise);
+            // The rate of a row that is not there is zero.
+            let v = self.rule.step(v, gradient, of.rates[i]);
+            Rowwise::<HALF>::store(v, of.rows[i], column * L::N, of.noise[i]);
         }
     }
+}
+
+/// What the update needs of the rows of a block.
+struct RowwiseBlock<const G: usize> {
+    rows: [*mut u8; G],
+    next: [*mut u8; G],
+    rates: [f32; G],
+    /// Noise of the first element of each.
+    noise: [u32; G],
 }
 
 /// The pass for any row: bags, weights, repeated rows of a table, tables of several kinds, any

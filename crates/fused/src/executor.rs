@@ -323,6 +323,9 @@ impl Books {
     ) -> Option<Step> {
         let row = turn.rows[nth] as usize;
         let number = turn.first_step + nth as u64;
+        if let Some(&later) = turn.rows.get(nth + 2) {
+            data.prefetch(later as usize);
+        }
         let bias = self.bias.as_ref().map_or(0.0, |bias| bias.value);
         let score = bias + passes.score(row, shared);
         if !score.is_finite() {

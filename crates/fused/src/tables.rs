@@ -156,6 +156,17 @@ impl<'a> RowData<'a> {
         Self { examples, ranges }
     }
 
+    /// Asks for what a row itself consists of: rows are visited at random, and their indices must
+    /// be there before the rows of tables that they name can be asked for.
+    #[inline]
+    pub(crate) fn prefetch(&self, row: usize) {
+        let one_hot = self.examples.one_hot_of(row);
+        crate::prefetch(one_hot.as_ptr().cast(), size_of_val(one_hot));
+        if let Some(label) = self.examples.labels.get(row) {
+            crate::prefetch(std::ptr::from_ref(label).cast(), 1);
+        }
+    }
+
     /// The rows.
     #[inline]
     pub fn examples(&self) -> &Examples<'a> {

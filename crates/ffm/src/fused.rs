@@ -85,14 +85,7 @@ impl FusedComponent for FusedFfm {
         let layout = *first.layout();
         let optimizer = first.optimizer();
         for slot in slots.slots() {
-            let (table, precision) = (slot.table, slot.table.layout().precision);
-            Rule::new(
-                table.name(),
-                table.optimizer(),
-                precision,
-                1.0,
-                options.fast,
-            )?;
+            slot.table.rule(1.0, options.fast)?;
         }
         let alike = slots.slots().iter().all(|slot| {
             let table = &slot.table;
@@ -952,15 +945,10 @@ impl General {
                     }
                 }
             }
-            let (layout, optimizer) = (table.layout(), table.optimizer());
-            let rule = Rule::new(
-                table.name(),
-                optimizer,
-                layout.precision,
-                step.rate,
-                options.fast,
-            )
-            .expect("checked when the pass was bound");
+            let layout = table.layout();
+            let rule = table
+                .rule(step.rate, options.fast)
+                .expect("checked when the pass was bound");
             let noise = element_noise(step.noise, first.slot * layout.width);
             let update = UpdateRow {
                 row: first.row,

@@ -53,14 +53,7 @@ impl FusedComponent for FusedFm {
     ) -> Result<Box<dyn RowPass + 'a>, Error> {
         let slots = Slots::new(tables, data, &self.factors)?;
         for slot in slots.slots() {
-            let (table, precision) = (slot.table, slot.table.layout().precision);
-            Rule::new(
-                table.name(),
-                table.optimizer(),
-                precision,
-                1.0,
-                options.fast,
-            )?;
+            slot.table.rule(1.0, options.fast)?;
         }
         let linear = match &self.linear {
             Some(linear) => Some(linear.bind(tables, data, options)?),
@@ -162,15 +155,10 @@ impl FmPass<'_> {
             if table.is_frozen() {
                 continue;
             }
-            let (layout, optimizer) = (table.layout(), table.optimizer());
-            let rule = Rule::new(
-                table.name(),
-                optimizer,
-                layout.precision,
-                step.rate,
-                self.options.fast,
-            )
-            .expect("checked when the pass was bound");
+            let layout = table.layout();
+            let rule = table
+                .rule(step.rate, self.options.fast)
+                .expect("checked when the pass was bound");
             let isa = self.options.isa;
             let update = Update {
                 features,

@@ -4,8 +4,7 @@ use crossfield_core::TableField;
 use crossfield_embedding::{RowOptimizer, RowOptimizerKind, RowStep};
 
 use crate::{
-    Error, FusedComponent, Gathered, Options, PARTS, RowData, RowPass, Rule, Shared, Slots, Step,
-    Tables,
+    Error, FusedComponent, Gathered, Options, PARTS, RowData, RowPass, Shared, Slots, Step, Tables,
 };
 
 /// Linear terms, a weight a feature.
@@ -34,15 +33,8 @@ impl FusedComponent for Linear {
     ) -> Result<Box<dyn RowPass + 'a>, Error> {
         let slots = Slots::new(tables, data, &self.fields)?;
         for slot in slots.slots() {
-            let (table, optimizer) = (&slot.table, slot.table.optimizer());
-            assert_eq!(table.layout().dim, 1, "linear weights are single");
-            Rule::new(
-                table.name(),
-                optimizer,
-                table.layout().precision,
-                1.0,
-                options.fast,
-            )?;
+            assert_eq!(slot.table.layout().dim, 1, "linear weights are single");
+            slot.table.rule(1.0, options.fast)?;
         }
         Ok(Box::new(LinearPass {
             slots,

@@ -3,7 +3,7 @@
 use crossfield_core::{Examples, FieldId, TableField};
 use crossfield_embedding::{EmbeddingCollection, RowLayout, RowOptimizer, Table};
 
-use crate::{Error, PARTS};
+use crate::{Error, PARTS, Rule};
 
 /// The tables of a collection, open for a pass over rows.
 #[derive(Debug)]
@@ -94,6 +94,21 @@ impl<'a> TableRows<'a> {
     #[inline]
     pub fn optimizer(&self) -> &'a RowOptimizer {
         self.optimizer
+    }
+
+    /// The rule of its rows at `rate` times their learning rate.
+    ///
+    /// # Errors
+    /// As [`Rule::new`].
+    #[inline]
+    pub fn rule(&self, rate: f32, fast: bool) -> Result<Rule, Error> {
+        Rule::new(
+            self.table,
+            self.optimizer,
+            self.layout.precision,
+            rate,
+            fast,
+        )
     }
 
     /// Whether its rows stay as they are.

@@ -288,7 +288,19 @@ impl Default for Schedule {
 }
 
 /// The factor on the learning rates, step by step.
-pub struct RateSchedule(Option<ModuleLrScheduler>);
+pub struct RateSchedule(Factors);
+
+enum Factors {
+    Constant,
+    /// By hand: the fused executor asks for a factor a row, and Burn's scheduler takes a sixth of the
+    /// time of a row of FM.
+    Linear {
+        step: u64,
+        steps: u64,
+        end: f64,
+    },
+    Burn(ModuleLrScheduler),
+}
 
 impl Schedule {
     /// The factors of a run of `steps` steps, from step `first` (from 0) on.
@@ -296,33 +308,50 @@ impl Schedule {
     /// # Errors
     /// [`Error::Option`] for numbers that Burn's schedulers refuse.
     pub fn init(&self, steps: u64, first: u64) -> Result<RateSchedule, Error> {
-        let steps = usize::try_from(steps.max(1)).unwrap_or(usize::MAX);
+        let refuse = |reason| Error::Option {
+            option: "optimizer.schedule".into(),
+            reason,
+        };
+        let iterations = usize::try_from(steps.max(1)).unwrap_or(usize::MAX);
         let scheduler = match self.kind {
-            ScheduleKind::Constant => return Ok(RateSchedule(None)),
-            ScheduleKind::Linear => LinearLrSchedulerConfig::new(1.0, self.end, steps).init(),
-            ScheduleKind::Cosine => CosineAnnealingLrSchedulerConfig::new(1.0, steps)
+            ScheduleKind::Constant => return Ok(RateSchedule(Factors::Constant)),
+            ScheduleKind::Linear => {
+                // Burn knows which numbers make sense.
+                LinearLrSchedulerConfig::new(1.0, self.end, iterations)
+                    .init()
+                    .map_err(refuse)?;
+                return Ok(RateSchedule(Factors::Linear {
+                    step: first,
+                    steps: steps.max(1),
+                    end: self.end,
+                }));
+            }
+            ScheduleKind::Cosine => CosineAnnealingLrSchedulerConfig::new(1.0, iterations)
                 .with_min_lr(self.end)
                 .init(),
             ScheduleKind::Exponential => ExponentialLrSchedulerConfig::new(1.0, self.gamma).init(),
         };
-        let mut scheduler = scheduler.map_err(|reason| Error::Option {
-            option: "optimizer.schedule".into(),
-            reason,
-        })?;
+        let mut scheduler = scheduler.map_err(refuse)?;
         // The schedulers hold no more than a position: walk there instead of saving it.
         for _ in 0..first {
             scheduler.step();
         }
-        Ok(RateSchedule(Some(scheduler)))
+        Ok(RateSchedule(Factors::Burn(scheduler)))
     }
 }
 
 impl RateSchedule {
     /// The factor of the next step.
     pub fn step(&mut self) -> f64 {
-        self.0
-            .as_mut()
-            .map_or(1.0, |scheduler| scheduler.step().base())
+        match &mut self.0 {
+            Factors::Constant => 1.0,
+            Factors::Linear { step, steps, end } => {
+                let done = (*step).min(*steps) as f64 / *steps as f64;
+                *step += 1;
+                1.0 + (*end - 1.0) * done
+            }
+            Factors::Burn(scheduler) => scheduler.step().base(),
+        }
     }
 }
 

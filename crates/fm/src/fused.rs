@@ -52,8 +52,15 @@ impl FusedComponent for FusedFm {
         options: Options,
     ) -> Result<Box<dyn RowPass + 'a>, Error> {
         let slots = Slots::new(tables, data, &self.factors)?;
+        // One kernel reads the rows of all fields.
+        let precision = slots.slots()[0].table.layout().precision;
         for slot in slots.slots() {
             slot.table.rule(1.0, options.fast)?;
+            if slot.table.layout().precision != precision {
+                return Err(Error::MixedPrecision {
+                    table: slot.table.name().to_owned(),
+                });
+            }
         }
         let linear = match &self.linear {
             Some(linear) => Some(linear.bind(tables, data, options)?),
@@ -61,6 +68,7 @@ impl FusedComponent for FusedFm {
         };
         Ok(Box::new(FmPass {
             width: slots.slots()[0].table.layout().width,
+            half: precision == Precision::Bf16,
             features: Gathered::default(),
             linear,
             options,
@@ -78,6 +86,8 @@ struct FmPass<'a> {
     features: Gathered,
     /// Factors, padded as rows are.
     width: usize,
+    /// Whether all tables keep them in halves.
+    half: bool,
     options: Options,
 }
 
@@ -104,12 +114,11 @@ impl RowPass for FmPass<'_> {
 
     fn forward(&mut self, row: usize, part: usize, shared: Shared) {
         if part == PART {
-            let half = self.slots.slots()[0].table.layout().precision == Precision::Bf16;
             let pairs = Pairs {
                 sums: self.sums(shared),
                 width: self.width,
                 features: self.features.of(&self.slots, row),
-                half,
+                half: self.half,
             };
             shared.put(self.width, run(self.options.isa, pairs));
         }

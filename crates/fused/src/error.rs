@@ -47,6 +47,15 @@ pub enum Error {
         /// The kind of optimizer.
         kind: &'static str,
     },
+    /// A component's tables keep their weights in different ways.
+    #[error(
+        "table `{table}` keeps its weights in another precision than the first table of its \
+         component: give all of them the same"
+    )]
+    MixedPrecision {
+        /// The table.
+        table: String,
+    },
     /// Two components read one table.
     #[error(
         "table `{table}` is read by two components: the fused executor updates each component \

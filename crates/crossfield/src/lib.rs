@@ -10,6 +10,8 @@ pub use crossfield_ffm as ffm;
 pub use crossfield_fm as fm;
 #[cfg(feature = "fused")]
 pub use crossfield_fused as fused;
+#[cfg(feature = "mf")]
+pub use crossfield_mf as mf;
 #[cfg(feature = "train")]
 pub use crossfield_train as train;
 #[cfg(feature = "wide-deep")]

@@ -66,11 +66,6 @@ pub enum Error {
         table: String,
     },
     /// The environment asks for an instruction set that is not there.
-    #[error("CROSSFIELD_ISA is `{asked}`: this machine has {available}")]
-    Isa {
-        /// What was asked for.
-        asked: String,
-        /// What there is.
-        available: String,
-    },
+    #[error(transparent)]
+    Isa(#[from] crossfield_simd::Error),
 }

@@ -3,8 +3,6 @@
 mod bias;
 mod error;
 mod executor;
-mod isa;
-mod lanes;
 mod linear;
 mod pass;
 mod rule;
@@ -12,12 +10,11 @@ mod tables;
 mod team;
 
 pub use bias::{Bias, BiasOptimizer, BiasRule};
+#[cfg(target_arch = "x86_64")]
+pub use crossfield_simd::{Avx2, Avx512};
+pub use crossfield_simd::{Isa, Kernel, Lanes, Portable, element_noise, prefetch};
 pub use error::Error;
 pub use executor::{Fused, Passed, Turn};
-pub use isa::{Isa, Kernel, prefetch};
-#[cfg(target_arch = "x86_64")]
-pub use lanes::{Avx2, Avx512};
-pub use lanes::{Lanes, Portable, element_noise};
 pub use linear::Linear;
 pub use pass::{FusedComponent, FusedConfig, Options, PARTS, RowPass, Shared, Step};
 pub use rule::{Adagrad, ElementRule, Ftrl, Gradient, RowRule, Rowwise, Rule, Sgd, UpdateRow};

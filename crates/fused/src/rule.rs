@@ -2,8 +2,7 @@
 
 use crossfield_embedding::{Precision, RowLayout, RowOptimizer, RowOptimizerKind};
 
-use crate::lanes::GOLDEN;
-use crate::{Error, Isa, Kernel, Lanes, Portable};
+use crate::{Error, Isa, Kernel, Lanes, Portable, element_noise};
 
 /// The number below which a root is not taken: ε² of AdaGrad stands under the root here, where the
 /// row optimizer adds ε to it, which is the same for all roots that are not tiny themselves.
@@ -250,7 +249,7 @@ impl<const HALF: bool> Rowwise<HALF> {
         // SAFETY: the caller vouches for it.
         unsafe {
             if HALF {
-                let noise = L::noise(noise.wrapping_add((at as u32).wrapping_mul(GOLDEN)));
+                let noise = L::noise(element_noise(noise, at));
                 weights.store_half(row.cast::<u16>().add(at), noise);
             } else {
                 weights.store(row.cast::<f32>().add(at));

@@ -768,7 +768,7 @@ impl TrainConfig {
             plan.check()?;
         }
         if self.executor == Executor::Fused {
-            Isa::detect()?;
+            Isa::detect().map_err(crossfield_fused::Error::from)?;
         }
         Ok(())
     }

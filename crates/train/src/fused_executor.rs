@@ -91,7 +91,7 @@ fn make(
         .bias
         .then(|| Bias::new(bias, bias_optimizer(optimizer)));
     let options = Options {
-        isa: Isa::detect()?,
+        isa: Isa::detect().map_err(crossfield_fused::Error::from)?,
         fast,
     };
     Ok(Fused::new(model.components, model.loss, bias, options)?)

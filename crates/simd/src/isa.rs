@@ -7,12 +7,12 @@ use crate::{Error, Lanes, Portable};
 /// An instruction set that this machine has.
 ///
 /// ```
-/// use crossfield_fused::Isa;
+/// use crossfield_simd::Isa;
 ///
 /// let isa = Isa::detect()?;
 /// assert!(Isa::available().contains(&isa));
 /// assert!(Isa::available().contains(&Isa::PORTABLE));
-/// # Ok::<(), crossfield_fused::Error>(())
+/// # Ok::<(), crossfield_simd::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Isa(Set);

@@ -1,0 +1,7 @@
+#![doc = include_str!("../README.md")]
+
+mod error;
+mod interactions;
+
+pub use error::Error;
+pub use interactions::{Csr, Duplicates, Interactions};

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod dense;
 mod error;
 mod interactions;
 

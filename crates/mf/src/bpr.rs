@@ -20,7 +20,8 @@ use rand_distr::Distribution;
 use rand_distr::weighted::WeightedAliasIndex;
 use serde::{Deserialize, Serialize};
 
-use crate::implicit::{PaddedRows, check_dim, check_option, dot, seen};
+use crate::dense::Rows;
+use crate::implicit::{check_dim, check_option, dot, seen};
 use crate::{Error, ImplicitParameters, Interactions};
 
 /// Draws of an item before those that the user has are left out by counting.
@@ -214,8 +215,8 @@ impl Bpr {
     /// [`Error::NonFinite`] if a vector is not finite after them; the parameters before stand.
     pub fn iterate(&mut self) -> Result<(), Error> {
         let dim = self.config.embedding_dim;
-        let mut users = PaddedRows::of(&self.parameters.users, dim);
-        let mut items = PaddedRows::of(&self.parameters.items, dim);
+        let mut users = Rows::of(&self.parameters.users, dim);
+        let mut items = Rows::of(&self.parameters.items, dim);
         let mut bias = self.parameters.item_bias.clone();
         // Without biases they stay 0, for their rate is.
         bias.resize(self.interactions.items(), 0.0);
@@ -231,7 +232,7 @@ impl Bpr {
             steps += triples.len();
             loss += self.isa.run(Steps {
                 triples: &triples,
-                width: users.width(),
+                width: users.stride(),
                 users: users.values_mut(),
                 items: items.values_mut(),
                 bias: &mut bias,
@@ -312,7 +313,11 @@ impl Bpr {
         let as_negative = (pairs as f64 * self.negatives.share(users.len())).round() as usize;
         let mut y = vec![0.0; self.config.embedding_dim];
         let mut bias = 0.0;
-        let steps = if users.is_empty() { 0 } else { users.len() + as_negative };
+        let steps = if users.is_empty() {
+            0
+        } else {
+            users.len() + as_negative
+        };
         for _ in 0..epochs * steps {
             let at = rng.random_range(0..steps);
             let (user, other, sign) = if let Some(&user) = users.get(at) {
@@ -330,8 +335,8 @@ impl Bpr {
                 (user, by_user.indices()[pair], -1.0)
             };
             let x = parameters.user(user as usize);
-            let ahead = f64::from(bias) + dot(x, &y)
-                - parameters.score(user as usize, other as usize);
+            let ahead =
+                f64::from(bias) + dot(x, &y) - parameters.score(user as usize, other as usize);
             let slope = sign * slope(sign * ahead);
             for (y, &x) in y.iter_mut().zip(x) {
                 *y += self.step(slope * f64::from(x), *y);
@@ -503,9 +508,20 @@ impl Kernel for Steps<'_> {
         let mut loss = 0.0;
         for (nth, triple) in self.triples.iter().enumerate() {
             if let Some(next) = self.triples.get(nth + AHEAD) {
-                prefetch(users.wrapping_add(next.user as usize * self.width).cast(), bytes);
-                prefetch(items.wrapping_add(next.item as usize * self.width).cast(), bytes);
-                prefetch(items.wrapping_add(next.negative as usize * self.width).cast(), bytes);
+                prefetch(
+                    users.wrapping_add(next.user as usize * self.width).cast(),
+                    bytes,
+                );
+                prefetch(
+                    items.wrapping_add(next.item as usize * self.width).cast(),
+                    bytes,
+                );
+                prefetch(
+                    items
+                        .wrapping_add(next.negative as usize * self.width)
+                        .cast(),
+                    bytes,
+                );
             }
             let (item, negative) = (triple.item as usize, triple.negative as usize);
             // SAFETY: indices of interactions and of the sampler are within their tables, whose
@@ -575,17 +591,25 @@ mod tests {
         let slope = 1.0 / (1.0 + ahead.exp());
         for isa in Isa::available() {
             let single = |v: [f64; 3]| v.map(|v| v as f32);
-            let mut users = PaddedRows::of(&single(x), 3);
-            let mut items = PaddedRows::of(&[single(z), single(y)].concat(), 3);
+            let mut users = Rows::of(&single(x), 3);
+            let mut items = Rows::of(&[single(z), single(y)].concat(), 3);
             let mut bias = [0.1, 0.3];
-            let triple = Triple { user: 0, item: 1, negative: 0 };
+            let triple = Triple {
+                user: 0,
+                item: 1,
+                negative: 0,
+            };
             let loss = isa.run(Steps {
                 triples: &[triple],
-                width: users.width(),
+                width: users.stride(),
                 users: users.values_mut(),
                 items: items.values_mut(),
                 bias: &mut bias,
-                rates: Rates { lr: lr as f32, bias_lr: lr as f32, l2: l2 as f32 },
+                rates: Rates {
+                    lr: lr as f32,
+                    bias_lr: lr as f32,
+                    l2: l2 as f32,
+                },
             });
             let close = |got: f32, want: f64| assert!((f64::from(got) - want).abs() < 1e-6);
             assert!((loss - (-ahead).exp().ln_1p()).abs() < 1e-6);
@@ -661,9 +685,18 @@ mod tests {
         resumed.iterate().unwrap();
         assert_eq!(whole.parameters(), resumed.parameters());
         assert_eq!(whole.last_loss(), resumed.last_loss());
-        let smaller = Bpr::new(groups(), config(4), 3).unwrap().parameters().clone();
+        let smaller = Bpr::new(groups(), config(4), 3)
+            .unwrap()
+            .parameters()
+            .clone();
         let refused = resumed.resume(smaller, 1).unwrap_err();
-        assert_eq!(refused, Error::Parameters { got: 180, expected: 220 });
+        assert_eq!(
+            refused,
+            Error::Parameters {
+                got: 180,
+                expected: 220
+            }
+        );
     }
 
     #[test]
@@ -683,7 +716,10 @@ mod tests {
 
     #[test]
     fn without_biases_there_are_none() {
-        let config = BprConfig { item_bias: false, ..config(2) };
+        let config = BprConfig {
+            item_bias: false,
+            ..config(2)
+        };
         let mut bpr = Bpr::new(groups(), config, 1).unwrap();
         bpr.iterate().unwrap();
         assert!(bpr.parameters().item_bias.is_empty());
@@ -698,9 +734,8 @@ mod tests {
         }
         let parameters = bpr.parameters();
         let user = bpr.fold_in_user(&[1, 2, 2, 3], 200).unwrap();
-        let score = |item: usize| {
-            dot(&user, parameters.item(item)) + f64::from(parameters.item_bias[item])
-        };
+        let score =
+            |item: usize| dot(&user, parameters.item(item)) + f64::from(parameters.item_bias[item]);
         let worst = (4..10).map(score).fold(f64::MAX, f64::min);
         assert!((10..20).all(|item| score(item) < worst));
 
@@ -716,7 +751,11 @@ mod tests {
 
     #[test]
     fn numbers_that_grow_too_large_stop_the_run_and_the_parameters_stand() {
-        let config = BprConfig { lr: 1e3, l2: 1e3, ..config(2) };
+        let config = BprConfig {
+            lr: 1e3,
+            l2: 1e3,
+            ..config(2)
+        };
         let mut bpr = Bpr::new(groups(), config, 1).unwrap();
         let before = bpr.parameters().clone();
         assert!(matches!(bpr.iterate(), Err(Error::NonFinite { .. })));
@@ -726,11 +765,20 @@ mod tests {
     #[test]
     fn options_out_of_their_range_are_refused() {
         let refused = |config| Bpr::new(groups(), config, 1).unwrap_err().to_string();
-        let rate = BprConfig { lr: 0.0, ..config(2) };
+        let rate = BprConfig {
+            lr: 0.0,
+            ..config(2)
+        };
         assert_eq!(refused(rate), "lr is 0: expected a number above 0");
         assert_eq!(refused(config(0)), "embedding_dim is 0: expected 1 to 1024");
         let negatives = Negatives::Popularity { power: -1.0 };
-        let power = BprConfig { negatives, ..config(2) };
-        assert_eq!(refused(power), "power is -1: expected a number of at least 0");
+        let power = BprConfig {
+            negatives,
+            ..config(2)
+        };
+        assert_eq!(
+            refused(power),
+            "power is -1: expected a number of at least 0"
+        );
     }
 }

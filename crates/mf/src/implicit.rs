@@ -1,4 +1,4 @@
-//! What models of implicit feedback share: their parameters, and rows as kernels read them.
+//! What models of implicit feedback share: their parameters, and what is refused.
 
 use crossfield_core::rng::{Purpose, name_key, rng};
 use rand::RngExt;
@@ -9,8 +9,6 @@ use crate::{Duplicates, Error, Interactions};
 
 /// Longest vector.
 const MAX_DIM: usize = 1024;
-/// Rows are padded to whole cache lines of so many floats.
-const LINE: usize = 16;
 
 /// Vectors of users and items whose dot product ranks the items of a user.
 ///
@@ -197,7 +195,11 @@ pub(crate) fn check_option(
 }
 
 /// Refuses an index beyond the last one.
-pub(crate) fn check_indices(what: &'static str, indices: &[u32], count: usize) -> Result<(), Error> {
+pub(crate) fn check_indices(
+    what: &'static str,
+    indices: &[u32],
+    count: usize,
+) -> Result<(), Error> {
     match indices.iter().position(|&index| index as usize >= count) {
         None => Ok(()),
         Some(row) => Err(Error::IndexOutOfRange {
@@ -209,89 +211,9 @@ pub(crate) fn check_indices(what: &'static str, indices: &[u32], count: usize) -
     }
 }
 
-/// Sixteen floats in one cache line.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Line([f32; LINE]);
-
-/// Vectors, each padded with zeros to whole cache lines.
-#[derive(Clone, Debug)]
-pub(crate) struct PaddedRows {
-    lines: Vec<Line>,
-    dim: usize,
-}
-
-impl PaddedRows {
-    pub(crate) fn zeros(rows: usize, dim: usize) -> Self {
-        Self {
-            lines: vec![Line([0.0; LINE]); rows * dim.div_ceil(LINE)],
-            dim,
-        }
-    }
-
-    /// From vectors of `dim` floats.
-    pub(crate) fn of(vectors: &[f32], dim: usize) -> Self {
-        let mut rows = Self::zeros(vectors.len() / dim, dim);
-        let width = rows.width();
-        let padded = rows.values_mut().chunks_exact_mut(width);
-        for (padded, vector) in padded.zip(vectors.chunks_exact(dim)) {
-            padded[..dim].copy_from_slice(vector);
-        }
-        rows
-    }
-
-    /// The vectors without their padding.
-    pub(crate) fn copy_to(&self, vectors: &mut [f32]) {
-        let padded = self.values().chunks_exact(self.width());
-        for (padded, vector) in padded.zip(vectors.chunks_exact_mut(self.dim)) {
-            vector.copy_from_slice(&padded[..self.dim]);
-        }
-    }
-
-    /// Floats of a row, padding included.
-    pub(crate) fn width(&self) -> usize {
-        self.dim.div_ceil(LINE) * LINE
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.lines.len() * LINE / self.width()
-    }
-
-    /// All rows, padding included.
-    pub(crate) fn values(&self) -> &[f32] {
-        // SAFETY: a `Line` is sixteen floats, without padding between lines.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * LINE) }
-    }
-
-    /// All rows, padding included, which is to stay zero.
-    pub(crate) fn values_mut(&mut self) -> &mut [f32] {
-        let floats = self.lines.len() * LINE;
-        // SAFETY: as in `values`.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), floats) }
-    }
-
-    pub(crate) fn row(&self, row: usize) -> &[f32] {
-        let width = self.width();
-        &self.values()[row * width..][..width]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn padded_rows_are_aligned_and_give_their_vectors_back() {
-        let vectors: Vec<f32> = (0..51).map(|at| at as f32).collect();
-        let rows = PaddedRows::of(&vectors, 17);
-        assert_eq!((rows.rows(), rows.width()), (3, 32));
-        assert_eq!(rows.row(1)[..3], [17.0, 18.0, 19.0]);
-        assert!(rows.row(1)[17..].iter().all(|&padding| padding == 0.0));
-        assert!(rows.values().as_ptr().cast::<Line>().is_aligned());
-        let mut copy = vec![0.0; 51];
-        rows.copy_to(&mut copy);
-        assert_eq!(copy, vectors);
-    }
 
     #[test]
     fn pairs_add_up_and_zeros_are_not_seen() {

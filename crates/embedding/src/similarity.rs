@@ -6,7 +6,7 @@ mod tiles;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use crossfield_simd::Isa;
+use crossfield_simd::{Isa, Kernel};
 use rayon::prelude::*;
 
 use crate::vectors::{normalize, width};
@@ -155,26 +155,42 @@ impl<'a> Exact<'a> {
         excluded: &[u32],
     ) -> Result<Vec<Neighbour>, Error> {
         let rows = self.rows();
-        check_length("numbers of a query", query.len(), rows.dim())?;
-        if let Some(&value) = query.iter().find(|value| !value.is_finite()) {
-            return Err(Error::NonFiniteVector { row: 0, value });
-        }
+        let query = self.padded_query(query)?;
         check_rising(0, excluded)?;
-        let mut padded = vec![0.0; rows.width()];
-        self.copy_query(query, &mut padded);
         let mut top = Top::new(k.min(rows.rows()), excluded);
-        let scan = scan::Scan {
+        self.run(scan::Scan {
             rows: rows.padded(),
             bias: self.bias,
-            query: &padded,
+            query: &query,
             top: &mut top,
-        };
-        if rows.width().is_multiple_of(16) {
-            self.isa.run(scan);
-        } else {
-            self.isa.run_eight(scan);
-        }
+        });
         Ok(top.into_list())
+    }
+
+    /// The scores of some rows, in their order: to the bit those of [`nearest`](Self::nearest).
+    ///
+    /// # Shapes
+    /// - query: `[dim]`
+    ///
+    /// # Errors
+    /// [`Error::Length`] for the query, [`Error::NonFiniteVector`] in it, [`Error::NoRow`].
+    pub fn scores(&self, query: &[f32], picked: &[u32]) -> Result<Vec<Neighbour>, Error> {
+        let rows = self.rows();
+        let query = self.padded_query(query)?;
+        check_rows("candidate", picked, rows.rows())?;
+        let mut scores = vec![0.0; picked.len()];
+        self.run(scan::Pick {
+            rows: rows.padded(),
+            query: &query,
+            picked,
+            scores: &mut scores,
+        });
+        let neighbours = picked.iter().zip(scores).map(|(&row, score)| {
+            let bias = self.bias.map_or(0.0, |bias| bias[row as usize]);
+            let score = score + bias;
+            Neighbour { row, score }
+        });
+        Ok(neighbours.collect())
     }
 
     /// The `k` nearest rows of each of the `wanted` rows of `queries`, but for the rising lists
@@ -218,6 +234,26 @@ impl<'a> Exact<'a> {
         });
         let tiles: Vec<Vec<Vec<Neighbour>>> = tiles.collect::<Result<_, Error>>()?;
         Ok(tiles.into_iter().flatten().collect())
+    }
+
+    /// A query as the rows are: padded, and by cosine of length 1.
+    fn padded_query(&self, query: &[f32]) -> Result<Vec<f32>, Error> {
+        check_length("numbers of a query", query.len(), self.rows().dim())?;
+        if let Some(&value) = query.iter().find(|value| !value.is_finite()) {
+            return Err(Error::NonFiniteVector { row: 0, value });
+        }
+        let mut padded = vec![0.0; self.rows().width()];
+        self.copy_query(query, &mut padded);
+        Ok(padded)
+    }
+
+    /// Runs a kernel that walks over rows, on vectors that they are whole numbers of.
+    fn run<K: Kernel>(&self, kernel: K) -> K::Output {
+        if self.rows().width().is_multiple_of(16) {
+            self.isa.run(kernel)
+        } else {
+            self.isa.run_eight(kernel)
+        }
     }
 
     fn copy_query(&self, from: &[f32], to: &mut [f32]) {

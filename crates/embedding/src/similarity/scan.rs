@@ -49,12 +49,39 @@ impl Kernel for Scan<'_, '_> {
     }
 }
 
-/// The products of a query with the row at `row`.
+/// The products of one query with some of the rows.
+pub(super) struct Pick<'a> {
+    /// `[rows, width]`.
+    pub(super) rows: &'a [f32],
+    /// `[width]`.
+    pub(super) query: &'a [f32],
+    /// Their numbers.
+    pub(super) picked: &'a [u32],
+    /// `[picked]`.
+    pub(super) scores: &'a mut [f32],
+}
+
+impl Kernel for Pick<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let width = self.query.len();
+        assert!(width.is_multiple_of(L::N));
+        for (&row, score) in self.picked.iter().zip(self.scores) {
+            let row = &self.rows[row as usize * width..][..width];
+            // SAFETY: the caller vouches for the instruction set; row and query are of one width.
+            *score = unsafe { product::<L>(row.as_ptr(), self.query) };
+        }
+    }
+}
+
+/// The product of a query with the row at `row`.
 ///
 /// # Safety
 /// The machine has the instruction set, the row is there, and the query is whole vectors long.
 #[inline(always)]
-pub(super) unsafe fn product<L: Lanes>(row: *const f32, query: &[f32]) -> f32 {
+unsafe fn product<L: Lanes>(row: *const f32, query: &[f32]) -> f32 {
     // SAFETY: the caller vouches for the set and the row; `at` is below the width of both.
     unsafe {
         let mut sum = L::splat(0.0);

@@ -190,3 +190,18 @@ fn what_does_not_fit_is_refused() {
         .unwrap_err();
     assert_eq!(error.to_string(), "query 3: expected a row below 3");
 }
+
+#[test]
+fn the_scores_of_some_rows_are_those_of_the_whole_search() {
+    let mut rng = rng(5, Purpose::Synth, 0, 0);
+    let draws = (0..9 * 20).map(|_| rng.random::<f32>() - 0.5);
+    let items = Vectors::from_flat(&draws.collect::<Vec<f32>>(), 20).unwrap();
+    let bias = [0.1; 9];
+    for search in searches(&items, Measure::Cosine) {
+        let search = search.with_bias(&bias).unwrap();
+        // Eight rows are compared four at a time, the last one alone.
+        let all = search.nearest(items.row(0), 9, &[]).unwrap();
+        let picked: Vec<u32> = all.iter().map(|found| found.row).collect();
+        assert_eq!(search.scores(items.row(0), &picked).unwrap(), all);
+    }
+}

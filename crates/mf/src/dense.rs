@@ -228,15 +228,16 @@ unsafe fn add_tile<L: Lanes>(
     unsafe {
         // From zero, not from what is there: fewer roundings of a great sum.
         let mut sums = [L::splat(0.0); TILE];
-        for at in 0..indices.len() {
-            let z = L::load(rows.add(indices[at] as usize * stride));
-            for i in 0..TILE {
-                sums[i] = z.mul_add(L::splat(*scaled.add(at * stride + i)), sums[i]);
+        for (at, &index) in indices.iter().enumerate() {
+            let z = L::load(rows.add(index as usize * stride));
+            let scaled = scaled.add(at * stride);
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = z.mul_add(L::splat(*scaled.add(i)), *sum);
             }
         }
-        for i in 0..TILE {
+        for (i, sum) in sums.iter().enumerate() {
             let to = to.add(i * stride);
-            L::load(to).add(sums[i]).store(to);
+            L::load(to).add(*sum).store(to);
         }
     }
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod collection;
+mod dot;
 mod error;
 mod optimizer;
 mod pages;
@@ -9,6 +10,7 @@ mod snapshot;
 mod table;
 
 pub use collection::{EmbeddingCollection, StagedRows, tensor_name};
+pub use dot::{DotProduct, DotProductConfig};
 pub use error::Error;
 pub use optimizer::{RowOptimizer, RowOptimizerKind, RowStep, StateWidth};
 pub use row::{Precision, RowLayout};

@@ -1,5 +1,7 @@
 //! What the solvers for ratings reach on MovieLens-100k, whose files `CROSSFIELD_DATA` names.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};

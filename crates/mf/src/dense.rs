@@ -35,6 +35,39 @@ impl Rows {
         self.size
     }
 
+    /// Vectors of `size` floats, one after the other.
+    pub(crate) fn of(vectors: &[f32], size: usize) -> Self {
+        let mut rows = Self::new(vectors.len() / size, size);
+        let padded = rows.values.chunks_exact_mut(rows.stride);
+        for (padded, vector) in padded.zip(vectors.chunks_exact(size)) {
+            padded[..size].copy_from_slice(vector);
+        }
+        rows
+    }
+
+    /// The vectors one after the other, without the padding.
+    pub(crate) fn copy_to(&self, vectors: &mut [f32]) {
+        let padded = self.values.chunks_exact(self.stride);
+        for (padded, vector) in padded.zip(vectors.chunks_exact_mut(self.size)) {
+            vector.copy_from_slice(&padded[..self.size]);
+        }
+    }
+
+    /// Floats from one vector to the next.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// All vectors with their padding.
+    pub(crate) fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// All vectors with their padding, which has to stay zero.
+    pub(crate) fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
     /// One vector, without the padding.
     #[cfg(test)]
     pub(crate) fn row(&self, row: usize) -> &[f32] {
@@ -46,7 +79,8 @@ impl Rows {
         &mut self.values[row * self.stride..][..self.size]
     }
 
-    fn count(&self) -> usize {
+    /// Number of vectors.
+    pub(crate) fn count(&self) -> usize {
         self.values.len() / self.stride.max(1)
     }
 }
@@ -97,6 +131,29 @@ impl System {
                 *to = factor * from;
             }
         }
+    }
+
+    /// Adds A and b of another system of the same size.
+    pub(crate) fn add_system(&mut self, other: &Self) {
+        assert_eq!(self.size, other.size, "systems of one size");
+        let add = |to: &mut [f32], from: &[f32]| {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        };
+        add(&mut self.matrix, &other.matrix);
+        add(&mut self.right, &other.right);
+    }
+
+    /// A, both sides of the diagonal.
+    pub(crate) fn symmetric(&self) -> Rows {
+        let mut rows = Rows::new(self.size, self.size);
+        for i in 0..self.size {
+            for j in i..self.size {
+                let value = self.matrix[i * self.stride + j];
+                rows.row_mut(i)[j] = value;
+                rows.row_mut(j)[i] = value;
+            }
+        }
+        rows
     }
 
     /// Adds a number to an element of A on or above the diagonal.
@@ -500,6 +557,33 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn rows_give_their_vectors_back_without_the_padding() {
+        let vectors: Vec<f32> = (0..51).map(|at| at as f32).collect();
+        let rows = Rows::of(&vectors, 17);
+        assert_eq!((rows.count(), rows.stride()), (3, 32));
+        assert_eq!(rows.row(1)[..3], [17.0, 18.0, 19.0]);
+        assert!(
+            rows.values()[32 + 17..64]
+                .iter()
+                .all(|&padding| padding == 0.0)
+        );
+        let mut copy = vec![0.0; 51];
+        rows.copy_to(&mut copy);
+        assert_eq!(copy, vectors);
+    }
+
+    #[test]
+    fn systems_add_up_and_are_symmetric() {
+        let mut system = System::new(2, Isa::PORTABLE);
+        system.add(&Rows::of(&[1.0, 2.0], 2), &[0], &[1.0], &[3.0]);
+        let other = system.clone();
+        system.add_system(&other);
+        assert_eq!(system.symmetric().row(0), [2.0, 4.0]);
+        assert_eq!(system.symmetric().row(1), [4.0, 8.0]);
+        assert_eq!(system.right(), [6.0, 12.0]);
     }
 
     #[test]

@@ -112,6 +112,9 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     }
     run.train.check()?;
     run.train.device.init()?;
+    if run.train.executor == Executor::Fused {
+        run.model.check_fused()?;
+    }
     if run.train.executor.is_solver() {
         let config = fm_of_solver(&run)?;
         if config.init_std != FmConfig::default().init_std {

@@ -74,6 +74,43 @@ pub enum Error {
         /// The number.
         value: f32,
     },
+    /// A vector holds a number that is not finite.
+    #[error("vector {row} holds {value}, expected finite numbers")]
+    NonFiniteVector {
+        /// Its row.
+        row: usize,
+        /// The number.
+        value: f32,
+    },
+    /// Something has another length than what it belongs to.
+    #[error("{what}: got {got}, expected {expected}")]
+    Length {
+        /// What it is.
+        what: &'static str,
+        /// Its length.
+        got: usize,
+        /// The length that it has to have.
+        expected: String,
+    },
+    /// There is no such row.
+    #[error("{what} {row}: expected a row below {rows}")]
+    NoRow {
+        /// What the row was asked for as.
+        what: &'static str,
+        /// The row.
+        row: u32,
+        /// How many there are.
+        rows: usize,
+    },
+    /// The rows that a query leaves out do not rise.
+    #[error("the rows that query {query} leaves out: expected rising numbers")]
+    Unsorted {
+        /// Row of the query; 0 where there is one query alone.
+        query: u32,
+    },
+    /// The environment asks for an instruction set that is not there.
+    #[error(transparent)]
+    Isa(#[from] crossfield_simd::Error),
     /// The system has no memory for a table.
     #[error("table `{table}`: the system gives no {bytes} bytes: {source}")]
     NoMemory {

@@ -76,6 +76,27 @@ impl Kernel for Sums<'_> {
     }
 }
 
+/// Four sums at once, and one by one.
+struct FourSums<'a>(&'a [f32]);
+
+impl Kernel for FourSums<'_> {
+    type Output = [[f32; 4]; 2];
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) -> [[f32; 4]; 2] {
+        // SAFETY: as above; there are 64.
+        unsafe {
+            let mut vectors = [L::splat(0.0); 4];
+            let mut one_by_one = [0.0; 4];
+            for (nth, vector) in vectors.iter_mut().enumerate() {
+                *vector = L::load(self.0.as_ptr().add(nth * L::N));
+                one_by_one[nth] = vector.sum();
+            }
+            [L::sums(vectors), one_by_one]
+        }
+    }
+}
+
 struct Transposed<'a>(&'a [f32]);
 
 impl Kernel for Transposed<'_> {
@@ -153,6 +174,10 @@ proptest! {
                 prop_assert!(near(*got, expected));
             }
             prop_assert!((isa.run(Sums(&a)) - a.iter().sum::<f32>()).abs() < 1e-4);
+            let four: Vec<f32> = (0..64).map(|at| a[at % 16] * (at as f32 + 0.7)).collect();
+            for [together, one_by_one] in [isa.run(FourSums(&four)), isa.run_eight(FourSums(&four))] {
+                prop_assert_eq!(together.map(f32::to_bits), one_by_one.map(f32::to_bits));
+            }
         }
     }
 }

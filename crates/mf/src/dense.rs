@@ -28,6 +28,11 @@ impl Rows {
         }
     }
 
+    /// Length of the vectors.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Vectors of `size` floats, one after the other.
     pub(crate) fn of(vectors: &[f32], size: usize) -> Self {
         let mut rows = Self::new(vectors.len() / size, size);
@@ -62,6 +67,7 @@ impl Rows {
     }
 
     /// One vector, without the padding.
+    #[cfg(test)]
     pub(crate) fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.stride..][..self.size]
     }
@@ -112,11 +118,17 @@ impl System {
         }
     }
 
-    /// Takes A and b from another system of the same size.
-    pub(crate) fn copy_from(&mut self, other: &Self) {
-        assert_eq!(self.size, other.size, "systems of one size");
-        self.matrix.copy_from_slice(&other.matrix);
-        self.right.copy_from_slice(&other.right);
+    /// Starts from A and b of another system of the same size, times `factor`.
+    pub(crate) fn start(&mut self, from: &Self, factor: f32) {
+        assert_eq!(self.size, from.size, "systems of one size");
+        for (to, from) in [
+            (&mut self.matrix, &from.matrix),
+            (&mut self.right, &from.right),
+        ] {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = factor * from;
+            }
+        }
     }
 
     /// Adds A and b of another system of the same size.
@@ -470,13 +482,13 @@ mod tests {
 
                 let mut prior = System::new(size, isa);
                 for i in 0..size {
-                    prior.add_element(i, i, 2.0);
+                    prior.add_element(i, i, 0.5);
                 }
                 let mut system = System::new(size, isa);
                 // What is left of an earlier system has no influence.
                 system.matrix.fill(f32::NAN);
                 system.right.fill(7.0);
-                system.copy_from(&prior);
+                system.start(&prior, 4.0);
                 system.add(&rows, &indices, &weights, &targets);
                 for i in 0..size {
                     for j in i..size {

@@ -433,7 +433,7 @@ impl FoldIn {
             system,
             ..
         } = scratch;
-        system.copy_from(&self.gram);
+        system.start(&self.gram, 1.0);
         targets.clear();
         targets.extend(weights.iter().map(|weight| 1.0 + weight));
         system.add(&self.fixed, indices, weights, targets);

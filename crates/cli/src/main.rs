@@ -4,6 +4,7 @@ mod console;
 mod data;
 mod explain;
 mod libffm;
+mod mf;
 mod model;
 mod run;
 mod solver;
@@ -87,7 +88,7 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
     for executor in [Executor::Als, Executor::Mcmc] {
         let mut solver = TrainConfig {
             executor,
-            loss: crossfield_core::Loss::Squared,
+            loss: crossfield_train::Objective::Squared,
             ..TrainConfig::default()
         };
         solver.complete();

@@ -78,15 +78,25 @@ impl ModelConfig {
         self.components.iter().map(Choice::name).collect()
     }
 
-    /// The factorization machine that this is; the solvers fit nothing else.
+    /// The kinds of the components.
+    pub(crate) fn kinds(&self) -> Vec<&str> {
+        self.components.iter().map(Choice::kind).collect()
+    }
+
+    /// The matrix factorization that this is, if there is nothing beside it.
+    pub(crate) fn only_mf(&self) -> Option<&BiasedMfConfig> {
+        match self.components.as_slice() {
+            [Choice::Mf(config)] => Some(config),
+            _ => None,
+        }
+    }
+
+    /// The factorization machine that this is, if there is nothing beside it but a bias.
     pub(crate) fn only_fm(&self) -> Result<&FmConfig, String> {
         match &self.components[..] {
             [Choice::Fm(config)] if self.bias => Ok(config),
             [Choice::Fm(_)] => Err("the model has `bias = false`: leave it out".into()),
-            components => {
-                let kinds: Vec<&str> = components.iter().map(Choice::kind).collect();
-                Err(format!("the model is {}", kinds.join(" + ")))
-            }
+            _ => Err(format!("the model is {}", self.kinds().join(" + "))),
         }
     }
 }

@@ -588,6 +588,36 @@ fn leave_last_reads_user_and_time_from_the_table() {
     assert_eq!(prepared.test.unwrap().labels(), [1.0]);
 }
 
+#[test]
+fn the_last_liked_row_is_held_out_where_only_likes_count() {
+    let files = Files::new();
+    let train = files.write(
+        "t.csv",
+        "stars,user,item,t\n5,u,a,1\n4,u,b,2\n1,u,c,3\n5,v,a,1\n2,v,b,2\n",
+    );
+    let mut spec = spec(train, vec![field("item", FieldKind::Categorical)]);
+    spec.label.column = "stars".to_owned();
+    spec.label.threshold = Some(4.0);
+    spec.label.only_positive = true;
+    spec.data.split = Some(SplitConfig::LeaveLast {
+        user: "user".to_owned(),
+        time: "t".to_owned(),
+        valid: false,
+        test: true,
+    });
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    let items = |data: &crossfield_data::Dataset| {
+        let rows = data.column(0).indices;
+        let key = |&row: &u32| prepared.schema.key("item", row).unwrap_or("new").to_owned();
+        rows.iter().map(key).collect::<Vec<_>>()
+    };
+    // v has one like, which stays.
+    assert_eq!(items(&prepared.train), ["a", "a"]);
+    assert_eq!(items(prepared.test.as_ref().unwrap()), ["new"]);
+    let report = prepared.report.to_string();
+    assert!(report.contains("2 rows left out: not positive"), "{report}");
+}
+
 struct Coins;
 
 impl Generated for Coins {

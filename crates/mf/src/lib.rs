@@ -12,6 +12,7 @@ mod gibbs;
 mod implicit;
 mod interactions;
 mod ratings;
+mod tables;
 mod wrmf;
 
 pub use biased::{BiasedMf, BiasedMfConfig, Biases, MfLookups};
@@ -23,4 +24,5 @@ pub use fused::FusedMf;
 pub use implicit::ImplicitParameters;
 pub use interactions::{Csr, Duplicates, Interactions};
 pub use ratings::{RatingsConfig, RatingsL2, RatingsMethod, RatingsSolver};
+pub use tables::MfTables;
 pub use wrmf::{FoldIn, InnerSolver, Wrmf, WrmfConfig};

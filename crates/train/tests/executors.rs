@@ -132,7 +132,7 @@ impl<C: ComponentConfig + FusedConfig + Sync> Run<'_, C> {
         std::fs::create_dir(out).unwrap();
         let config = TrainConfig {
             executor,
-            loss: self.loss,
+            loss: self.loss.into(),
             epochs: Some(1),
             batch_size: Some(1),
             threads: 1,

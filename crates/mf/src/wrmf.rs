@@ -78,11 +78,14 @@ impl Default for InnerSolver {
 pub struct WrmfConfig {
     /// Length k of the vectors.
     pub embedding_dim: usize,
-    /// α, how much surer a value of 1 is than a pair that was not seen.
+    /// α, how much surer a value of 1 is than a pair that was not seen. What suits depends on the
+    /// values: 0.7 with ratings of 4 and 5, 40 with the times that a programme was seen (Hu and
+    /// others).
     pub alpha: f64,
-    /// λ.
+    /// λ. It stands against sums over all users or items: 10 is not much.
     pub l2: f64,
-    /// ν; 0: λ is the same for all.
+    /// ν, how λ grows with what is known of a row; 0: it is the same for all. On MovieLens-100k no
+    /// other was better.
     pub l2_power: f64,
     /// How vectors are found.
     pub solver: InnerSolver,

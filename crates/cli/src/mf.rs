@@ -6,8 +6,8 @@ use crossfield_core::{RankingReport, Schema};
 use crossfield_data::Dataset;
 use crossfield_embedding::{RowOptimizer, RowOptimizerKind, Vectors, evaluate_ranking};
 use crossfield_mf::{
-    BiasedMfConfig, BiasedParameters, Biases, Bpr, BprConfig, Csr, Duplicates, InnerSolver,
-    Interactions, MfTables, Negatives, RatingsConfig, RatingsL2, RatingsMethod, RatingsSolver,
+    BiasedMfConfig, Biases, Bpr, BprConfig, Csr, Duplicates, InnerSolver, Interactions,
+    MfParameters, MfTables, Negatives, RatingsConfig, RatingsL2, RatingsMethod, RatingsSolver,
     Wrmf, WrmfConfig,
 };
 use crossfield_train::{Error, Executor, Solver, SolverFailure, SolverModel, TrainConfig};
@@ -177,7 +177,7 @@ impl MfModel {
     /// Lists for the users of `data`, measured by what of it is positive.
     fn lists(
         &self,
-        parameters: &BiasedParameters,
+        parameters: &MfParameters,
         seen: &Seen,
         data: &Dataset,
     ) -> Result<RankingReport, SolverFailure> {
@@ -302,56 +302,27 @@ pub(crate) struct MfSweeps<S> {
     solver: S,
 }
 
-impl Solver for MfSweeps<RatingsSolver> {
-    fn sweep(&mut self) -> Result<f64, SolverFailure> {
-        self.solver.iterate()?;
-        Ok(self.solver.last_loss())
-    }
+macro_rules! sweeps_of {
+    ($($solver:ty),*) => {$(
+        impl Solver for MfSweeps<$solver> {
+            fn sweep(&mut self) -> Result<f64, SolverFailure> {
+                self.solver.iterate()?;
+                Ok(self.solver.last_loss())
+            }
 
-    fn parameters(&self) -> Vec<f32> {
-        self.tables.values(self.solver.parameters())
-    }
+            fn parameters(&self) -> Vec<f32> {
+                self.tables.values(self.solver.parameters())
+            }
 
-    fn resume(&mut self, parameters: &[f32], sweeps: u64) -> Result<(), SolverFailure> {
-        Ok(self
-            .solver
-            .resume(self.tables.parameters(parameters)?, sweeps)?)
-    }
+            fn resume(&mut self, parameters: &[f32], sweeps: u64) -> Result<(), SolverFailure> {
+                let parameters = self.tables.parameters(parameters)?;
+                Ok(self.solver.resume(parameters, sweeps)?)
+            }
+        }
+    )*};
 }
 
-impl Solver for MfSweeps<Wrmf> {
-    fn sweep(&mut self) -> Result<f64, SolverFailure> {
-        self.solver.iterate()?;
-        Ok(self.solver.last_loss())
-    }
-
-    fn parameters(&self) -> Vec<f32> {
-        self.tables.values(&biased(self.solver.parameters()))
-    }
-
-    fn resume(&mut self, parameters: &[f32], sweeps: u64) -> Result<(), SolverFailure> {
-        Ok(self
-            .solver
-            .resume(implicit(self.tables.parameters(parameters)?), sweeps)?)
-    }
-}
-
-impl Solver for MfSweeps<Bpr> {
-    fn sweep(&mut self) -> Result<f64, SolverFailure> {
-        self.solver.iterate()?;
-        Ok(self.solver.last_loss())
-    }
-
-    fn parameters(&self) -> Vec<f32> {
-        self.tables.values(&biased(self.solver.parameters()))
-    }
-
-    fn resume(&mut self, parameters: &[f32], sweeps: u64) -> Result<(), SolverFailure> {
-        Ok(self
-            .solver
-            .resume(implicit(self.tables.parameters(parameters)?), sweeps)?)
-    }
-}
+sweeps_of!(RatingsSolver, Wrmf, Bpr);
 
 /// Refuses what BPR would ignore of `[optimizer]`.
 pub(crate) fn check_bpr(run: &Run) -> Result<(), Error> {
@@ -381,24 +352,4 @@ pub(crate) fn check_bpr(run: &Run) -> Result<(), Error> {
         return refuse("optimizer", reason);
     }
     Ok(())
-}
-
-fn biased(p: &crossfield_mf::ImplicitParameters) -> BiasedParameters {
-    BiasedParameters {
-        embedding_dim: p.embedding_dim,
-        mean: 0.0,
-        user_bias: Vec::new(),
-        item_bias: p.item_bias.clone(),
-        users: p.users.clone(),
-        items: p.items.clone(),
-    }
-}
-
-fn implicit(p: BiasedParameters) -> crossfield_mf::ImplicitParameters {
-    crossfield_mf::ImplicitParameters {
-        embedding_dim: p.embedding_dim,
-        users: p.users,
-        items: p.items,
-        item_bias: p.item_bias,
-    }
 }

@@ -367,7 +367,7 @@ mod tests {
         };
         assert_eq!(
             parts(&config, 2, few).unwrap_err(),
-            "data.split: leave_last finds no user with three rows; expected at least one"
+            "data.split: leave_last finds no user with 3 rows; expected at least one"
         );
     }
 

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dense::Rows;
 use crate::implicit::{check_dim, check_option, dot, seen};
-use crate::{Error, ImplicitParameters, Interactions};
+use crate::{Biases, Error, Interactions, MfParameters};
 
 /// Draws of an item before those that the user has are left out by counting.
 const TRIES: usize = 32;
@@ -41,11 +41,10 @@ const AHEAD: usize = 4;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Negatives {
-    /// Each as often as any other, those that nobody has included.
+    /// Each item that somebody has, as often as any other.
     #[default]
     Uniform,
-    /// In proportion to (number of users that have it)^`power`: harder ones for a power above 0,
-    /// which never draws what nobody has.
+    /// In proportion to (number of users that have it)^`power`: harder ones for a power above 0.
     Popularity {
         /// The power: 0 is uniform, 1 as often as items occur.
         power: f64,
@@ -115,8 +114,7 @@ impl BprConfig {
 ///
 /// - A pair is one with a value above 0; more than one of the same are one, and values do not
 ///   matter beyond that.
-/// - A user without a pair keeps a zero vector. An item that nobody has starts at zero and is only
-///   ever a negative.
+/// - A user without a pair and an item that nobody has keep a zero vector.
 /// - A user who has every item that can be drawn is left out: there is nothing to put below.
 ///
 /// ```
@@ -146,7 +144,7 @@ pub struct Bpr {
     seed: u64,
     isa: Isa,
     epochs: u64,
-    parameters: ImplicitParameters,
+    parameters: MfParameters,
     last_loss: f64,
 }
 
@@ -165,11 +163,15 @@ impl Bpr {
             .collect();
         Ok(Self {
             negatives: NegativeSampler::new(&interactions, config.negatives)?,
-            parameters: ImplicitParameters::init(
+            parameters: MfParameters::init(
                 &interactions,
                 config.embedding_dim,
                 config.init_std,
-                config.item_bias,
+                if config.item_bias {
+                    Biases::Item
+                } else {
+                    Biases::None
+                },
                 seed,
             ),
             isa: Isa::detect()?,
@@ -183,7 +185,7 @@ impl Bpr {
     }
 
     /// The parameters after the last epoch.
-    pub fn parameters(&self) -> &ImplicitParameters {
+    pub fn parameters(&self) -> &MfParameters {
         &self.parameters
     }
 
@@ -202,8 +204,8 @@ impl Bpr {
     ///
     /// # Errors
     /// [`Error::Parameters`] and [`Error::NonFinite`]; nothing is changed then.
-    pub fn resume(&mut self, parameters: ImplicitParameters, epochs: u64) -> Result<(), Error> {
-        parameters.check_like(&self.parameters)?;
+    pub fn resume(&mut self, parameters: MfParameters, epochs: u64) -> Result<(), Error> {
+        parameters.check(&self.parameters)?;
         self.parameters = parameters;
         self.epochs = epochs;
         Ok(())
@@ -388,7 +390,7 @@ struct NegativeSampler {
     /// None: uniform.
     alias: Option<WeightedAliasIndex<f64>>,
     /// Items that can be drawn at all.
-    candidates: usize,
+    candidates: Vec<u32>,
 }
 
 impl NegativeSampler {
@@ -410,7 +412,9 @@ impl NegativeSampler {
             }
         };
         Ok(Self {
-            candidates: weights.iter().filter(|&&weight| weight > 0.0).count(),
+            candidates: (0..by_item.rows() as u32)
+                .filter(|&item| weights[item as usize] > 0.0)
+                .collect(),
             kind,
             weights,
             total,
@@ -420,14 +424,14 @@ impl NegativeSampler {
 
     /// An item that is not among those (rising); none where they are all that can be drawn.
     fn draw(&self, has: &[u32], rng: &mut impl Rng) -> Option<u32> {
-        let few = has.len() < self.candidates;
+        let few = has.len() < self.candidates.len();
         for _ in 0..if few { TRIES } else { 0 } {
             let item = match &self.alias {
-                None => rng.random_range(0..self.weights.len()),
-                Some(alias) => alias.sample(rng),
+                None => self.candidates[rng.random_range(0..self.candidates.len())],
+                Some(alias) => alias.sample(rng) as u32,
             };
-            if has.binary_search(&(item as u32)).is_err() {
-                return Some(item as u32);
+            if has.binary_search(&item).is_err() {
+                return Some(item);
             }
         }
         // He has nearly all: from the others, by their weights.
@@ -454,6 +458,8 @@ impl NegativeSampler {
 
 fn weight(kind: Negatives, users: usize) -> f64 {
     match kind {
+        // What nobody has is unknown, not disliked; the row of unknown items is among it.
+        _ if users == 0 => 0.0,
         Negatives::Uniform => 1.0,
         Negatives::Popularity { power } => (users as f64).powf(power),
     }
@@ -693,8 +699,8 @@ mod tests {
         assert_eq!(
             refused,
             Error::Parameters {
-                got: 180,
-                expected: 220
+                got: 181,
+                expected: 221
             }
         );
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::block::{Block, Other, Prior};
 use crate::gibbs::{Normal, draw_alpha};
-use crate::{BiasedParameters, Csr, Error, Interactions};
+use crate::{Biases, Csr, Error, Interactions, MfParameters};
 
 /// Streams of random numbers of users begin here, those of items at twice that; below are those
 /// of a sweep as a whole.
@@ -212,7 +212,7 @@ pub struct RatingsSolver {
     seed: u64,
     isa: Isa,
     sweeps: u64,
-    parameters: BiasedParameters,
+    parameters: MfParameters,
     alpha: f64,
     last_loss: f64,
 }
@@ -222,6 +222,18 @@ pub struct RatingsSolver {
 enum Side {
     User,
     Item,
+}
+
+/// μ, the mean of the ratings.
+fn mean(ratings: &Interactions) -> f32 {
+    let sum: f64 = ratings
+        .by_user()
+        .values()
+        .iter()
+        .copied()
+        .map(f64::from)
+        .sum();
+    (sum / ratings.len() as f64) as f32
 }
 
 impl RatingsSolver {
@@ -240,7 +252,9 @@ impl RatingsSolver {
             init_std,
             ..
         } = config;
-        let parameters = BiasedParameters::init(&ratings, embedding_dim, biases, init_std, seed);
+        let of_both = if biases { Biases::Both } else { Biases::None };
+        let mut parameters = MfParameters::init(&ratings, embedding_dim, init_std, of_both, seed);
+        parameters.mean = mean(&ratings);
         Ok(Self {
             isa: Isa::detect()?,
             sweeps: 0,
@@ -254,7 +268,7 @@ impl RatingsSolver {
     }
 
     /// The parameters: after a sweep of Gibbs sampling, one draw.
-    pub fn parameters(&self) -> &BiasedParameters {
+    pub fn parameters(&self) -> &MfParameters {
         &self.parameters
     }
 
@@ -283,7 +297,7 @@ impl RatingsSolver {
     ///
     /// # Errors
     /// [`Error::Parameters`] and [`Error::NonFinite`]; nothing is changed then.
-    pub fn resume(&mut self, parameters: BiasedParameters, sweeps: u64) -> Result<(), Error> {
+    pub fn resume(&mut self, parameters: MfParameters, sweeps: u64) -> Result<(), Error> {
         parameters.check(&self.parameters)?;
         self.parameters = parameters;
         self.sweeps = sweeps;

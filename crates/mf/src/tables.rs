@@ -2,13 +2,13 @@
 
 use crossfield_core::{ComponentConfig, Error as ConfigError, FieldId, Schema, factor_table};
 
-use crate::{BiasedMfConfig, BiasedParameters, Biases, Error};
+use crate::{BiasedMfConfig, Biases, Error, MfParameters};
 
 /// Where the parts of the parameters lie, as one list of numbers.
 ///
 /// ```
 /// use crossfield_core::{Field, FieldKind, Schema};
-/// use crossfield_mf::{BiasedMfConfig, BiasedParameters, MfTables};
+/// use crossfield_mf::{BiasedMfConfig, MfParameters, MfTables};
 ///
 /// let field = |name: &str, rows| Field {
 ///     name: name.into(),
@@ -23,7 +23,7 @@ use crate::{BiasedMfConfig, BiasedParameters, Biases, Error};
 /// let names: Vec<&str> = tables.tensors().iter().map(|(name, _)| name.as_str()).collect();
 /// assert_eq!(names, ["bias", "mf.user", "mf.item", "v1.user", "v1.item"]);
 ///
-/// let parameters = BiasedParameters {
+/// let parameters = MfParameters {
 ///     embedding_dim: 1,
 ///     mean: 3.5,
 ///     user_bias: vec![0.5],
@@ -125,7 +125,7 @@ impl MfTables {
     ///
     /// # Panics
     /// For parameters of other shapes.
-    pub fn values(&self, parameters: &BiasedParameters) -> Vec<f32> {
+    pub fn values(&self, parameters: &MfParameters) -> Vec<f32> {
         let mut values = Vec::new();
         for (part, (name, shape)) in self.parts.iter().zip(&self.tensors) {
             let of_part = match part {
@@ -146,14 +146,14 @@ impl MfTables {
     ///
     /// # Errors
     /// [`Error::Parameters`] for another number of values.
-    pub fn parameters(&self, values: &[f32]) -> Result<BiasedParameters, Error> {
+    pub fn parameters(&self, values: &[f32]) -> Result<MfParameters, Error> {
         let len = |shape: &[usize]| shape.iter().product::<usize>();
         let expected = self.tensors.iter().map(|(_, shape)| len(shape)).sum();
         if values.len() != expected {
             let got = values.len();
             return Err(Error::Parameters { got, expected });
         }
-        let mut parameters = BiasedParameters {
+        let mut parameters = MfParameters {
             embedding_dim: self.embedding_dim,
             mean: 0.0,
             user_bias: Vec::new(),

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dense::{Rows, System};
 use crate::implicit::{check_dim, check_indices, check_option, seen};
-use crate::{Csr, Error, ImplicitParameters, Interactions};
+use crate::{Biases, Csr, Error, Interactions, MfParameters};
 
 /// Rows that a thread solves at a time.
 const BLOCK: usize = 32;
@@ -155,7 +155,7 @@ pub struct Wrmf {
     config: WrmfConfig,
     isa: Isa,
     sweeps: u64,
-    parameters: ImplicitParameters,
+    parameters: MfParameters,
     last_loss: f64,
 }
 
@@ -170,7 +170,7 @@ impl Wrmf {
         let interactions = seen(interactions)?;
         let (dim, std) = (config.embedding_dim, config.init_std);
         Ok(Self {
-            parameters: ImplicitParameters::init(&interactions, dim, std, false, seed),
+            parameters: MfParameters::init(&interactions, dim, std, Biases::None, seed),
             isa: Isa::detect()?,
             sweeps: 0,
             last_loss: f64::NAN,
@@ -180,7 +180,7 @@ impl Wrmf {
     }
 
     /// The parameters after the last sweep.
-    pub fn parameters(&self) -> &ImplicitParameters {
+    pub fn parameters(&self) -> &MfParameters {
         &self.parameters
     }
 
@@ -199,8 +199,8 @@ impl Wrmf {
     ///
     /// # Errors
     /// [`Error::Parameters`] and [`Error::NonFinite`]; nothing is changed then.
-    pub fn resume(&mut self, parameters: ImplicitParameters, sweeps: u64) -> Result<(), Error> {
-        parameters.check_like(&self.parameters)?;
+    pub fn resume(&mut self, parameters: MfParameters, sweeps: u64) -> Result<(), Error> {
+        parameters.check(&self.parameters)?;
         self.parameters = parameters;
         self.sweeps = sweeps;
         Ok(())
@@ -211,7 +211,7 @@ impl Wrmf {
     /// # Errors
     /// [`Error::NonFinite`] and [`Error::Singular`]; the parameters before stand.
     pub fn iterate(&mut self) -> Result<(), Error> {
-        let ImplicitParameters { users, items, .. } = &self.parameters;
+        let MfParameters { users, items, .. } = &self.parameters;
         let (mut users, mut items) = (users.clone(), items.clone());
         let of = |vectors: &[f32], what, rows| {
             FoldIn::of(vectors, what, rows, self.config.clone(), self.isa)
@@ -268,7 +268,7 @@ impl FoldIn {
     /// # Errors
     /// [`Error::Option`]; [`Error::Parameters`] for vectors of another length than the
     /// configuration's; [`Error::NonFinite`]; [`Error::Isa`].
-    pub fn users(parameters: &ImplicitParameters, config: WrmfConfig) -> Result<Self, Error> {
+    pub fn users(parameters: &MfParameters, config: WrmfConfig) -> Result<Self, Error> {
         let rows = Self::check(parameters, &config)?.0;
         let vectors = &parameters.items;
         Ok(Self::of(vectors, "user", rows, config, Isa::detect()?))
@@ -278,17 +278,14 @@ impl FoldIn {
     ///
     /// # Errors
     /// As [`users`](Self::users).
-    pub fn items(parameters: &ImplicitParameters, config: WrmfConfig) -> Result<Self, Error> {
+    pub fn items(parameters: &MfParameters, config: WrmfConfig) -> Result<Self, Error> {
         let rows = Self::check(parameters, &config)?.1;
         let vectors = &parameters.users;
         Ok(Self::of(vectors, "item", rows, config, Isa::detect()?))
     }
 
     /// The number of users and of items.
-    fn check(
-        parameters: &ImplicitParameters,
-        config: &WrmfConfig,
-    ) -> Result<(usize, usize), Error> {
+    fn check(parameters: &MfParameters, config: &WrmfConfig) -> Result<(usize, usize), Error> {
         config.check()?;
         let dim = config.embedding_dim;
         let (users, items) = (parameters.users.len(), parameters.items.len());
@@ -776,7 +773,7 @@ mod tests {
     fn objective(
         plays: &Interactions,
         config: &WrmfConfig,
-        parameters: &ImplicitParameters,
+        parameters: &MfParameters,
     ) -> (f64, f64) {
         let (mut loss, mut penalty) = (0.0, 0.0);
         let mut users = vec![0.0; plays.users()];
@@ -862,7 +859,9 @@ mod tests {
     #[test]
     fn one_user_and_one_item_are_solved_as_by_hand() {
         // (y² + λ + α r y²) x = (1 + α r) y with y = 2, λ = 1, α = 0.5, r = 4: x = 6 / 13.
-        let parameters = ImplicitParameters {
+        let parameters = MfParameters {
+            mean: 0.0,
+            user_bias: vec![],
             embedding_dim: 1,
             users: vec![0.0],
             items: vec![2.0],

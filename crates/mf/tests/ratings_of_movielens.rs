@@ -7,8 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crossfield_mf::{
-    BiasedParameters, Duplicates, Interactions, RatingsConfig, RatingsL2, RatingsMethod,
-    RatingsSolver,
+    Duplicates, Interactions, MfParameters, RatingsConfig, RatingsL2, RatingsMethod, RatingsSolver,
 };
 use flate2::read::GzDecoder;
 
@@ -69,7 +68,7 @@ fn rmse([train, test]: &[Vec<Rating>; 2], config: RatingsConfig, sweeps: usize, 
     for sweep in 0..sweeps {
         solver.iterate().unwrap();
         if sweep >= burn_in {
-            let parameters: &BiasedParameters = solver.parameters();
+            let parameters: &MfParameters = solver.parameters();
             for (sum, &(user, item, _)) in sums.iter_mut().zip(test) {
                 *sum += parameters.score(user as usize, item as usize);
             }

@@ -66,7 +66,7 @@ fn fitted(ratings: Interactions, config: RatingsConfig, sweeps: usize) -> Rating
 }
 
 /// `½ Σ (r − ŷ)² + ½ Σ λ |·|²`, and the greatest element of its gradient by items; by double loops.
-fn objective(ratings: &Interactions, of: &BiasedParameters, l2: RatingsL2) -> (f64, f64) {
+fn objective(ratings: &Interactions, of: &MfParameters, l2: RatingsL2) -> (f64, f64) {
     let k = of.embedding_dim;
     let (mut loss, mut steepest) = (0.0, 0f64);
     let scale = |n: usize| if l2.weighted { n as f64 } else { 1.0 };
@@ -283,7 +283,7 @@ fn what_cannot_be_folded_in_is_refused() {
 #[test]
 fn both_of_two_ratings_of_an_item_count() {
     // Mean 3, q = 1: targets 3 and 1, p = (3 + 1)/(1 + 1 + λ).
-    let parameters = BiasedParameters {
+    let parameters = MfParameters {
         embedding_dim: 1,
         mean: 3.0,
         user_bias: vec![],

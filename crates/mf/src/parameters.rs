@@ -1,20 +1,21 @@
-//! The parameters of biased matrix factorization, and the score they give.
+//! The parameters of a matrix factorization, and the score they give.
 
-use crossfield_core::rng::{Purpose, rng};
+use crossfield_core::rng::{Purpose, name_key, rng};
 use crossfield_simd::Isa;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
 use crate::block::{Block, Other, Prior};
-use crate::{Error, Interactions, RatingsL2};
+use crate::{Biases, Csr, Error, Interactions, RatingsL2};
 
-/// The parameters of `ŷ = μ + b_u + b_i + p_u · q_i`.
+/// The parameters of `ŷ = μ + b_u + b_i + p_u · q_i`, for ratings; of what people did, the vectors and
+/// at most the biases of items.
 ///
 /// ```
-/// use crossfield_mf::BiasedParameters;
+/// use crossfield_mf::MfParameters;
 ///
-/// let parameters = BiasedParameters {
+/// let parameters = MfParameters {
 ///     embedding_dim: 2,
 ///     mean: 3.5,
 ///     user_bias: vec![0.25],
@@ -29,7 +30,7 @@ use crate::{Error, Interactions, RatingsL2};
 /// Koren, Bell, Volinsky, Matrix factorization techniques for recommender systems, IEEE Computer
 /// 2009, equation 4.
 #[derive(Clone, Debug, PartialEq)]
-pub struct BiasedParameters {
+pub struct MfParameters {
     /// Length k of the vectors.
     pub embedding_dim: usize,
     /// μ, the mean of the training ratings.
@@ -44,46 +45,52 @@ pub struct BiasedParameters {
     pub items: Vec<f32>,
 }
 
-impl BiasedParameters {
-    /// The mean of the ratings, biases of zero, and vectors that are normal around 0; those of
-    /// users and items without a rating are 0.
+impl MfParameters {
+    /// Vectors that are normal around 0, those of users and items without a pair 0; biases of 0 where
+    /// there are any, and a mean of 0.
     pub(crate) fn init(
-        ratings: &Interactions,
+        pairs: &Interactions,
         embedding_dim: usize,
-        biases: bool,
         std: f64,
+        biases: Biases,
         seed: u64,
     ) -> Self {
-        let sides = [ratings.by_user(), ratings.by_item()];
-        let sum: f64 = (0..ratings.users())
-            .flat_map(|user| ratings.by_user().row(user).1)
-            .map(|&rating| f64::from(rating))
-            .sum();
-        let [users, items] = [0, 1].map(|side| {
-            let mut rng = rng(seed, Purpose::Gibbs, 0, side as u64);
-            let mut vectors = Vec::with_capacity(sides[side].rows() * embedding_dim);
-            for row in 0..sides[side].rows() {
-                let scale = if sides[side].row(row).0.is_empty() {
-                    0.0
-                } else {
-                    std
-                };
-                vectors.extend((0..embedding_dim).map(|_| {
-                    let normal: f64 = rng.sample(StandardNormal);
-                    (scale * normal) as f32
-                }));
+        let draw = |name: &str, side: &Csr| {
+            let mut rng = rng(seed, Purpose::TableInit, name_key(name), 0);
+            let mut vectors = vec![0.0; side.rows() * embedding_dim];
+            for row in 0..side.rows() {
+                let vector = &mut vectors[row * embedding_dim..][..embedding_dim];
+                if !side.row(row).0.is_empty() {
+                    vector.fill_with(|| (std * rng.sample::<f64, _>(StandardNormal)) as f32);
+                }
             }
             vectors
-        });
-        let zeros = |rows| vec![0.0; if biases { rows } else { 0 }];
+        };
+        let zeros = |of: bool, rows| vec![0.0; if of { rows } else { 0 }];
         Self {
             embedding_dim,
-            mean: (sum / ratings.len() as f64) as f32,
-            user_bias: zeros(ratings.users()),
-            item_bias: zeros(ratings.items()),
-            users,
-            items,
+            mean: 0.0,
+            user_bias: zeros(biases == Biases::Both, pairs.users()),
+            item_bias: zeros(biases != Biases::None, pairs.items()),
+            users: draw("mf.users", pairs.by_user()),
+            items: draw("mf.items", pairs.by_item()),
         }
+    }
+
+    /// The vector of a user.
+    ///
+    /// # Panics
+    /// If there is no such user.
+    pub fn user(&self, user: usize) -> &[f32] {
+        &self.users[user * self.embedding_dim..][..self.embedding_dim]
+    }
+
+    /// The vector of an item.
+    ///
+    /// # Panics
+    /// If there is no such item.
+    pub fn item(&self, item: usize) -> &[f32] {
+        &self.items[item * self.embedding_dim..][..self.embedding_dim]
     }
 
     /// `μ + b_u + b_i + p_u · q_i`, not clamped to the scale of the ratings.
@@ -92,13 +99,10 @@ impl BiasedParameters {
     /// If there is no such user or item.
     #[inline]
     pub fn score(&self, user: usize, item: usize) -> f64 {
-        let k = self.embedding_dim;
-        let p = &self.users[user * k..][..k];
-        let q = &self.items[item * k..][..k];
-        let mut score = f64::from(self.mean);
-        if !self.user_bias.is_empty() {
-            score += f64::from(self.user_bias[user]) + f64::from(self.item_bias[item]);
-        }
+        let (p, q) = (self.user(user), self.item(item));
+        let bias = |of: &[f32], row: usize| of.get(row).map_or(0.0, |&bias| f64::from(bias));
+        let score = f64::from(self.mean);
+        let score = score + bias(&self.user_bias, user) + bias(&self.item_bias, item);
         // Four sums, so that the compiler may use vectors; their order is fixed.
         let mut sums = [0f32; 4];
         let (p_fours, p_rest) = p.as_chunks::<4>();
@@ -124,9 +128,9 @@ impl BiasedParameters {
     /// is 0. An item may occur more than once: each rating counts.
     ///
     /// ```
-    /// use crossfield_mf::{BiasedParameters, RatingsL2};
+    /// use crossfield_mf::{MfParameters, RatingsL2};
     ///
-    /// let parameters = BiasedParameters {
+    /// let parameters = MfParameters {
     ///     embedding_dim: 1,
     ///     mean: 3.0,
     ///     user_bias: vec![],
@@ -228,6 +232,11 @@ impl BiasedParameters {
                 expected: numbers(expected),
             });
         }
+        self.check_finite()
+    }
+
+    /// Whether all are finite.
+    pub(crate) fn check_finite(&self) -> Result<(), Error> {
         let k = self.embedding_dim;
         for (what, values, width) in [
             ("user", &self.user_bias, 1),

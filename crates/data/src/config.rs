@@ -366,6 +366,11 @@ pub struct FieldConfig {
     /// sequence)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_count: Option<u64>,
+    /// A finished run whose keys of the same vocabulary have rows here too, whether or not a training
+    /// row has them: so that what it knows of them (`optimizer.table.init_from`) has a place.
+    /// Default: none. (categorical, bag, sequence)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys_from: Option<String>,
     /// What separates the values of a list. Default: `|`. (bag, sequence)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<String>,
@@ -457,13 +462,14 @@ impl FieldConfig {
         } else {
             lists
         };
-        let keys: [(&str, bool, &[FieldKind]); 9] = [
+        let keys: [(&str, bool, &[FieldKind]); 10] = [
             (
                 "columns",
                 self.columns.is_some(),
                 if indexed { &[] } else { &[Bag] },
             ),
             ("min_count", self.min_count.is_some(), learned),
+            ("keys_from", self.keys_from.is_some(), learned),
             ("delimiter", self.delimiter.is_some(), lists),
             ("weight_delimiter", self.weight_delimiter.is_some(), lists),
             ("pooling", self.pooling.is_some(), &[Bag]),

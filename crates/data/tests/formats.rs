@@ -618,6 +618,41 @@ fn the_last_liked_row_is_held_out_where_only_likes_count() {
     assert!(report.contains("2 rows left out: not positive"), "{report}");
 }
 
+#[test]
+fn keys_of_another_run_have_rows_too() {
+    let files = Files::new();
+    let known = files.write("known.csv", "label,item\n1,a\n1,b\n1,b\n");
+    let prepared = prepare(
+        &spec(known, vec![field("item", FieldKind::Categorical)]),
+        1,
+        LabelKind::Binary,
+    );
+    let run = files.0.path().join("run");
+    std::fs::create_dir(&run).unwrap();
+    prepared.unwrap().schema.save(&run).unwrap();
+
+    let train = files.write("t.csv", "label,item\n1,c\n0,b\n");
+    let mut item = field("item", FieldKind::Categorical);
+    item.keys_from = Some(run.display().to_string());
+    let prepared = prepare(
+        &spec(train.clone(), vec![item.clone()]),
+        1,
+        LabelKind::Binary,
+    )
+    .unwrap();
+    // Those of the training rows come first; the others were not counted.
+    let keys = [1, 2, 3].map(|row| prepared.schema.key("item", row).unwrap_or("none"));
+    assert_eq!(keys, ["c", "b", "a"]);
+    let counts = [1, 2, 3].map(|row| prepared.schema.count("item", row));
+    assert_eq!(counts, [Some(1), Some(1), Some(0)]);
+    assert_eq!(prepared.train.column(0).indices, [1, 2]);
+
+    item.vocabulary = Some("ad".to_owned());
+    let error = prepare(&spec(train, vec![item]), 1, LabelKind::Binary).unwrap_err();
+    let expected = "expected a run with keys of the vocabulary `ad`; it has item";
+    assert!(error.to_string().contains(expected), "{error}");
+}
+
 struct Coins;
 
 impl Generated for Coins {

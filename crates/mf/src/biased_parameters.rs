@@ -134,10 +134,9 @@ impl BiasedParameters {
     ///     users: vec![],
     ///     items: vec![1.0, 2.0],
     /// };
-    /// let l2 = RatingsL2 { factor_l2: 1.0, ..RatingsL2::default() };
-    /// let l2 = RatingsL2 { weighted: false, ..l2 };
-    /// // (1 · 1 + 2 · 2.5) / (1² + 2² + λ)
-    /// let (bias, vector) = parameters.fold_in_user(&[(0, 4.0), (1, 5.5)], l2)?;
+    /// let l2 = RatingsL2 { factor_l2: 4.0, ..RatingsL2::default() };
+    /// // (1 · 1 + 2 · 4) / (1² + 2² + λ)
+    /// let (bias, vector) = parameters.fold_in_user(&[(0, 4.0), (1, 7.0)], l2)?;
     /// assert_eq!((bias, vector), (0.0, vec![1.0]));
     /// # Ok::<(), crossfield_mf::Error>(())
     /// ```
@@ -176,11 +175,7 @@ impl BiasedParameters {
     ) -> Result<(f32, Vec<f32>), Error> {
         l2.check()?;
         let k = self.embedding_dim;
-        let count = if k == 0 {
-            bias.len()
-        } else {
-            vectors.len() / k
-        };
+        let count = vectors.len().checked_div(k).unwrap_or(bias.len());
         for (row, &(index, value)) in ratings.iter().enumerate() {
             if index as usize >= count {
                 return Err(Error::IndexOutOfRange {

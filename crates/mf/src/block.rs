@@ -176,3 +176,51 @@ impl Block {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossfield_core::rng::{Purpose, rng};
+
+    #[test]
+    fn draws_of_a_block_have_the_mean_and_covariance_of_the_posterior() {
+        // z = (1, 1) and (1, −1), α = 2, Λ = (2 0; 0 4): A = (6 0; 0 8) but for one more rating
+        // of z = (1, 1): A = (8 2; 2 10).
+        let other = Other::new(3.0, &[0.5, -0.5], &[1.0, -1.0], 1, [0, 1].into_iter());
+        let mut system = System::new(2, Isa::PORTABLE);
+        system.add_element(0, 0, 2.0);
+        system.add_element(1, 1, 4.0);
+        system.right_mut().copy_from_slice(&[1.0, -1.0]);
+        let prior = Prior::normal(system, 2.0);
+        let mut block = Block::new(2, Isa::PORTABLE);
+        let mut noise = rng(1, Purpose::Gibbs, 0, 0);
+        let (indices, ratings) = ([0, 1, 0], [4.5, 3.0, 3.0]);
+        // Targets 1, 0.5 and −0.5: b = (1, −1) + 2 (1 + 0.5 − 0.5, 1 − 0.5 − 0.5) = (3, −1);
+        // A⁻¹ = (10 −2; −2 8)/76.
+        let mean = [32.0 / 76.0, -14.0 / 76.0];
+        let covariance = [10.0 / 76.0, -2.0 / 76.0, 8.0 / 76.0];
+        let (mut sums, mut squares) = ([0.0; 2], [0.0; 3]);
+        let draws = 40_000;
+        for _ in 0..draws {
+            let x = block.solve(&other, &indices, &ratings, &prior, Some(&mut noise));
+            let x = x.ok().unwrap();
+            let d: [f64; 2] = std::array::from_fn(|i| f64::from(x[i]) - mean[i]);
+            for (sum, d) in sums.iter_mut().zip(d) {
+                *sum += d;
+            }
+            for (sum, product) in squares
+                .iter_mut()
+                .zip([d[0] * d[0], d[0] * d[1], d[1] * d[1]])
+            {
+                *sum += product;
+            }
+        }
+        // Standard errors: √(0.13/40,000) = .0018 and √2 · 0.13/200 = .0009.
+        for sum in sums {
+            assert!((sum / f64::from(draws)).abs() < 0.006, "{sum}");
+        }
+        for (sum, expected) in squares.iter().zip(covariance) {
+            assert!((sum / f64::from(draws) - expected).abs() < 0.004, "{sum}");
+        }
+    }
+}

@@ -6,6 +6,8 @@ use crossfield_simd::{Isa, Kernel, Lanes};
 const PADDED: usize = 16;
 /// Rows of a matrix that are summed up together, in registers.
 const TILE: usize = 8;
+/// Rows that are eliminated together.
+const PIVOTS: usize = 4;
 /// Observations that are summed up before they are added to the matrix.
 const CHUNK: usize = 64;
 
@@ -285,15 +287,16 @@ unsafe fn add_tile<L: Lanes>(
     unsafe {
         // From zero, not from what is there: fewer roundings of a great sum.
         let mut sums = [L::splat(0.0); TILE];
-        for at in 0..indices.len() {
-            let z = L::load(rows.add(indices[at] as usize * stride));
-            for i in 0..TILE {
-                sums[i] = z.mul_add(L::splat(*scaled.add(at * stride + i)), sums[i]);
+        for (at, &index) in indices.iter().enumerate() {
+            let z = L::load(rows.add(index as usize * stride));
+            let scaled = scaled.add(at * stride);
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = z.mul_add(L::splat(*scaled.add(i)), *sum);
             }
         }
-        for i in 0..TILE {
+        for (i, sum) in sums.iter().enumerate() {
             let to = to.add(i * stride);
-            L::load(to).add(sums[i]).store(to);
+            L::load(to).add(*sum).store(to);
         }
     }
 }
@@ -342,27 +345,63 @@ impl Kernel for Factor<'_> {
         for i in 0..size {
             whole[i] = matrix[i * stride + i];
         }
-        for i in 0..size {
-            let pivot = matrix[i * stride + i];
-            // Written so that NaN fails too.
-            if !(pivot > size as f32 * f32::EPSILON * whole[i] && pivot < f32::INFINITY) {
-                return Err(NotPositiveDefinite(i));
+        for first in (0..size).step_by(PIVOTS) {
+            let end = (first + PIVOTS).min(size);
+            let (done, below) = matrix.split_at_mut(end * stride);
+            let pivots = &mut done[first * stride..];
+            for i in first..end {
+                let (row, rest) = pivots[(i - first) * stride..].split_at_mut(stride);
+                let pivot = row[i];
+                // Written so that NaN fails too.
+                if !(pivot > size as f32 * f32::EPSILON * whole[i] && pivot < f32::INFINITY) {
+                    return Err(NotPositiveDefinite(i));
+                }
+                // Zeros below the diagonal: rows are then used by whole vectors.
+                row[..i].fill(0.0);
+                let scale = 1.0 / pivot.sqrt();
+                for value in &mut row[i..] {
+                    *value *= scale;
+                }
+                for j in i + 1..end {
+                    let to = rest[(j - i - 1) * stride..].as_mut_ptr();
+                    // SAFETY: both rows are of `stride` floats, a multiple of N.
+                    unsafe { subtract::<L>(row.as_ptr(), row[j], j, stride, to) };
+                }
             }
-            let (done, below) = matrix.split_at_mut((i + 1) * stride);
-            let row = &mut done[i * stride..];
-            // Zeros below the diagonal: rows are then used by whole vectors.
-            row[..i].fill(0.0);
-            let scale = 1.0 / pivot.sqrt();
-            for value in &mut row[i..] {
-                *value *= scale;
-            }
-            for j in i + 1..size {
-                let to = below[(j - i - 1) * stride..].as_mut_ptr();
-                // SAFETY: both rows are of `stride` floats, a multiple of N.
-                unsafe { subtract::<L>(row.as_ptr(), row[j], j, stride, to) };
+            // There are rows below none but a whole block.
+            for (j, to) in (end..size).zip(below.chunks_exact_mut(stride)) {
+                // SAFETY: `pivots` holds PIVOTS rows; all are of `stride` floats.
+                unsafe { subtract_pivots::<L>(pivots.as_ptr(), j, stride, to.as_mut_ptr()) };
             }
         }
         Ok(())
+    }
+}
+
+/// `to −= Σ fromⱼ × from` over PIVOTS rows `from`, from the vector with column `j` on: the row to
+/// be changed is read and written once.
+///
+/// # Safety
+/// The machine has the instruction set of `L`; `from` reaches over PIVOTS rows of `stride` floats
+/// and `to` over one.
+#[inline(always)]
+unsafe fn subtract_pivots<L: Lanes>(from: *const f32, j: usize, stride: usize, to: *mut f32) {
+    let mut column = j / L::N * L::N;
+    // SAFETY: the caller vouches for the set and the pointers.
+    unsafe {
+        let mut factors = [L::splat(0.0); PIVOTS];
+        for (pivot, factor) in factors.iter_mut().enumerate() {
+            *factor = L::splat(*from.add(pivot * stride + j));
+        }
+        while column < stride {
+            let to = to.add(column);
+            let mut value = L::load(to);
+            for (pivot, factor) in factors.iter().enumerate() {
+                value = L::load(from.add(pivot * stride + column)).neg_mul_add(*factor, value);
+            }
+            value.store(to);
+            column += L::N;
+        }
     }
 }
 

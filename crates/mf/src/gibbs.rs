@@ -130,8 +130,8 @@ impl Normal {
         for (i, row) in self.precision.chunks(size).enumerate() {
             let right: f64 = row.iter().zip(&self.mean).map(|(p, mean)| p * mean).sum();
             system.right_mut()[i] = right as f32;
-            for j in i..size {
-                system.add_element(i, j, row[j] as f32);
+            for (j, &value) in row.iter().enumerate().skip(i) {
+                system.add_element(i, j, value as f32);
             }
         }
         system
@@ -160,4 +160,70 @@ fn cholesky(size: usize, mut v: Vec<f64>) -> Option<Vec<f64>> {
         v[i * size + i + 1..(i + 1) * size].fill(0.0);
     }
     Some(v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossfield_core::rng::{Purpose, rng};
+
+    #[test]
+    fn draws_of_the_prior_have_the_moments_of_a_gaussian_wishart() {
+        // Four blocks: n = 4, x̄ = (1, 0.5), Σ (x − x̄)(x − x̄)ᵀ = (4 2; 2 5).
+        let blocks: [[f32; 2]; 4] = [[2.0, 2.0], [2.0, 0.0], [0.0, 1.0], [0.0, -1.0]];
+        // V = I + S + x̄ x̄ᵀ 4/5 = (5.8 2.4; 2.4 6.2), ν = 2 + 4.
+        let determinant = 5.8 * 6.2 - 2.4 * 2.4;
+        let w = [6.2 / determinant, -2.4 / determinant, 5.8 / determinant];
+        let mut rng = rng(2, Purpose::Gibbs, 0, 0);
+        let draws = 40_000;
+        let mut precision = [0.0; 3];
+        let mut mean = [0.0; 2];
+        let mut standard = [0.0; 3];
+        for _ in 0..draws {
+            let blocks = blocks.iter().map(|block| &block[..]);
+            let normal = Normal::draw(2, blocks, &mut rng).unwrap();
+            let p = &normal.precision;
+            assert_eq!(p[1], p[2]);
+            for (sum, p) in precision.iter_mut().zip([p[0], p[1], p[3]]) {
+                *sum += p / f64::from(draws);
+            }
+            let d = [normal.mean[0] - 0.8, normal.mean[1] - 0.4];
+            for (sum, d) in mean.iter_mut().zip(d) {
+                *sum += d / f64::from(draws);
+            }
+            // (μ − μ*) has precision 5 Λ given Λ: the products of Λ d and d are those of I / 5.
+            let pd = [p[0] * d[0] + p[1] * d[1], p[2] * d[0] + p[3] * d[1]];
+            let products = [pd[0] * d[0], pd[0] * d[1], pd[1] * d[1]];
+            for (sum, product) in standard.iter_mut().zip(products) {
+                *sum += product / f64::from(draws);
+            }
+        }
+        for (got, w) in precision.iter().zip(w) {
+            // E Λ = ν W; its elements have a standard deviation of about √(2 ν) W = 0.7.
+            assert!((got - 6.0 * w).abs() < 0.015, "{got} {}", 6.0 * w);
+        }
+        for got in mean {
+            assert!(got.abs() < 0.01, "{got}");
+        }
+        for (got, expected) in standard.iter().zip([0.2, 0.0, 0.2]) {
+            assert!((got - expected).abs() < 0.01, "{got} {expected}");
+        }
+    }
+
+    #[test]
+    fn alpha_has_the_mean_of_its_gamma_distribution() {
+        let mut rng = rng(3, Purpose::Gibbs, 0, 0);
+        let draws = 20_000;
+        let sum: f64 = (0..draws).map(|_| draw_alpha(9, 4.0, &mut rng)).sum();
+        // Shape (1 + 9)/2, rate (1 + 4)/2; the standard deviation is 0.9.
+        assert!((sum / f64::from(draws) - 2.0).abs() < 0.03);
+        assert!(draw_alpha(9, f64::INFINITY, &mut rng).is_nan());
+    }
+
+    #[test]
+    fn blocks_beyond_f64_have_no_prior() {
+        let mut rng = rng(3, Purpose::Gibbs, 0, 0);
+        let block = [f32::INFINITY];
+        assert_eq!(Normal::draw(1, [&block[..]].into_iter(), &mut rng), None);
+    }
 }

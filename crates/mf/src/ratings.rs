@@ -19,10 +19,14 @@ const LEAST: usize = 16;
 
 /// L2 of biases and vectors under ALS.
 ///
+/// The defaults were the best on rows held out of the training rows of MovieLens-100k, which have
+/// some 100 ratings a user. Other scales of ratings, and many more or fewer of them, want others.
+///
 /// ```
 /// use crossfield_mf::RatingsL2;
 ///
-/// assert!(RatingsL2::default().weighted);
+/// let l2 = RatingsL2 { factor_l2: 20.0, ..RatingsL2::default() };
+/// assert_eq!((l2.bias_l2, l2.weighted), (3.0, false));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -38,9 +42,9 @@ pub struct RatingsL2 {
 impl Default for RatingsL2 {
     fn default() -> Self {
         Self {
-            bias_l2: 0.05,
-            factor_l2: 0.1,
-            weighted: true,
+            bias_l2: 3.0,
+            factor_l2: 12.0,
+            weighted: false,
         }
     }
 }
@@ -442,3 +446,6 @@ impl Side {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -658,12 +658,12 @@ mod tests {
         let negatives =
             NegativeSampler::new(&interactions, Negatives::Popularity { power }).unwrap();
         let mut rng = rng(1, Purpose::Negatives, 1, 0);
-        let mut counts = [0; 3];
+        let mut counts = [0i32; 3];
         for _ in 0..3000 {
             counts[negatives.draw(&[], &mut rng).unwrap() as usize] += 1;
         }
         // 2 : 1 : 0; the standard error of the first is 26.
-        assert!((counts[0] as i32 - 2000).abs() < 100 && counts[2] == 0);
+        assert!((counts[0] - 2000).abs() < 100 && counts[2] == 0);
         assert_eq!(negatives.share(4), 2.0 / 5.0);
     }
 

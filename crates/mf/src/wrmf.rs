@@ -643,12 +643,12 @@ impl Equations<'_> {
             for row in 0..self.size {
                 let from = self.gram.as_ptr().add(row * self.width + column);
                 let factor = L::splat(*v.add(row));
-                for at in 0..V {
-                    sums[at] = L::load(from.add(at * L::N)).mul_add(factor, sums[at]);
+                for (at, sum) in sums.iter_mut().enumerate() {
+                    *sum = L::load(from.add(at * L::N)).mul_add(factor, *sum);
                 }
             }
-            for at in 0..V {
-                sums[at].store(out.add(column + at * L::N));
+            for (at, sum) in sums.iter().enumerate() {
+                sum.store(out.add(column + at * L::N));
             }
         }
         V * L::N
@@ -688,9 +688,9 @@ impl Equations<'_> {
         // SAFETY: the caller vouches for it.
         unsafe {
             let mut rows = [self.fixed.as_ptr(); P];
-            for pair in 0..P {
+            for (pair, row) in rows.iter_mut().enumerate() {
                 let index = *self.indices.get_unchecked(start + pair) as usize;
-                rows[pair] = rows[pair].add(index * self.width);
+                *row = row.add(index * self.width);
             }
             let mut dots = [L::splat(0.0); P];
             for at in (0..self.width).step_by(L::N) {

@@ -103,6 +103,13 @@ impl Split {
         Interactions::new(USERS, ITEMS, kept, Duplicates::Sum).unwrap()
     }
 
+    /// A vector for each user, made of his likes.
+    fn vectors(&self, fold_in: impl Fn(&[(u32, f32)]) -> Vec<f32>) -> Vec<Vec<f32>> {
+        (0..USERS)
+            .map(|user| fold_in(&self.likes_of(user)))
+            .collect()
+    }
+
     fn likes_of(&self, user: usize) -> Vec<(u32, f32)> {
         let (items, ratings) = self.train.by_user().row(user);
         let ratings = ratings.iter().copied();
@@ -196,11 +203,6 @@ fn users_that_are_folded_in_find_nearly_as_much_as_fitted_ones() {
     let split = Split::new(&likes, 0);
     let new = |user: usize| user.is_multiple_of(4);
     let old = split.without(new);
-    let folded_in = |fold_in: &dyn Fn(&[(u32, f32)]) -> Vec<f32>| -> Vec<Vec<f32>> {
-        (0..USERS)
-            .map(|user| fold_in(&split.likes_of(user)))
-            .collect()
-    };
     let dot = |x: &[f32], y: &[f32]| -> f64 {
         x.iter()
             .zip(y)
@@ -213,7 +215,7 @@ fn users_that_are_folded_in_find_nearly_as_much_as_fitted_ones() {
     let without = wrmf(&old, 1);
     let parameters = without.parameters();
     let fold_in = FoldIn::users(parameters, wrmf_config()).unwrap();
-    let users = folded_in(&|likes| fold_in.fold_in(likes).unwrap());
+    let users = split.vectors(|likes| fold_in.fold_in(likes).unwrap());
     let folded = split.measure(new, |user, item| dot(&users[user], parameters.item(item)));
     println!("WRMF, a quarter of the users: fitted {fitted:.4?}, folded in {folded:.4?}");
     assert!(folded.0 >= 0.75 * fitted.0);
@@ -222,7 +224,7 @@ fn users_that_are_folded_in_find_nearly_as_much_as_fitted_ones() {
     let fitted = split.measure(new, |user, item| fitted.parameters().score(user, item));
     let without = bpr(&old, 1);
     let parameters = without.parameters();
-    let users = folded_in(&|likes| {
+    let users = split.vectors(|likes| {
         let items: Vec<u32> = likes.iter().map(|like| like.0).collect();
         without.fold_in_user(&items, EPOCHS).unwrap()
     });

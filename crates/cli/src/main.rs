@@ -6,7 +6,9 @@ mod explain;
 mod libffm;
 mod model;
 mod run;
+mod similar;
 mod solver;
+mod vectors;
 
 use clap::Parser;
 use crossfield_train::{Executor, TrainConfig};
@@ -23,6 +25,8 @@ enum Command {
     Predict(run::PredictArgs),
     /// Takes the score of one row apart.
     Explain(explain::ExplainArgs),
+    /// Finds the nearest neighbours of a key by the vectors that were learned.
+    Similar(similar::SimilarArgs),
     /// Makes a finished run of another program's model.
     Import(libffm::ImportArgs),
     /// Writes the model of a finished run for another program.
@@ -40,6 +44,7 @@ fn main() -> std::process::ExitCode {
         Command::Eval(args) => run::eval(&args),
         Command::Predict(args) => run::predict(&args),
         Command::Explain(args) => explain::explain(&args),
+        Command::Similar(args) => similar::similar(&args),
         Command::Import(args) => libffm::import(&args),
         Command::Export(args) => libffm::export(&args),
         Command::Data(command) => data::run(&command),

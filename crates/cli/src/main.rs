@@ -3,6 +3,7 @@
 mod console;
 mod data;
 mod explain;
+mod export;
 mod libffm;
 mod model;
 mod run;
@@ -29,8 +30,8 @@ enum Command {
     Similar(similar::SimilarArgs),
     /// Makes a finished run of another program's model.
     Import(libffm::ImportArgs),
-    /// Writes the model of a finished run for another program.
-    Export(libffm::ExportArgs),
+    /// Writes the vectors or the model of a finished run for other programs.
+    Export(export::ExportArgs),
     /// Generates, fetches and describes data.
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -46,7 +47,7 @@ fn main() -> std::process::ExitCode {
         Command::Explain(args) => explain::explain(&args),
         Command::Similar(args) => similar::similar(&args),
         Command::Import(args) => libffm::import(&args),
-        Command::Export(args) => libffm::export(&args),
+        Command::Export(args) => export::export(&args),
         Command::Data(command) => data::run(&command),
         Command::Models => models(),
     };

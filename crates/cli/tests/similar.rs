@@ -1,4 +1,4 @@
-//! `similar` finds the neighbours of a key.
+//! `similar` finds the neighbours of a key, `export` writes vectors.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -138,4 +138,49 @@ fn what_is_not_there_is_named_with_what_is() {
         "--key 30: is not in the vocabulary `age`; its rows are not of single keys: it is hashed, \
          or of numbers",
     );
+}
+
+#[test]
+fn vectors_of_all_keys_are_exported_and_the_row_of_unseen_values_is_not() {
+    let folder = planted();
+    let output = folder.succeed("export a --format word2vec --vocabulary item -o v.txt");
+    assert_eq!(output.stderr, "4 vectors of 2 from v2.item in v.txt\n");
+    assert_eq!(folder.read("v.txt"), "4 2\na 1 0\nb 2 0\nc 3 4\nd -1 0\n");
+    for format in ["npy", "safetensors"] {
+        folder.succeed(&format!(
+            "export a --format {format} --vocabulary user --table v2.user -o v.{format}"
+        ));
+        assert_eq!(folder.read(&format!("v.{format}.keys.txt")), "u2\nu1\n");
+    }
+    let npy = std::fs::read(folder.path("v.npy")).unwrap();
+    let values: Vec<u8> = [0f32, -1.0, 1.0, 1.0]
+        .iter()
+        .flat_map(|x| x.to_le_bytes())
+        .collect();
+    assert!(npy.starts_with(b"\x93NUMPY") && npy.ends_with(&values));
+}
+
+#[test]
+fn options_of_another_format_are_refused() {
+    let folder = planted();
+    for (args, expected) in [
+        (
+            "npy",
+            "--vocabulary: expected the one whose vectors are written, as in --vocabulary item",
+        ),
+        (
+            "npy --vocabulary item --binary",
+            "--binary: is an option of --format libffm: leave it out",
+        ),
+        (
+            "libffm --vocabulary item",
+            "--format libffm: writes a whole model: expected neither --vocabulary nor --table",
+        ),
+    ] {
+        assert_eq!(
+            folder.fail(&format!("export a -o v --format {args}")),
+            expected
+        );
+    }
+    assert!(!folder.path("v").exists());
 }

@@ -9,6 +9,7 @@ mod row;
 mod similarity;
 mod snapshot;
 mod table;
+mod vector_files;
 mod vectors;
 
 pub use collection::{EmbeddingCollection, StagedRows, tensor_name};
@@ -19,4 +20,5 @@ pub use row::{Precision, RowLayout};
 pub use similarity::{Exact, Measure, Neighbour};
 pub use snapshot::{Snapshot, SnapshotTensor, Values, write_snapshot};
 pub use table::{Table, TablePlan};
+pub use vector_files::{VectorFormat, write_vectors};
 pub use vectors::Vectors;

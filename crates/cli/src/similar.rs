@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use crossfield_data::{DataConfig, FieldConfig, JoinConfig, side_column};
+#[cfg(feature = "ann")]
+use crossfield_embedding::{Approximate, HnswConfig};
 use crossfield_embedding::{Exact, Measure, Neighbour};
 use crossfield_train::{Error, in_pool};
 
@@ -14,6 +16,9 @@ use crate::vectors::KeyedVectors;
 
 /// Characters of a line beyond which a title takes one of its own.
 const WIDTH: usize = 40;
+/// What a walk over the graph keeps in mind at least.
+#[cfg(feature = "ann")]
+const EF: usize = 100;
 /// The column of a joined file that names its rows to people.
 const TITLE: &str = "title";
 
@@ -52,8 +57,8 @@ pub(crate) struct SimilarArgs {
         requires = "titles"
     )]
     titles_columns: String,
-    /// Searches an HNSW index, which may miss neighbours; it pays for itself only when there are
-    /// many queries.
+    /// Searches a graph of the vectors (HNSW), which may miss neighbours. Building it takes longer
+    /// than many exact searches: this shows what such an index would find.
     #[cfg(feature = "ann")]
     #[arg(long)]
     approximate: bool,
@@ -112,7 +117,16 @@ fn search(
     query: &[f32],
     excluded: &[u32],
 ) -> Result<Vec<Neighbour>, crossfield_embedding::Error> {
-    let _ = args;
+    #[cfg(feature = "ann")]
+    if args.approximate {
+        let index = Approximate::new(&among.vectors, measure, HnswConfig::default())?;
+        // The graph knows none that are left out: as many more are asked for.
+        let k = args.k + excluded.len();
+        let mut found = index.nearest(query, k, k.max(EF))?;
+        found.retain(|found| excluded.binary_search(&found.row).is_err());
+        found.truncate(args.k);
+        return Ok(found);
+    }
     Exact::new(&among.vectors, measure)?.nearest(query, args.k, excluded)
 }
 

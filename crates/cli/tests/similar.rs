@@ -91,6 +91,18 @@ fn items_of_a_user_are_found_by_the_product_of_their_vectors() {
 }
 
 #[test]
+fn few_rows_are_all_found_by_the_approximate_search_too() {
+    let folder = planted();
+    for args in [
+        "--vocabulary item --key a -k 2",
+        "--vocabulary user --table v2.user --key u1 --to item -k 3",
+    ] {
+        let exact = lines(&folder, args);
+        assert_eq!(lines(&folder, &format!("{args} --approximate")), exact);
+    }
+}
+
+#[test]
 fn titles_come_from_the_file_that_is_named_and_a_lost_one_is_no_error() {
     let folder = planted();
     folder.write("names.csv", "id,name\nb,Empire\n");

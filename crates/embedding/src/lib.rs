@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "ann")]
+mod ann;
 mod collection;
 mod error;
 mod optimizer;
@@ -12,6 +14,8 @@ mod table;
 mod vector_files;
 mod vectors;
 
+#[cfg(feature = "ann")]
+pub use ann::{Approximate, HnswConfig};
 pub use collection::{EmbeddingCollection, StagedRows, tensor_name};
 pub use error::Error;
 pub use optimizer::{RowOptimizer, RowOptimizerKind, RowStep, StateWidth};

@@ -87,13 +87,22 @@ pub fn write_vectors(
     let with_keys = format != VectorFormat::Word2vec;
     let result = written
         .and_then(|()| {
-            let lines = |out: &mut BufWriter<File>| {
-                rows().try_for_each(|(_, key)| writeln!(out, "{key}"))
-            };
-            if with_keys { write(&keys_part, lines) } else { Ok(()) }
+            let lines =
+                |out: &mut BufWriter<File>| rows().try_for_each(|(_, key)| writeln!(out, "{key}"));
+            if with_keys {
+                write(&keys_part, lines)
+            } else {
+                Ok(())
+            }
         })
         .and_then(|()| put(&part, path))
-        .and_then(|()| if with_keys { put(&keys_part, &keys) } else { Ok(()) });
+        .and_then(|()| {
+            if with_keys {
+                put(&keys_part, &keys)
+            } else {
+                Ok(())
+            }
+        });
     if result.is_err() {
         // What was there before stays; a half of something new is of no use.
         let _ = fs::remove_file(&part);

@@ -114,7 +114,7 @@ fn thousands(count: f64) -> String {
 /// A table of reports, one a line.
 pub(crate) fn table(rows: &[(&str, &Report)]) -> String {
     type Column = (&'static str, usize, fn(&Report) -> Option<f64>);
-    const COLUMNS: [Column; 8] = [
+    const COLUMNS: [Column; 14] = [
         ("logloss", 5, |report| report.logloss),
         ("AUC", 5, |report| report.auc),
         ("GAUC", 5, |report| report.gauc),
@@ -123,6 +123,12 @@ pub(crate) fn table(rows: &[(&str, &Report)]) -> String {
         ("ECE", 4, |report| report.ece),
         ("RMSE", 5, |report| report.rmse),
         ("MAE", 5, |report| report.mae),
+        ("Rec@10", 4, |report| Some(report.ranking.as_ref()?.recall)),
+        ("NDCG@10", 4, |report| Some(report.ranking.as_ref()?.ndcg)),
+        ("MAP@10", 4, |report| Some(report.ranking.as_ref()?.map)),
+        ("HR@10", 4, |report| Some(report.ranking.as_ref()?.hit_rate)),
+        ("MRR@10", 4, |report| Some(report.ranking.as_ref()?.mrr)),
+        ("cover", 4, |report| Some(report.ranking.as_ref()?.coverage)),
     ];
     let columns: Vec<&Column> = COLUMNS
         .iter()
@@ -156,11 +162,16 @@ pub(crate) fn table(rows: &[(&str, &Report)]) -> String {
 /// The end of a run: its figures beside the constant predictor's and, where the truth is known,
 /// the best possible ones.
 pub(crate) fn summary(metrics: &FinalMetrics) -> String {
+    let ranks = |report: &Report| report.ranking.is_some();
+    let constant = match &metrics.constant {
+        Some(report) if ranks(report) => "popularity",
+        _ => "constant",
+    };
     let rows = [
         ("train", &metrics.train),
         ("valid", &metrics.valid),
         ("test", &metrics.test),
-        ("constant", &metrics.constant),
+        (constant, &metrics.constant),
         ("Bayes-optimal", &metrics.bayes),
     ];
     let rows: Vec<(&str, &Report)> = rows

@@ -6,11 +6,11 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
-use crossfield_core::{ComponentConfig, Loss};
+use crossfield_core::ComponentConfig;
 use crossfield_data::{FittedSchema, Format};
 use crossfield_embedding::{EmbeddingCollection, Snapshot, SnapshotTensor, TablePlan, tensor_name};
 use crossfield_ffm::libffm::{self, Header, Reader};
-use crossfield_train::{Error, State, check_memory, save_imported};
+use crossfield_train::{Error, Objective, State, check_memory, save_imported};
 
 use crate::run::{Anyhow, Finished, Run, refuse_taken};
 
@@ -212,7 +212,7 @@ fn as_libffm(finished: &Finished) -> Result<(Header, Vec<Option<usize>>), Error>
         let reason = "libffm reads all fields; train without fields = […] to export";
         return refuse(&key("fields"), reason);
     }
-    if run.train.loss != Loss::Logistic {
+    if run.train.loss != Objective::Logistic {
         let reason = "libffm predicts by the logistic function; train with loss = \"logistic\" to \
                       export";
         return refuse("train.loss", reason);

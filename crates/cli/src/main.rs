@@ -5,6 +5,7 @@ mod data;
 mod explain;
 mod export;
 mod libffm;
+mod mf;
 mod model;
 mod run;
 mod similar;
@@ -93,7 +94,7 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
     for executor in [Executor::Als, Executor::Mcmc] {
         let mut solver = TrainConfig {
             executor,
-            loss: crossfield_core::Loss::Squared,
+            loss: crossfield_train::Objective::Squared,
             ..TrainConfig::default()
         };
         solver.complete();

@@ -5,15 +5,17 @@ use burn::tensor::Tensor;
 use crossfield_core::{
     Component, ComponentConfig, Contribution, Error, Init, Lookup, Schema, TableConfig,
 };
+use crossfield_embedding::{DotProduct, DotProductConfig};
 use crossfield_ffm::{Ffm, FfmConfig};
 use crossfield_fm::{Fm, FmConfig};
 use crossfield_fused::{FusedComponent, FusedConfig};
+use crossfield_mf::{BiasedMf, BiasedMfConfig};
 use crossfield_train::{explain, nearest};
 use crossfield_wide_deep::{Wide, WideConfig};
 use serde::{Deserialize, Serialize};
 
 /// Kinds of components, as a run file spells them.
-pub(crate) const KINDS: [&str; 3] = ["wide", "fm", "ffm"];
+pub(crate) const KINDS: [&str; 5] = ["wide", "fm", "ffm", "mf", "dot"];
 
 /// The configuration of one component.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +23,8 @@ pub(crate) enum Choice {
     Wide(WideConfig),
     Fm(FmConfig),
     Ffm(FfmConfig),
+    Mf(BiasedMfConfig),
+    Dot(DotProductConfig),
 }
 
 /// One component.
@@ -29,6 +33,8 @@ pub(crate) enum AnyComponent {
     Wide(Wide),
     Fm(Fm),
     Ffm(Ffm),
+    Mf(BiasedMf),
+    Dot(DotProduct),
 }
 
 /// `[model]`: the components whose scores add up.
@@ -42,13 +48,21 @@ pub(crate) struct ModelConfig {
 
 impl ModelConfig {
     /// The components as passes over rows.
-    pub(crate) fn fused(&self, schema: &Schema) -> Result<Vec<Box<dyn FusedComponent>>, Error> {
-        let fused = self.components.iter().map(|component| match component {
-            Choice::Wide(config) => config.fused(schema),
-            Choice::Fm(config) => config.fused(schema),
-            Choice::Ffm(config) => config.fused(schema),
+    pub(crate) fn fused(
+        &self,
+        schema: &Schema,
+    ) -> Result<Vec<Box<dyn FusedComponent>>, crossfield_train::Error> {
+        let fused = self.components.iter().map(|component| {
+            let config: &dyn FusedConfig = component.fused()?;
+            Ok(config.fused(schema)?)
         });
         fused.collect()
+    }
+
+    /// Whether all components have a form for the fused executor.
+    pub(crate) fn check_fused(&self) -> Result<(), crossfield_train::Error> {
+        let mut components = self.components.iter();
+        components.try_for_each(|component| component.fused().map(drop))
     }
 
     /// The one component, if it is an FFM and there is no other.
@@ -64,15 +78,25 @@ impl ModelConfig {
         self.components.iter().map(Choice::name).collect()
     }
 
-    /// The factorization machine that this is; the solvers fit nothing else.
+    /// The kinds of the components.
+    pub(crate) fn kinds(&self) -> Vec<&str> {
+        self.components.iter().map(Choice::kind).collect()
+    }
+
+    /// The matrix factorization that this is, if there is nothing beside it.
+    pub(crate) fn only_mf(&self) -> Option<&BiasedMfConfig> {
+        match self.components.as_slice() {
+            [Choice::Mf(config)] => Some(config),
+            _ => None,
+        }
+    }
+
+    /// The factorization machine that this is, if there is nothing beside it but a bias.
     pub(crate) fn only_fm(&self) -> Result<&FmConfig, String> {
         match &self.components[..] {
             [Choice::Fm(config)] if self.bias => Ok(config),
             [Choice::Fm(_)] => Err("the model has `bias = false`: leave it out".into()),
-            components => {
-                let kinds: Vec<&str> = components.iter().map(Choice::kind).collect();
-                Err(format!("the model is {}", kinds.join(" + ")))
-            }
+            _ => Err(format!("the model is {}", self.kinds().join(" + "))),
         }
     }
 }
@@ -102,6 +126,8 @@ impl Choice {
             "wide" => Self::Wide(read(name, options)?),
             "fm" => Self::Fm(read(name, options)?),
             "ffm" => Self::Ffm(read(name, options)?),
+            "mf" => Self::Mf(read(name, options)?),
+            "dot" => Self::Dot(read(name, options)?),
             unknown => {
                 let advice = nearest(unknown, &KINDS)
                     .map_or(String::new(), |near| format!(": did you mean `{near}`?"));
@@ -115,6 +141,8 @@ impl Choice {
             Self::Wide(config) => config.name = name.to_owned(),
             Self::Fm(config) => config.name = name.to_owned(),
             Self::Ffm(config) => config.name = name.to_owned(),
+            Self::Mf(config) => config.name = name.to_owned(),
+            Self::Dot(config) => config.name = name.to_owned(),
         }
         Ok(choice)
     }
@@ -124,6 +152,25 @@ impl Choice {
             Self::Wide(config) => &config.name,
             Self::Fm(config) => &config.name,
             Self::Ffm(config) => &config.name,
+            Self::Mf(config) => &config.name,
+            Self::Dot(config) => &config.name,
+        }
+    }
+
+    fn fused(&self) -> Result<&dyn FusedConfig, crossfield_train::Error> {
+        match self {
+            Self::Wide(config) => Ok(config),
+            Self::Fm(config) => Ok(config),
+            Self::Ffm(config) => Ok(config),
+            Self::Mf(config) => Ok(config),
+            Self::Dot(_) => Err(crossfield_train::Error::Option {
+                option: "train.executor".into(),
+                reason: format!(
+                    "the fused executor has no `{}` (of one user and one item it has: kind = \
+                     \"mf\"); executor = \"burn\" has",
+                    self.kind()
+                ),
+            }),
         }
     }
 
@@ -132,6 +179,8 @@ impl Choice {
             Self::Wide(_) => "wide",
             Self::Fm(_) => "fm",
             Self::Ffm(_) => "ffm",
+            Self::Mf(_) => "mf",
+            Self::Dot(_) => "dot",
         }
     }
 
@@ -141,6 +190,8 @@ impl Choice {
             Self::Wide(config) => toml::Table::try_from(config),
             Self::Fm(config) => toml::Table::try_from(config),
             Self::Ffm(config) => toml::Table::try_from(config),
+            Self::Mf(config) => toml::Table::try_from(config),
+            Self::Dot(config) => toml::Table::try_from(config),
         };
         table.expect("options are texts, numbers and lists")
     }
@@ -227,6 +278,8 @@ impl ComponentConfig for ModelConfig {
                 Choice::Wide(config) => config.tables(schema)?,
                 Choice::Fm(config) => config.tables(schema)?,
                 Choice::Ffm(config) => config.tables(schema)?,
+                Choice::Mf(config) => config.tables(schema)?,
+                Choice::Dot(config) => config.tables(schema)?,
             });
         }
         Ok(tables)
@@ -241,6 +294,8 @@ impl ComponentConfig for ModelConfig {
                     Choice::Wide(config) => AnyComponent::Wide(config.init(schema, init)?),
                     Choice::Fm(config) => AnyComponent::Fm(config.init(schema, init)?),
                     Choice::Ffm(config) => AnyComponent::Ffm(config.init(schema, init)?),
+                    Choice::Mf(config) => AnyComponent::Mf(config.init(schema, init)?),
+                    Choice::Dot(config) => AnyComponent::Dot(config.init(schema, init)?),
                 })
             })
             .collect::<Result<_, Error>>()?;
@@ -256,6 +311,8 @@ impl Component for Components {
                 AnyComponent::Wide(wide) => wide.forward(x),
                 AnyComponent::Fm(fm) => fm.forward(x),
                 AnyComponent::Ffm(ffm) => ffm.forward(x),
+                AnyComponent::Mf(mf) => mf.forward(x),
+                AnyComponent::Dot(dot) => dot.forward(x),
             })
             .reduce(|sum, score| sum + score)
             .expect("a model has a component")
@@ -268,6 +325,8 @@ impl Component for Components {
                 AnyComponent::Wide(wide) => wide.explain(x),
                 AnyComponent::Fm(fm) => fm.explain(x),
                 AnyComponent::Ffm(ffm) => ffm.explain(x),
+                AnyComponent::Mf(mf) => mf.explain(x),
+                AnyComponent::Dot(dot) => dot.explain(x),
             })
             .collect()
     }
@@ -301,7 +360,7 @@ mod tests {
         for (text, expected) in [
             (
                 "kind = 'fn'",
-                "unknown kind of model `fn`: did you mean `fm`? (known: wide, fm, ffm)",
+                "unknown kind of model `fn`: did you mean `fm`? (known: wide, fm, ffm, mf, dot)",
             ),
             (
                 "kind = 'fm'\n[fm]\nembeding_dim = 2",

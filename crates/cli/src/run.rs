@@ -9,16 +9,16 @@ use crossfield_data::{
     Dataset, FittedSchema, LabelKind, Labels, SplitConfig, encode_files, prepare,
 };
 use crossfield_embedding::TablePlan;
-use crossfield_fm::FmConfig;
 use crossfield_train::{
-    Error, Executor, FusedModel, FusedTrained, OptimizerConfig, Parts, RunFile, Scorer, Setup,
-    SolverTrained, Trained, bytes, check_draws, check_memory, describe_tables, in_pool,
-    table_bytes,
+    Error, Executor, FinalMetrics, FusedModel, FusedTrained, Objective, Parts, RunFile, Scorer,
+    Setup, SolverModel, SolverTrained, Trained, bytes, check_draws, check_memory, describe_tables,
+    in_pool, table_bytes, train_solver,
 };
 
 use crate::console::{self, Console};
+use crate::mf::MfModel;
 use crate::model::{Components, ModelConfig};
-use crate::solver::FmModel;
+use crate::solver::{Fitted, FmModel};
 
 pub(crate) type Run = RunFile<ModelConfig>;
 pub(crate) type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
@@ -94,7 +94,12 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
             let mut run = Run::read(file, &sets)?;
             hold_out(&mut run);
             run.complete_data();
-            run.train.complete();
+            let mut train = run.train.clone();
+            if let Some(fitted) = Fitted::of(&run)? {
+                fitted.complete(&mut train);
+            }
+            train.complete();
+            run.train = train;
             if let Some(out) = &args.out {
                 refuse_taken(out)?;
             }
@@ -112,29 +117,11 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     }
     run.train.check()?;
     run.train.device.init()?;
-    if run.train.executor.is_solver() {
-        let config = fm_of_solver(&run)?;
-        if config.init_std != FmConfig::default().init_std {
-            return Err(Error::Option {
-                option: format!("model.{}.init_std", config.name),
-                reason: format!(
-                    "the executor {} begins with train.solver.init_std: set that",
-                    run.train.executor.name()
-                ),
-            }
-            .into());
-        }
-        if run.optimizer != OptimizerConfig::default() {
-            return Err(Error::Option {
-                option: "optimizer".into(),
-                reason: format!(
-                    "the executor {} has no optimizer: leave the section out (its options are \
-                     train.solver)",
-                    run.train.executor.name()
-                ),
-            }
-            .into());
-        }
+    if run.train.executor == Executor::Fused {
+        run.model.check_fused()?;
+    }
+    if let Some(fitted) = Fitted::of(&run)? {
+        fitted.check(&run)?;
     }
 
     let prepared = prepare(&run.data_spec(), run.train.seed, label_kind(run.train.loss))?;
@@ -177,26 +164,30 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         plans: &plans,
         out: &out,
     };
-    let rows_a_step = if run.train.executor.is_solver() {
+    let fitted = Fitted::of(&run)?;
+    let rows_a_step = if fitted.is_some() {
         parts.train.len()
     } else {
         run.train.batch_size()
     };
     let mut console = Console::new(run.train.epochs(), rows_a_step);
-    let metrics = match run.train.executor {
-        Executor::Burn => {
-            let make = |init: &Init| model(&run, &schema, mean, init);
-            crossfield_train::train(&setup, &parts, make, &mut console)?.1
+    let metrics = match fitted {
+        Some(fitted) => {
+            let solved = Solved {
+                setup: &setup,
+                run: &run,
+                schema: &schema,
+                parts: &parts,
+            };
+            solved.train(fitted, &mut console)?
         }
-        Executor::Fused => {
+        None if run.train.executor == Executor::Fused => {
             let model = fused_model(&run, &schema)?;
             crossfield_train::train_fused(&setup, &parts, model, &mut console)?
         }
-        Executor::Als | Executor::Mcmc => {
-            let config = fm_of_solver(&run)?;
-            let model = FmModel::new(config, &schema)?;
-            let solver = model.solver(config, &run.train, &parts.train)?;
-            crossfield_train::train_solver(&setup, &parts, solver, model, &mut console)?
+        None => {
+            let make = |init: &Init| model(&run, &schema, mean, init);
+            crossfield_train::train(&setup, &parts, make, &mut console)?.1
         }
     };
     drop(console);
@@ -236,20 +227,14 @@ fn load(
 ) -> Anyhow<(Run, Box<dyn Scorer + Send>, Arc<Dataset>)> {
     let finished = Finished::open(directory, sets)?;
     let data = finished.encode(files, labels)?;
-    let scorer: Box<dyn Scorer + Send> = match finished.run.train.executor {
-        Executor::Burn => Box::new(finished.on_burn()?),
-        Executor::Fused => {
+    let scorer: Box<dyn Scorer + Send> = match Fitted::of(&finished.run)? {
+        Some(fitted) => finished.fitted_by_solver(fitted)?,
+        None if finished.run.train.executor == Executor::Fused => {
             let model = fused_model(&finished.run, finished.fitted.schema())?;
             let (fingerprint, tables) = (finished.fitted.fingerprint(), finished.tables.clone());
             Box::new(FusedTrained::load(directory, fingerprint, model, tables)?)
         }
-        executor @ (Executor::Als | Executor::Mcmc) => {
-            let run = &finished.run;
-            let model = FmModel::new(fm_of_solver(run)?, finished.fitted.schema())?;
-            let (link, fingerprint) = (run.train.loss.link(), finished.fitted.fingerprint());
-            let trained = SolverTrained::load(directory, fingerprint, executor, link, model)?;
-            Box::new(trained)
-        }
+        None => Box::new(finished.on_burn()?),
     };
     Ok((finished.run, scorer, data))
 }
@@ -292,6 +277,39 @@ impl Finished {
         Ok(Arc::new(data))
     }
 
+    /// The parameters that a solver has left.
+    fn fitted_by_solver(&self, fitted: Fitted<'_>) -> Anyhow<Box<dyn Scorer + Send>> {
+        fn load<M: SolverModel + 'static>(
+            of: &Finished,
+            model: M,
+        ) -> Anyhow<Box<dyn Scorer + Send>> {
+            let (executor, link) = (of.run.train.executor, of.run.train.loss.link());
+            let fingerprint = of.fitted.fingerprint();
+            let trained = SolverTrained::load(&of.directory, fingerprint, executor, link, model)?;
+            Ok(Box::new(trained))
+        }
+        let schema = self.fitted.schema();
+        match fitted {
+            Fitted::Fm(config) => load(self, FmModel::new(config, schema)?),
+            Fitted::Ratings(config) => load(self, MfModel::of_ratings(config, schema)?),
+            Fitted::Implicit(config) => {
+                let train = Arc::new(self.training_rows()?);
+                load(
+                    self,
+                    MfModel::of_lists(config, schema, &self.run.train, &train)?,
+                )
+            }
+        }
+    }
+
+    /// The training rows of the run: its files read again, and split again.
+    pub(crate) fn training_rows(&self) -> Anyhow<Dataset> {
+        let (spec, seed) = (self.run.data_spec(), self.run.train.seed);
+        let prepared = prepare(&spec, seed, label_kind(self.run.train.loss))?;
+        check_schema(&self.directory, &prepared.schema)?;
+        Ok(prepared.train)
+    }
+
     /// The model on Burn, whatever has trained it.
     pub(crate) fn on_burn(&self) -> Anyhow<Trained<Scored<Components>>> {
         let device = self.run.train.device.init()?;
@@ -311,8 +329,54 @@ impl Finished {
     }
 }
 
+/// A run whose parameters a solver fits.
+struct Solved<'a> {
+    setup: &'a Setup<'a>,
+    run: &'a Run,
+    schema: &'a Schema,
+    parts: &'a Parts,
+}
+
+impl Solved<'_> {
+    fn train(self, fitted: Fitted<'_>, console: &mut Console) -> Anyhow<FinalMetrics> {
+        let Self {
+            setup,
+            run,
+            schema,
+            parts,
+        } = self;
+        let (train, rows) = (&run.train, &parts.train);
+        Ok(match fitted {
+            Fitted::Fm(config) => {
+                let model = FmModel::new(config, schema)?;
+                let solver = model.solver(config, train, rows)?;
+                train_solver(setup, parts, solver, model, console)?
+            }
+            Fitted::Ratings(config) => {
+                let model = MfModel::of_ratings(config, schema)?;
+                let solver = model.ratings(config, train, rows)?;
+                in_pool(train.threads, || {
+                    train_solver(setup, parts, solver, model, console)
+                })??
+            }
+            Fitted::Implicit(config) => {
+                let model = MfModel::of_lists(config, schema, train, rows)?;
+                in_pool(train.threads, || -> Result<_, Error> {
+                    if train.loss == Objective::Bpr {
+                        let solver = model.bpr(config, run, rows)?;
+                        train_solver(setup, parts, solver, model, console)
+                    } else {
+                        let solver = model.wrmf(config, train, rows)?;
+                        train_solver(setup, parts, solver, model, console)
+                    }
+                })??
+            }
+        })
+    }
+}
+
 fn model(run: &Run, schema: &Schema, mean: f64, init: &Init) -> Result<Scored<Components>, Error> {
-    let (component, loss) = (run.model.init(schema, init)?, run.train.loss);
+    let (component, loss) = (run.model.init(schema, init)?, loss_of_rows(run)?);
     Ok(if run.model.bias {
         Scored::new(component, loss, mean, &init.device)
     } else {
@@ -323,26 +387,23 @@ fn model(run: &Run, schema: &Schema, mean: f64, init: &Init) -> Result<Scored<Co
 fn fused_model(run: &Run, schema: &Schema) -> Result<FusedModel, Error> {
     Ok(FusedModel {
         components: run.model.fused(schema)?,
-        loss: run.train.loss,
+        loss: loss_of_rows(run)?,
         bias: run.model.bias,
     })
 }
 
-/// The factorization machine of a run whose executor is a solver.
-fn fm_of_solver(run: &Run) -> Result<&FmConfig, Error> {
-    run.model.only_fm().map_err(|reason| Error::Option {
-        option: "train.executor".into(),
-        reason: format!(
-            "{} fits a factorization machine alone (model.kind = \"fm\"); {reason}",
-            run.train.executor.name()
-        ),
+/// The loss of a run whose model scores rows.
+fn loss_of_rows(run: &Run) -> Result<Loss, Error> {
+    run.train.loss.of_rows().ok_or_else(|| Error::Option {
+        option: "train.loss".into(),
+        reason: "bpr and wrmf are of kind = \"mf\" alone".into(),
     })
 }
 
 /// How each table is updated; says what memory that takes, and refuses what the machine does not
 /// have.
 fn plan(run: &Run, tables: Vec<TableConfig>) -> Result<Vec<TablePlan>, Error> {
-    if !run.train.executor.is_solver() {
+    if Fitted::of(run)?.is_none() {
         let plans = run.optimizer.plan(tables)?;
         let (weights, state) = table_bytes(&plans);
         eprintln!(
@@ -373,7 +434,7 @@ fn plan(run: &Run, tables: Vec<TableConfig>) -> Result<Vec<TablePlan>, Error> {
     Ok(tables.into_iter().map(TablePlan::read_only).collect())
 }
 
-pub(crate) fn label_kind(loss: Loss) -> LabelKind {
+pub(crate) fn label_kind(loss: Objective) -> LabelKind {
     if loss.link().is_probability() {
         LabelKind::Binary
     } else {

@@ -17,6 +17,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::RankingReport;
+
 /// Rows up to which AUC is exact, if [`Metrics::with_exact_rows`] says nothing else.
 pub const EXACT_ROWS: usize = 50_000_000;
 
@@ -108,6 +110,9 @@ pub struct Report {
     /// Mean absolute error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mae: Option<f64>,
+    /// The figures of ranked lists, where those are measured in place of rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranking: Option<RankingReport>,
     /// Rows seen, those of weight 0 included.
     pub rows: u64,
 }

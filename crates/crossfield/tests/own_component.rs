@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crossfield::core::metrics::Report;
-use crossfield::core::{ComponentConfig, Init, Scored, merge_tables};
+use crossfield::core::{ComponentConfig, Init, Loss, Scored, merge_tables};
 use crossfield::data::synth::SynthConfig;
 use crossfield::data::{DataConfig, DataSpec, Format, LabelConfig, LabelKind, prepare};
 use crossfield::embedding::Snapshot;
@@ -80,7 +80,7 @@ fn run(
     let make = |init: &Init| {
         Ok(Scored::new(
             config.init(schema, init)?,
-            settings.loss,
+            Loss::Logistic,
             0.25,
             &init.device,
         ))

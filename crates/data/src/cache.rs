@@ -34,7 +34,7 @@ use crate::intern::Interner;
 use crate::prepare::Prepared;
 use crate::raw::LabelKind;
 use crate::report::{CacheUse, DataReport};
-use crate::schema::{Bits, FittedField, FittedSchema, Vocabulary};
+use crate::schema::{Bits, FittedField, FittedSchema, Vocabulary, vocabulary_file};
 use crate::slice::Slice;
 
 /// To be raised whenever the same files would be encoded otherwise, or the layout changes.
@@ -87,7 +87,19 @@ impl Origin {
             }
             Some(SplitConfig::Time { .. } | SplitConfig::LeaveLast { .. }) | None => {}
         }
-        let sources = files.into_iter().map(|file| Source::of(&expand(file)?));
+        let mut of_runs = Vec::new();
+        for field in &complete.field {
+            if let Some(run) = &field.keys_from {
+                let vocabulary = field.vocabulary.as_deref().unwrap_or(&field.name);
+                let run = expand(run)?;
+                for file in ["schema.json", &vocabulary_file(vocabulary)] {
+                    of_runs.push(Path::new(&run).join(file).display().to_string());
+                }
+            }
+        }
+        let read = files.into_iter().map(|file| expand(file));
+        let sources = read.chain(of_runs.into_iter().map(Ok));
+        let sources = sources.map(|file| Source::of(&file?));
         let mut config = serde_json::to_value(&complete).expect("a description is plain data");
         config["seed"] = if drawn { seed.into() } else { Value::Null };
         config["labels"] = match label {

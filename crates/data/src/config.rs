@@ -236,8 +236,8 @@ pub enum SplitConfig {
         #[serde(default)]
         test: f64,
     },
-    /// Each user's last row is a test row, the one before it a validation row. Users with fewer
-    /// than three rows stay in training.
+    /// Each user's last row is a test row, the one before it a validation row. Users who would have
+    /// no row left stay in training.
     LeaveLast {
         /// The column that names the user.
         user: String,
@@ -319,6 +319,9 @@ pub struct LabelConfig {
     /// Numbers from here on are 1, those below are 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
+    /// Whether rows whose label is 0 are left out, before anything is split or counted: for models
+    /// that learn from what people did and not from ratings. Default: false. (csv, ratings, synth)
+    pub only_positive: bool,
     /// The column of the sample weights. Default: none, all rows weigh 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<String>,
@@ -334,6 +337,7 @@ impl Default for LabelConfig {
             positive: Vec::new(),
             negative: Vec::new(),
             threshold: None,
+            only_positive: false,
             weight: None,
             group: None,
         }
@@ -362,6 +366,11 @@ pub struct FieldConfig {
     /// sequence)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_count: Option<u64>,
+    /// A finished run whose keys of the same vocabulary have rows here too, whether or not a training
+    /// row has them: so that what it knows of them (`optimizer.table.init_from`) has a place.
+    /// Default: none. (categorical, bag, sequence)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys_from: Option<String>,
     /// What separates the values of a list. Default: `|`. (bag, sequence)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<String>,
@@ -453,13 +462,14 @@ impl FieldConfig {
         } else {
             lists
         };
-        let keys: [(&str, bool, &[FieldKind]); 9] = [
+        let keys: [(&str, bool, &[FieldKind]); 10] = [
             (
                 "columns",
                 self.columns.is_some(),
                 if indexed { &[] } else { &[Bag] },
             ),
             ("min_count", self.min_count.is_some(), learned),
+            ("keys_from", self.keys_from.is_some(), learned),
             ("delimiter", self.delimiter.is_some(), lists),
             ("weight_delimiter", self.weight_delimiter.is_some(), lists),
             ("pooling", self.pooling.is_some(), &[Bag]),

@@ -52,7 +52,15 @@ pub(crate) fn fit(
     let mut vocabularies = BTreeMap::new();
     for (name, fields) in by_vocabulary {
         let vocabulary = match (fields[0].dict, fields[0].config.kind) {
-            (Some(dict), _) => count_keys(table, &fields, &table.dicts[dict], train),
+            (Some(dict), _) => {
+                let mut vocabulary = count_keys(table, &fields, &table.dicts[dict], train);
+                for field in &fields {
+                    if let Some(run) = &field.config.keys_from {
+                        vocabulary.take_keys(name, &field.config.name, run)?;
+                    }
+                }
+                vocabulary
+            }
             (None, FieldKind::Hashed) => Vocabulary::Hashed {
                 rows: fields[0].config.hash_rows.unwrap_or_default(),
             },

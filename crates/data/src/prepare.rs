@@ -173,6 +173,7 @@ impl Plan {
                 ("data.separator", spec.data.separator.is_some()),
                 ("data.header", spec.data.header.is_some()),
                 ("data.join", !spec.data.join.is_empty()),
+                ("label.only_positive", spec.label.only_positive),
             ] {
                 if set {
                     return Err(config_error(
@@ -390,6 +391,10 @@ fn assemble(
         None => reader.read(&mut table, &train_files)?,
     }
     let train_rows = table.rows;
+    if train_rows == 0 {
+        let expected = "at least one row whose label is not 0";
+        return Err(config_error("label.only_positive", "true", expected));
+    }
     if spec.field.is_empty() {
         reader.columns.close();
         for (number, column) in reader.columns.numbers() {
@@ -403,6 +408,7 @@ fn assemble(
     reader.read(&mut table, &valid_files)?;
     let valid_end = table.rows;
     reader.read(&mut table, &test_files)?;
+    let left_out = table.left_out;
     let time = plan.time.map(|column| match &table.columns[column] {
         Column::Number(numbers) => numbers.as_slice(),
         _ => unreachable!("the time of a split is read as a number"),
@@ -455,6 +461,7 @@ fn assemble(
     let report = DataReport {
         parts: part_reports.collect(),
         fields,
+        left_out,
         cache: None,
     };
     let names: Vec<_> = named.iter().map(|(name, ..)| *name).collect();

@@ -157,6 +157,7 @@ pub(crate) struct LabelRule {
     positive: Vec<String>,
     negative: Vec<String>,
     threshold: Option<f64>,
+    only_positive: bool,
     kind: LabelKind,
 }
 
@@ -198,6 +199,7 @@ impl LabelRule {
             positive: config.positive.clone(),
             negative: config.negative.clone(),
             threshold: config.threshold,
+            only_positive: config.only_positive,
             kind,
         })
     }
@@ -275,6 +277,8 @@ pub(crate) struct Table {
     pub(crate) groups: Vec<u32>,
     group_names: Interner,
     pub(crate) rows: usize,
+    /// Rows that were left out, for they are not positive.
+    pub(crate) left_out: u64,
 }
 
 impl Table {
@@ -301,6 +305,7 @@ impl Table {
             groups: Vec::new(),
             group_names: Interner::default(),
             rows: 0,
+            left_out: 0,
         };
         for spec in specs {
             table.add(spec);
@@ -371,6 +376,15 @@ impl Table {
         binding: &Binding,
         at: At<'_>,
     ) -> Result<(), Error> {
+        if self.rule.only_positive
+            && let Some(place) = binding.label
+        {
+            let missing = is_missing(&self.missing, cells[place]);
+            if self.rule.parse(cells[place], missing, at)? == 0.0 {
+                self.left_out += 1;
+                return Ok(());
+            }
+        }
         for (id, spec) in self.specs.iter().enumerate() {
             let places = &binding.columns[id];
             let name = spec.columns.first().map_or("", String::as_str);

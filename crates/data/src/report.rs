@@ -12,6 +12,9 @@ pub struct DataReport {
     pub parts: Vec<PartReport>,
     /// The fields in the order of the schema.
     pub fields: Vec<FieldReport>,
+    /// Rows of all files that were left out, for they are not positive (`label.only_positive`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
     /// How the cache was used; `None` without `data.cache`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheUse>,
@@ -85,6 +88,11 @@ pub struct FieldReport {
     pub collisions: Option<f64>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -115,6 +123,13 @@ impl fmt::Display for DataReport {
             let rows = grouped(part.rows as u64);
             let files = clipped(&part.files.join(" "), 66);
             writeln!(f, "{:<7}{rows:>13}{mean:>12}  {files}", part.name)?;
+        }
+        if self.left_out > 0 {
+            let left_out = grouped(self.left_out);
+            writeln!(
+                f,
+                "{left_out} rows left out: not positive (label.only_positive)"
+            )?;
         }
         writeln!(f)?;
         let parts: Vec<_> = self.parts.iter().map(|part| &part.name).collect();
@@ -197,6 +212,7 @@ mod tests {
                 missing: vec![4, 5, 6],
                 collisions: Some(0.125),
             }],
+            left_out: 0,
             cache: None,
         };
         let text = report.to_string();

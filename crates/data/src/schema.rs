@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crossfield_core::{Field, FieldId, FieldKind, Schema};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{FieldConfig, Format};
+use crate::config::{FieldConfig, Format, expand};
 use crate::error::Error;
 use crate::indexed;
 use crate::intern::Interner;
@@ -65,6 +65,33 @@ impl Vocabulary {
             Self::Keys { keys, .. } => keys.len() as u32 + 1,
             Self::Indices { rows, .. } | Self::Hashed { rows } => *rows,
         }
+    }
+
+    /// Gives a row to each key that the vocabulary `name` of a finished run has.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if that run has no such vocabulary; those of [`FittedSchema::load`].
+    pub(crate) fn take_keys(&mut self, name: &str, field: &str, run: &str) -> Result<(), Error> {
+        let Self::Keys { keys, counts } = self else {
+            unreachable!("fields with keys_from have learned keys");
+        };
+        let other = FittedSchema::load(Path::new(&expand(run)?))?;
+        let Some(Self::Keys { keys: others, .. }) = other.vocabularies.get(name) else {
+            let known: Vec<&str> = other.vocabularies.keys().map(String::as_str).collect();
+            return Err(Error::Config {
+                key: format!("field `{field}`: keys_from"),
+                value: run.to_owned(),
+                expected: format!(
+                    "a run with keys of the vocabulary `{name}`; it has {}",
+                    known.join(", ")
+                ),
+            });
+        };
+        for key in others.iter() {
+            keys.intern(key);
+        }
+        counts.resize(keys.len(), 0);
+        Ok(())
     }
 
     pub(crate) fn oov_row(&self) -> Option<u32> {
@@ -511,7 +538,7 @@ fn load_keys(path: &Path) -> Result<Vocabulary, Error> {
 }
 
 /// The file of a vocabulary. Bytes that some file system does not take are escaped.
-fn vocabulary_file(name: &str) -> String {
+pub(crate) fn vocabulary_file(name: &str) -> String {
     let mut file = "vocabularies/".to_owned();
     for (position, byte) in name.bytes().enumerate() {
         match byte {

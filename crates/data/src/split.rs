@@ -142,6 +142,8 @@ pub(crate) fn split(
             for row in all {
                 by_user.entry(user[row as usize]).or_default().push(row);
             }
+            let (test, valid) = (*test && wanted.test, *valid && wanted.valid);
+            let taken = usize::from(test) + usize::from(valid);
             let mut parts = Parts::default();
             for (_, mut rows) in by_user {
                 rows.sort_by(|&a, &b| {
@@ -149,11 +151,11 @@ pub(crate) fn split(
                         .total_cmp(&time[b as usize])
                         .then(a.cmp(&b))
                 });
-                if rows.len() >= 3 {
-                    if *test && wanted.test {
+                if rows.len() > taken {
+                    if test {
                         parts.test.extend(rows.pop());
                     }
-                    if *valid && wanted.valid {
+                    if valid {
                         parts.valid.extend(rows.pop());
                     }
                 }
@@ -163,10 +165,8 @@ pub(crate) fn split(
                 part.sort_unstable();
             }
             let lacks = |part: &[u32], asked: bool| asked && part.is_empty();
-            if lacks(&parts.test, *test && wanted.test)
-                || lacks(&parts.valid, *valid && wanted.valid)
-            {
-                let problem = "leave_last finds no user with three rows".to_owned();
+            if lacks(&parts.test, test) || lacks(&parts.valid, valid) {
+                let problem = format!("leave_last finds no user with {} rows", taken + 1);
                 return Err(split_error(problem, "at least one"));
             }
             parts

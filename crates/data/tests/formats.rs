@@ -588,6 +588,71 @@ fn leave_last_reads_user_and_time_from_the_table() {
     assert_eq!(prepared.test.unwrap().labels(), [1.0]);
 }
 
+#[test]
+fn the_last_liked_row_is_held_out_where_only_likes_count() {
+    let files = Files::new();
+    let train = files.write(
+        "t.csv",
+        "stars,user,item,t\n5,u,a,1\n4,u,b,2\n1,u,c,3\n5,v,a,1\n2,v,b,2\n",
+    );
+    let mut spec = spec(train, vec![field("item", FieldKind::Categorical)]);
+    spec.label.column = "stars".to_owned();
+    spec.label.threshold = Some(4.0);
+    spec.label.only_positive = true;
+    spec.data.split = Some(SplitConfig::LeaveLast {
+        user: "user".to_owned(),
+        time: "t".to_owned(),
+        valid: false,
+        test: true,
+    });
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    let items = |data: &crossfield_data::Dataset| {
+        let rows = data.column(0).indices;
+        let key = |&row: &u32| prepared.schema.key("item", row).unwrap_or("new").to_owned();
+        rows.iter().map(key).collect::<Vec<_>>()
+    };
+    // v has one like, which stays.
+    assert_eq!(items(&prepared.train), ["a", "a"]);
+    assert_eq!(items(prepared.test.as_ref().unwrap()), ["new"]);
+    let report = prepared.report.to_string();
+    assert!(report.contains("2 rows left out: not positive"), "{report}");
+}
+
+#[test]
+fn keys_of_another_run_have_rows_too() {
+    let files = Files::new();
+    let known = files.write("known.csv", "label,item\n1,a\n1,b\n1,b\n");
+    let prepared = prepare(
+        &spec(known, vec![field("item", FieldKind::Categorical)]),
+        1,
+        LabelKind::Binary,
+    );
+    let run = files.0.path().join("run");
+    std::fs::create_dir(&run).unwrap();
+    prepared.unwrap().schema.save(&run).unwrap();
+
+    let train = files.write("t.csv", "label,item\n1,c\n0,b\n");
+    let mut item = field("item", FieldKind::Categorical);
+    item.keys_from = Some(run.display().to_string());
+    let prepared = prepare(
+        &spec(train.clone(), vec![item.clone()]),
+        1,
+        LabelKind::Binary,
+    )
+    .unwrap();
+    // Those of the training rows come first; the others were not counted.
+    let keys = [1, 2, 3].map(|row| prepared.schema.key("item", row).unwrap_or("none"));
+    assert_eq!(keys, ["c", "b", "a"]);
+    let counts = [1, 2, 3].map(|row| prepared.schema.count("item", row));
+    assert_eq!(counts, [Some(1), Some(1), Some(0)]);
+    assert_eq!(prepared.train.column(0).indices, [1, 2]);
+
+    item.vocabulary = Some("ad".to_owned());
+    let error = prepare(&spec(train, vec![item]), 1, LabelKind::Binary).unwrap_err();
+    let expected = "expected a run with keys of the vocabulary `ad`; it has item";
+    assert!(error.to_string().contains(expected), "{error}");
+}
+
 struct Coins;
 
 impl Generated for Coins {

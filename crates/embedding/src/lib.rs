@@ -3,6 +3,7 @@
 #[cfg(feature = "ann")]
 mod ann;
 mod collection;
+mod dot;
 mod error;
 mod optimizer;
 mod pages;
@@ -17,6 +18,7 @@ mod vectors;
 #[cfg(feature = "ann")]
 pub use ann::{Approximate, HnswConfig};
 pub use collection::{EmbeddingCollection, StagedRows, tensor_name};
+pub use dot::{DotProduct, DotProductConfig};
 pub use error::Error;
 pub use optimizer::{RowOptimizer, RowOptimizerKind, RowStep, StateWidth};
 pub use ranking::{Candidates, ListOf, evaluate_candidates, evaluate_ranking};

@@ -83,8 +83,15 @@ impl Bias {
                 let (b1, b2) = (beta1 as f32, beta2 as f32);
                 *m = b1 * *m + (1.0 - b1) * g;
                 *v = b2 * *v + (1.0 - b2) * g * g;
-                // After a million updates both powers are zero.
-                let power = |beta: f64| beta.powi(time.min(1e6) as i32);
+                // Powers below 2⁻⁵⁴ change nothing, and taking them would cost as much as the rest.
+                let power = |beta: f64| {
+                    let time = f64::from(*time);
+                    if beta < 1.0 && time * (1.0 - beta) > 38.0 {
+                        0.0
+                    } else {
+                        beta.powi(time.min(1e6) as i32)
+                    }
+                };
                 let m_hat = f64::from(*m) / (1.0 - power(beta1));
                 let v_hat = f64::from(*v) / (1.0 - power(beta2));
                 if decoupled {

@@ -98,30 +98,23 @@ impl Fused {
     ) -> Result<Passed, Error> {
         assert_eq!(turn.rows.len(), turn.rates.len(), "a rate a row");
         let tables = Tables::exclusive(tables);
-        let mut passes = Passes::bind(self, &tables, data)?;
-        let mut memory = vec![0f32; passes.shared_len()];
-        let shared = Shared::new(&mut memory);
         let mut books = Books {
+            turn,
+            data,
+            loss: self.loss,
             bias: self.bias.clone(),
             passed: Passed::default(),
             noise_key: rng(turn.seed, Purpose::Rounding, 0, 0).random(),
             error: None,
         };
-        if turn.threads <= 1 {
-            for nth in 0..turn.rows.len() {
-                for part in 0..PARTS {
-                    passes.forward(turn.rows[nth] as usize, part, shared);
-                }
-                let step = books.close_row(self.loss, &mut passes, data, turn, nth, shared);
-                let Some(step) = step else { break };
-                for part in 0..PARTS {
-                    passes.backward(turn, nth, part, step, shared);
-                }
-            }
-        } else {
-            self.train_together(&tables, data, turn, shared, &mut books)?;
+        let alone = match &self.components[..] {
+            [component] => component.bind_alone(&tables, data, self.options)?,
+            _ => None,
+        };
+        match alone {
+            Some(mut pass) => pass.train(&mut books),
+            None => self.train_by_rows(&tables, &mut books)?,
         }
-        drop(passes);
         self.bias = books.bias;
         match books.error {
             Some(error) => Err(error),
@@ -129,15 +122,37 @@ impl Fused {
         }
     }
 
+    /// Row by row, each in its stages.
+    fn train_by_rows(&self, tables: &Tables<'_>, books: &mut Books<'_>) -> Result<(), Error> {
+        let (turn, data) = (books.turn, books.data);
+        let mut passes = Passes::bind(self, tables, data)?;
+        let mut memory = vec![0f32; passes.shared_len()];
+        let shared = Shared::new(&mut memory);
+        if turn.threads > 1 {
+            return self.train_together(tables, shared, books);
+        }
+        for nth in 0..turn.rows.len() {
+            for part in 0..PARTS {
+                passes.forward(turn.rows[nth] as usize, part, shared);
+            }
+            let Some(step) = books.between(&mut passes, nth, shared) else {
+                break;
+            };
+            for part in 0..PARTS {
+                passes.backward(turn, nth, part, step, shared);
+            }
+        }
+        Ok(())
+    }
+
     /// As a team: the parts of each stage are done by whichever thread is free.
     fn train_together(
         &self,
         tables: &Tables<'_>,
-        data: &RowData<'_>,
-        turn: Turn<'_>,
         shared: Shared,
-        books: &mut Books,
+        books: &mut Books<'_>,
     ) -> Result<(), Error> {
+        let (turn, data) = (books.turn, books.data);
         let desk = Desk::default();
         let books = Mutex::new(books);
         let stages = 2 * turn.rows.len() as u64;
@@ -162,7 +177,7 @@ impl Fused {
                 }
                 if forward {
                     let mut books = books.lock().expect("no panic while it is held");
-                    match books.close_row(self.loss, &mut passes, data, turn, nth, shared) {
+                    match books.between(&mut passes, nth, shared) {
                         Some(step) => passes.set_step(step, shared),
                         None => desk.close(),
                     }
@@ -303,31 +318,31 @@ impl<'a> Passes<'a> {
 }
 
 /// What one thread at a time keeps between the forward and the backward half of a row.
-struct Books {
+#[derive(Debug)]
+pub struct Books<'a> {
+    turn: Turn<'a>,
+    data: &'a RowData<'a>,
+    loss: Loss,
     bias: Option<Bias>,
     passed: Passed,
     noise_key: u64,
     error: Option<Error>,
 }
 
-impl Books {
-    /// From the parts of the score to what the update needs; `None` where the score is no number.
-    fn close_row(
-        &mut self,
-        loss: Loss,
-        passes: &mut Passes<'_>,
-        data: &RowData<'_>,
-        turn: Turn<'_>,
-        nth: usize,
-        shared: Shared,
-    ) -> Option<Step> {
-        let row = turn.rows[nth] as usize;
-        let number = turn.first_step + nth as u64;
-        if let Some(&later) = turn.rows.get(nth + 2) {
-            data.prefetch(later as usize);
-        }
-        let bias = self.bias.as_ref().map_or(0.0, |bias| bias.value);
-        let score = bias + passes.score(row, shared);
+impl<'a> Books<'a> {
+    /// The rows to train on.
+    #[inline(always)]
+    pub fn turn(&self) -> Turn<'a> {
+        self.turn
+    }
+
+    /// From what the components give for row `nth` of the turn to what their update needs: adds
+    /// the bias and updates it. `None` where the score is no number; the turn ends there.
+    #[inline(always)]
+    pub fn close_row(&mut self, nth: usize, components: f32) -> Option<Step> {
+        let row = self.turn.rows[nth] as usize;
+        let number = self.turn.first_step + nth as u64;
+        let score = self.bias.as_ref().map_or(0.0, |bias| bias.value) + components;
         if !score.is_finite() {
             self.error = Some(Error::NonFiniteScore {
                 row,
@@ -336,19 +351,29 @@ impl Books {
             });
             return None;
         }
-        let examples = data.examples();
-        let (loss, slope) = loss.of_row(score, examples.labels[row]);
+        let examples = self.data.examples();
+        let (loss, slope) = self.loss.of_row(score, examples.labels[row]);
         let weight = examples.weights.map_or(1.0, |weights| weights[row]);
         self.passed.loss_sum += loss * f64::from(weight);
         self.passed.weight += f64::from(weight);
         let step = Step {
             slope: slope * weight,
-            rate: turn.rates[nth],
+            rate: self.turn.rates[nth],
             noise: noise_of(self.noise_key, number),
         };
         if let Some(bias) = &mut self.bias {
             bias.update(step.slope, step.rate);
         }
+        Some(step)
+    }
+
+    /// [`close_row`](Self::close_row) of a row whose parts are all computed.
+    fn between(&mut self, passes: &mut Passes<'_>, nth: usize, shared: Shared) -> Option<Step> {
+        if let Some(&later) = self.turn.rows.get(nth + 2) {
+            self.data.prefetch(later as usize);
+        }
+        let row = self.turn.rows[nth] as usize;
+        let step = self.close_row(nth, passes.score(row, shared))?;
         passes.each(shared, |pass, shared| pass.prepare(row, step, shared));
         Some(step)
     }

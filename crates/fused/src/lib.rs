@@ -14,8 +14,10 @@ pub use bias::{Bias, BiasOptimizer, BiasRule};
 pub use crossfield_simd::{Avx2, Avx512};
 pub use crossfield_simd::{Isa, Kernel, Lanes, Portable, element_noise, prefetch};
 pub use error::Error;
-pub use executor::{Fused, Passed, Turn};
+pub use executor::{Books, Fused, Passed, Turn};
 pub use linear::Linear;
-pub use pass::{FusedComponent, FusedConfig, Options, PARTS, RowPass, Shared, Step};
-pub use rule::{Adagrad, ElementRule, Ftrl, Gradient, RowRule, Rowwise, Rule, Sgd, UpdateRow};
+pub use pass::{FusedComponent, FusedConfig, Options, PARTS, RowPass, Shared, Step, TurnPass};
+pub use rule::{
+    Adagrad, ElementRule, Ftrl, Gradient, Rated, RowRule, Rowwise, Rule, Sgd, UpdateRow,
+};
 pub use tables::{Feature, Gathered, RowData, Slot, Slots, TableRows, Tables};

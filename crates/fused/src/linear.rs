@@ -1,7 +1,6 @@
 //! `Σ w x`: the linear terms that every model may have.
 
 use crossfield_core::TableField;
-use crossfield_embedding::{RowOptimizer, RowOptimizerKind, RowStep};
 
 use crate::{
     Error, FusedComponent, Gathered, Options, PARTS, RowData, RowPass, Shared, Slots, Step, Tables,
@@ -90,41 +89,8 @@ impl RowPass for LinearPass<'_> {
                 continue;
             }
             let gradient = step.slope * feature.x;
-            // SAFETY: a checked row, weight and state of f32, which this part alone touches.
-            unsafe {
-                let weight = &mut *feature.row.cast::<f32>();
-                let state = feature.row.add(table.layout().state_at).cast::<f32>();
-                update(table.optimizer(), weight, state, gradient, step.rate);
-            }
+            // SAFETY: a checked row of a single weight, which this part alone touches.
+            unsafe { table.update_weight(feature.row, gradient, step.rate) }
         }
     }
-}
-
-/// The row optimizer's update of a single weight.
-///
-/// # Safety
-/// `state` is the state of that weight.
-#[inline(always)]
-unsafe fn update(
-    optimizer: &RowOptimizer,
-    weight: &mut f32,
-    state: *mut f32,
-    gradient: f32,
-    rate: f32,
-) {
-    // AdaGrad, the usual one, without the detour over slices.
-    if optimizer.kind == RowOptimizerKind::Adagrad {
-        if gradient != 0.0 {
-            let gradient = gradient + optimizer.l2 as f32 * *weight;
-            // SAFETY: the caller vouches for the state: one accumulator.
-            let n = unsafe { &mut *state };
-            *n += gradient * gradient;
-            *weight -= gradient / (n.sqrt() + optimizer.eps as f32) * (optimizer.lr as f32 * rate);
-        }
-        return;
-    }
-    // SAFETY: the caller vouches for the state.
-    let state = unsafe { std::slice::from_raw_parts_mut(state, optimizer.state_len(1)) };
-    let step = RowStep { rate, share: 1.0 };
-    optimizer.update(std::slice::from_mut(weight), state, &[gradient], step);
 }

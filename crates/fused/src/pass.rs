@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use crossfield_core::Schema;
 
-use crate::{Error, Isa, RowData, Tables};
+use crate::{Books, Error, Isa, RowData, Tables};
 
 /// A component with a closed-form gradient, trained row by row without a graph.
 pub trait FusedComponent: Debug + Send + Sync {
@@ -21,6 +21,28 @@ pub trait FusedComponent: Debug + Send + Sync {
         data: &'a RowData<'a>,
         options: Options,
     ) -> Result<Box<dyn RowPass + 'a>, Error>;
+
+    /// A pass that walks over the rows of a turn by itself, for a component that is all there is to
+    /// a model and whose rows are too small to be shared among threads: what [`bind`](Self::bind)'s
+    /// costs a row would be most of its time. Both give the same bits.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    fn bind_alone<'a>(
+        &'a self,
+        _tables: &Tables<'a>,
+        _data: &'a RowData<'a>,
+        _options: Options,
+    ) -> Result<Option<Box<dyn TurnPass + 'a>>, Error> {
+        Ok(None)
+    }
+}
+
+/// One thread's walk over the rows of a turn.
+pub trait TurnPass {
+    /// Trains on all rows of the turn in order, [`Books::close_row`] standing between the score of
+    /// each and its update; stops where the books refuse a row.
+    fn train(&mut self, books: &mut Books<'_>);
 }
 
 /// The configuration of a component that also has a fused form.

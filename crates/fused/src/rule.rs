@@ -2,7 +2,7 @@
 
 use crossfield_embedding::{Precision, RowLayout, RowOptimizer, RowOptimizerKind};
 
-use crate::{Error, Isa, Kernel, Lanes, Portable, element_noise};
+use crate::{Error, Isa, Kernel, Lanes, element_noise};
 
 /// The number below which a root is not taken: ε² of AdaGrad stands under the root here, where the
 /// row optimizer adds ε to it, which is the same for all roots that are not tiny themselves.
@@ -69,8 +69,14 @@ impl Rule {
     }
 }
 
+/// A rule with a learning rate.
+pub trait Rated: Copy {
+    /// The rule at `rate` times its learning rate.
+    fn at_rate(self, rate: f32) -> Self;
+}
+
 /// A rule that treats each weight by itself.
-pub trait ElementRule: Copy {
+pub trait ElementRule: Rated {
     /// The weights after a step, given the gradient of the loss; updates the state at `state`,
     /// whose parts are `width` floats long.
     ///
@@ -81,7 +87,7 @@ pub trait ElementRule: Copy {
 }
 
 /// A rule that updates a whole row.
-pub trait RowRule: Copy {
+pub trait RowRule: Rated {
     /// Updates a row by the gradient of the loss.
     ///
     /// # Safety
@@ -138,6 +144,20 @@ pub struct Rowwise<const HALF: bool> {
     l2: f32,
     eps: f32,
 }
+
+macro_rules! rated {
+    ($($rule:ty $(: $flag:ident)?),*) => {$(
+        impl$(<const $flag: bool>)? Rated for $rule {
+            #[inline(always)]
+            fn at_rate(mut self, rate: f32) -> Self {
+                self.lr *= rate;
+                self
+            }
+        }
+    )*};
+}
+
+rated!(Sgd, Adagrad<REFINED>: REFINED, Ftrl, Rowwise<HALF>: HALF);
 
 /// The gradient with that of the penalty, which weights that took no part do not pay.
 #[inline(always)]
@@ -322,15 +342,7 @@ impl UpdateRow<'_> {
     /// If the gradient is shorter than the row.
     pub fn by<R: RowRule>(self, rule: R, isa: Isa) {
         assert!(self.gradient.len() >= self.layout.width, "a whole gradient");
-        // One or two weights are not padded to vectors.
-        if self.layout.width.is_multiple_of(16) {
-            isa.run(ByRule { rule, of: self });
-        } else if self.layout.width.is_multiple_of(8) {
-            isa.run_eight(ByRule { rule, of: self });
-        } else {
-            // SAFETY: plain code.
-            unsafe { ByRule { rule, of: self }.run::<Portable<1>>() }
-        }
+        isa.run_width(self.layout.width, ByRule { rule, of: self });
     }
 }
 

@@ -1,7 +1,9 @@
 //! Tables and rows as kernels see them.
 
 use crossfield_core::{Examples, FieldId, TableField};
-use crossfield_embedding::{EmbeddingCollection, RowLayout, RowOptimizer, Table};
+use crossfield_embedding::{
+    EmbeddingCollection, RowLayout, RowOptimizer, RowOptimizerKind, RowStep, Table,
+};
 
 use crate::{Error, PARTS, Rule};
 
@@ -122,6 +124,43 @@ impl<'a> TableRows<'a> {
     pub fn row(&self, index: u32) -> *mut u8 {
         debug_assert!((index as usize) < self.rows);
         self.base.wrapping_add(index as usize * self.layout.stride)
+    }
+
+    /// The row optimizer's update of a row of a single weight.
+    ///
+    /// # Safety
+    /// `row` is a row of this table, of one `f32` weight, that no other thread touches.
+    #[inline(always)]
+    pub unsafe fn update_weight(&self, row: *mut u8, gradient: f32, rate: f32) {
+        let optimizer = self.optimizer;
+        // SAFETY: the caller vouches for the row: a weight, and its state behind it.
+        let (weight, state) = unsafe {
+            let weight = &mut *row.cast::<f32>();
+            (weight, row.add(self.layout.state_at).cast::<f32>())
+        };
+        match optimizer.kind {
+            // The usual ones, without the detour over slices.
+            RowOptimizerKind::Sgd if gradient != 0.0 => {
+                let gradient = gradient + optimizer.l2 as f32 * *weight;
+                *weight -= optimizer.lr as f32 * rate * gradient;
+            }
+            RowOptimizerKind::Adagrad if gradient != 0.0 => {
+                let gradient = gradient + optimizer.l2 as f32 * *weight;
+                // SAFETY: one accumulator.
+                let n = unsafe { &mut *state };
+                *n += gradient * gradient;
+                *weight -=
+                    gradient / (n.sqrt() + optimizer.eps as f32) * (optimizer.lr as f32 * rate);
+            }
+            RowOptimizerKind::Sgd | RowOptimizerKind::Adagrad => {}
+            _ => {
+                // SAFETY: as above.
+                let state =
+                    unsafe { std::slice::from_raw_parts_mut(state, optimizer.state_len(1)) };
+                let step = RowStep { rate, share: 1.0 };
+                optimizer.update(std::slice::from_mut(weight), state, &[gradient], step);
+            }
+        }
     }
 
     /// A number for a row that no other row of any table has.
@@ -386,6 +425,12 @@ impl<'a> Slots<'a> {
         } else {
             self.prefetch_one_hot(row, &self.one_hot);
         }
+    }
+
+    /// Asks for what a row of data itself consists of, before its table rows can be asked for.
+    #[inline]
+    pub fn prefetch_data(&self, row: usize) {
+        self.data.prefetch(row);
     }
 
     /// Asks for one of [`PARTS`] parts of the table rows of a row.

@@ -53,6 +53,17 @@ pub enum Error {
         /// How many there have to be.
         expected: usize,
     },
+    /// The equations of a vector have no single solution in the precision of `f32`.
+    #[error("the equations of {what} {index} have no single solution: expected a greater L2")]
+    Singular {
+        /// `user` or `item`.
+        what: &'static str,
+        /// Its number.
+        index: usize,
+    },
+    /// The environment asks for an instruction set that is not there.
+    #[error("{0}")]
+    Isa(String),
     /// An update is no number any more.
     #[error("the vector of {what} {index} is no number any more: the numbers grew too large")]
     NonFinite {
@@ -61,4 +72,10 @@ pub enum Error {
         /// Its number.
         index: usize,
     },
+}
+
+impl From<crossfield_simd::Error> for Error {
+    fn from(error: crossfield_simd::Error) -> Self {
+        Self::Isa(error.to_string())
+    }
 }

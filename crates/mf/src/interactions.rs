@@ -59,6 +59,11 @@ impl Csr {
         &self.indices
     }
 
+    /// The values of all rows.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
     /// From entries `(row, index, value)` that rise by row, and by index within one.
     fn sorted(rows: usize, entries: impl Iterator<Item = (u32, u32, f32)>) -> Self {
         let mut csr = Self {

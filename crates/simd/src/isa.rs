@@ -113,6 +113,20 @@ impl Isa {
         }
     }
 
+    /// Runs a kernel on the widest vectors that rows of `width` floats are made of.
+    #[inline]
+    pub fn run_width<K: Kernel>(self, width: usize, kernel: K) -> K::Output {
+        if width.is_multiple_of(16) {
+            self.run(kernel)
+        } else if width.is_multiple_of(8) {
+            self.run_eight(kernel)
+        } else {
+            // One or two floats, which are not padded to vectors.
+            // SAFETY: plain code.
+            unsafe { kernel.run::<Portable<1>>() }
+        }
+    }
+
     /// Runs a kernel on vectors of eight, for rows that fill no wider ones.
     #[inline]
     pub fn run_eight<K: Kernel>(self, kernel: K) -> K::Output {

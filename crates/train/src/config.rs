@@ -7,7 +7,7 @@ use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::{AdaGradConfig, AdamConfig, AdamWConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::Device;
-use crossfield_core::{Initializer, Loss, TableConfig};
+use crossfield_core::{Initializer, Link, Loss, TableConfig};
 use crossfield_embedding::{Precision, RowOptimizer, RowOptimizerKind, TablePlan};
 use crossfield_fused::{Isa, Rule};
 use serde::{Deserialize, Serialize};
@@ -355,6 +355,71 @@ impl RateSchedule {
     }
 }
 
+/// What is minimised.
+///
+/// ```
+/// use crossfield_core::Loss;
+/// use crossfield_train::Objective;
+///
+/// assert_eq!(Objective::Probit.of_rows(), Some(Loss::Probit));
+/// assert_eq!(Objective::Bpr.of_rows(), None);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// [`Loss::Logistic`].
+    #[default]
+    Logistic,
+    /// [`Loss::Probit`].
+    Probit,
+    /// [`Loss::Squared`].
+    Squared,
+    /// Bayesian personalised ranking: an item that a user had above one that they had not.
+    Bpr,
+    /// Weighted regularised matrix factorization: all pairs of user and item, those that occurred
+    /// with more weight.
+    Wrmf,
+}
+
+impl From<Loss> for Objective {
+    fn from(loss: Loss) -> Self {
+        match loss {
+            Loss::Logistic => Objective::Logistic,
+            Loss::Probit => Objective::Probit,
+            Loss::Squared => Objective::Squared,
+        }
+    }
+}
+
+impl Objective {
+    /// The loss of single rows; `None` where rows are not looked at one by one, and what counts is
+    /// the order of items.
+    pub fn of_rows(self) -> Option<Loss> {
+        match self {
+            Objective::Logistic => Some(Loss::Logistic),
+            Objective::Probit => Some(Loss::Probit),
+            Objective::Squared => Some(Loss::Squared),
+            Objective::Bpr | Objective::Wrmf => None,
+        }
+    }
+
+    /// Its name, as a run file spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Objective::Logistic => "logistic",
+            Objective::Probit => "probit",
+            Objective::Squared => "squared",
+            Objective::Bpr => "bpr",
+            Objective::Wrmf => "wrmf",
+        }
+    }
+
+    /// How its scores become predictions; those that order items stay scores.
+    pub fn link(self) -> Link {
+        self.of_rows().map_or(Link::Identity, Loss::link)
+    }
+}
+
 /// Who does the steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -362,11 +427,14 @@ pub enum Executor {
     /// Burn: any component, on any device.
     #[default]
     Burn,
-    /// Row by row, by hand-written kernels: linear models, FM, FFM and their sums.
+    /// Row by row, by hand-written kernels: linear models, FM, FFM, matrix factorization and their
+    /// sums.
     Fused,
-    /// Alternating least squares: each feature's parameters to their minimiser; FM alone.
+    /// Alternating least squares: each feature's parameters to their minimiser; FM or matrix
+    /// factorization alone.
     Als,
-    /// Draws from the posterior, over which predictions are averaged; FM alone.
+    /// Draws from the posterior, over which predictions are averaged; FM or matrix factorization
+    /// alone.
     Mcmc,
 }
 
@@ -390,10 +458,10 @@ impl Executor {
 /// `train.solver`: options of the executors `als` and `mcmc`.
 ///
 /// ```
-/// use crossfield_train::{Executor, SolverOptions};
+/// use crossfield_train::{Executor, Objective, SolverOptions};
 ///
 /// let mut options: SolverOptions = toml::from_str("thin = 4")?;
-/// options.complete(Executor::Mcmc);
+/// options.complete(Executor::Mcmc, Objective::Squared);
 /// assert_eq!((options.burn_in, options.thin), (Some(20), Some(4)));
 /// // Sweeps 24, 28 … 100.
 /// assert_eq!((options.draws(100), options.keeps(24), options.keeps(25)), (20, true, false));
@@ -411,12 +479,26 @@ pub struct SolverOptions {
     /// ALS: λ of the bias; none: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias_l2: Option<f64>,
-    /// ALS: λ of the linear weights; none: 1.
+    /// ALS: λ of the linear weights; none: 1, and of a matrix factorization's biases 0.05.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linear_l2: Option<f64>,
-    /// ALS: λ of the vectors; none: 10.
+    /// ALS: λ of the vectors; none: 10, of a matrix factorization's 0.1, under WRMF 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub factor_l2: Option<f64>,
+    /// ALS of a matrix factorization: whether both are multiplied by the number of ratings that a
+    /// user or an item has; none: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weighted: Option<bool>,
+    /// WRMF: α, how much surer a value of 1 is than a pair that did not occur; none: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// WRMF: ν, the power of a row's number of pairs that multiplies its λ; none: 0, the same λ for
+    /// all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub l2_power: Option<f64>,
+    /// WRMF: steps of conjugate gradient for a vector; 0 finds it exactly; none: 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conjugate_steps: Option<usize>,
     /// Both: standard deviation of the vectors at the beginning; none: 0.1. The model's `init_std`
     /// is for steps along gradients, from a start so close to zero that sweeps are slow to leave it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -425,15 +507,22 @@ pub struct SolverOptions {
 
 impl SolverOptions {
     /// Writes out the defaults of what the executor reads.
-    pub fn complete(&mut self, executor: Executor) {
+    pub fn complete(&mut self, executor: Executor, objective: Objective) {
         fn fill<T>(option: &mut Option<T>, default: T) {
             option.get_or_insert(default);
         }
+        let wrmf = objective == Objective::Wrmf;
         if executor.is_solver() {
-            fill(&mut self.init_std, 0.1);
+            fill(&mut self.init_std, if wrmf { 0.01 } else { 0.1 });
         }
         match executor {
             Executor::Burn | Executor::Fused => {}
+            Executor::Als if wrmf => {
+                fill(&mut self.factor_l2, 1.0);
+                fill(&mut self.alpha, 1.0);
+                fill(&mut self.l2_power, 0.0);
+                fill(&mut self.conjugate_steps, 3);
+            }
             Executor::Als => {
                 fill(&mut self.bias_l2, 0.0);
                 fill(&mut self.linear_l2, 1.0);
@@ -459,14 +548,14 @@ impl SolverOptions {
     }
 
     fn mcmc(mut self) -> (usize, usize) {
-        self.complete(Executor::Mcmc);
+        self.complete(Executor::Mcmc, Objective::Squared);
         (
             self.burn_in.unwrap_or_default(),
             self.thin.unwrap_or_default().max(1),
         )
     }
 
-    fn check(&self, executor: Executor, sweeps: usize) -> Result<(), Error> {
+    fn check(&self, executor: Executor, objective: Objective, sweeps: usize) -> Result<(), Error> {
         let refuse = |name: &str, reason: String| {
             Err(Error::Option {
                 option: format!("train.solver.{name}"),
@@ -479,6 +568,14 @@ impl SolverOptions {
             ("bias_l2", self.bias_l2.is_some(), Executor::Als),
             ("linear_l2", self.linear_l2.is_some(), Executor::Als),
             ("factor_l2", self.factor_l2.is_some(), Executor::Als),
+            ("weighted", self.weighted.is_some(), Executor::Als),
+            ("alpha", self.alpha.is_some(), Executor::Als),
+            ("l2_power", self.l2_power.is_some(), Executor::Als),
+            (
+                "conjugate_steps",
+                self.conjugate_steps.is_some(),
+                Executor::Als,
+            ),
         ];
         for (name, is_given, of) in given {
             if is_given && executor != of {
@@ -487,6 +584,25 @@ impl SolverOptions {
                     name,
                     format!("is for the executor {of}; the executor is {executor}: leave it out"),
                 );
+            }
+        }
+        let wrmf = objective == Objective::Wrmf;
+        let given = [
+            ("bias_l2", self.bias_l2.is_some(), false),
+            ("linear_l2", self.linear_l2.is_some(), false),
+            ("weighted", self.weighted.is_some(), false),
+            ("alpha", self.alpha.is_some(), true),
+            ("l2_power", self.l2_power.is_some(), true),
+            ("conjugate_steps", self.conjugate_steps.is_some(), true),
+        ];
+        for (name, is_given, of_wrmf) in given {
+            if is_given && of_wrmf != wrmf {
+                let reason = if wrmf {
+                    "the loss wrmf has no use for it: leave it out"
+                } else {
+                    "is for the loss wrmf: leave it out"
+                };
+                return refuse(name, reason.into());
             }
         }
         if self.init_std.is_some() && !executor.is_solver() {
@@ -513,6 +629,8 @@ impl SolverOptions {
             ("bias_l2", self.bias_l2),
             ("linear_l2", self.linear_l2),
             ("factor_l2", self.factor_l2),
+            ("alpha", self.alpha),
+            ("l2_power", self.l2_power),
         ];
         for (name, value) in numbers {
             if let Some(value) = value.filter(|value| !(*value >= 0.0 && value.is_finite())) {
@@ -588,7 +706,7 @@ pub struct TrainConfig {
     /// Who does the steps.
     pub executor: Executor,
     /// What is minimised.
-    pub loss: Loss,
+    pub loss: Objective,
     /// Passes over the training rows; those of a solver are sweeps. None: 5, and 100 for a solver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<usize>,
@@ -615,13 +733,39 @@ pub struct TrainConfig {
     /// Options of the executors `als` and `mcmc`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver: Option<SolverOptions>,
+    /// How BPR draws the items that a user does not have; none: `{ kind = "uniform" }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negatives: Option<Negatives>,
+}
+
+/// `train.negatives`: how items that a user does not have are drawn.
+///
+/// ```
+/// use crossfield_train::{Negatives, TrainConfig};
+///
+/// let config: TrainConfig =
+///     toml::from_str("negatives = { kind = 'popularity', power = 0.5 }")?;
+/// assert_eq!(config.negatives, Some(Negatives::Popularity { power: 0.5 }));
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Negatives {
+    /// Each item that somebody has, as often as any other.
+    #[default]
+    Uniform,
+    /// In proportion to (number of users that have it)^`power`.
+    Popularity {
+        /// The power: 1 as often as items occur.
+        power: f64,
+    },
 }
 
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             executor: Executor::Burn,
-            loss: Loss::Logistic,
+            loss: Objective::Logistic,
             epochs: None,
             batch_size: None,
             seed: 1,
@@ -631,6 +775,7 @@ impl Default for TrainConfig {
             checkpoint_every: 0,
             device: DeviceConfig::Flex,
             solver: None,
+            negatives: None,
         }
     }
 }
@@ -653,7 +798,7 @@ impl TrainConfig {
     /// The options of a solver, with their defaults.
     pub fn solver(&self) -> SolverOptions {
         let mut options = self.solver.unwrap_or_default();
-        options.complete(self.executor);
+        options.complete(self.executor, self.loss);
         options
     }
 
@@ -664,6 +809,9 @@ impl TrainConfig {
             self.solver = Some(self.solver());
         } else {
             self.batch_size = Some(self.batch_size());
+        }
+        if self.loss == Objective::Bpr {
+            self.negatives.get_or_insert_default();
         }
     }
 
@@ -698,7 +846,13 @@ impl TrainConfig {
             });
         }
         if let Some(options) = self.solver {
-            options.check(self.executor, self.epochs())?;
+            options.check(self.executor, self.loss, self.epochs())?;
+        }
+        if self.negatives.is_some() && self.loss != Objective::Bpr {
+            return Err(Error::Option {
+                option: "train.negatives".into(),
+                reason: "is for the loss bpr: leave it out".into(),
+            });
         }
         if self.executor.is_solver() {
             self.check_solver()?;
@@ -782,8 +936,9 @@ impl TrainConfig {
                 reason,
             })
         };
-        self.solver().check(self.executor, self.epochs())?;
-        if self.loss == Loss::Logistic {
+        self.solver()
+            .check(self.executor, self.loss, self.epochs())?;
+        if self.loss == Objective::Logistic {
             let reason = format!(
                 "is logistic: the executor {executor} takes \"probit\" for clicks and \"squared\" \
                  for ratings"

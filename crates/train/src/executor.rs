@@ -50,36 +50,78 @@ pub trait Scorer {
     /// # Errors
     /// [`Error::Metrics`] where a score is no number.
     fn evaluate(&mut self, data: &Arc<Dataset>) -> Result<Report, Error> {
-        let output = self.output();
-        let mut metrics = Metrics::new(match output {
-            // Logloss comes from logits, which says more than a probability near 0 or 1.
-            Output::Score(Link::Logistic) => Kind::Logits,
-            output if output.is_probability() => Kind::Probabilities,
-            _ => Kind::Ratings,
-        });
-        let mut from = 0;
-        let mut result = Ok(());
-        self.score(data, &mut |values| {
-            let to = from + values.len();
-            let mut predictions = values.to_vec();
-            if output == Output::Score(Link::Probit) {
-                for value in &mut predictions {
-                    *value = output.prediction(*value) as f32;
-                }
-            }
-            if result.is_ok() {
-                result = metrics.update(
-                    &predictions,
-                    &data.labels()[from..to],
-                    data.weights().map(|weights| &weights[from..to]),
-                    data.groups().map(|groups| &groups[from..to]),
-                );
-            }
-            from = to;
-        })?;
-        result?;
-        Ok(metrics.finish())
+        rows_evaluated(self, data)
     }
+
+    /// Figures on labelled rows of what knows the training rows and looks at no feature: their mean.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate).
+    fn constant(&mut self, train: &Dataset, data: &Dataset) -> Result<Option<Report>, Error> {
+        rows_by_mean(self.output(), train, data)
+    }
+}
+
+/// Figures of predictions that are given, probabilities or ratings.
+pub(crate) fn rows_measured(
+    output: Output,
+    predictions: &[f32],
+    data: &Dataset,
+) -> Result<Report, Error> {
+    let mut metrics = Metrics::new(if output.is_probability() {
+        Kind::Probabilities
+    } else {
+        Kind::Ratings
+    });
+    metrics.update(predictions, data.labels(), data.weights(), None)?;
+    Ok(metrics.finish())
+}
+
+/// Figures of the mean label of the training rows.
+pub(crate) fn rows_by_mean(
+    output: Output,
+    train: &Dataset,
+    data: &Dataset,
+) -> Result<Option<Report>, Error> {
+    let mean = train.label_mean().map(|mean| vec![mean as f32; data.len()]);
+    mean.map(|mean| rows_measured(output, &mean, data))
+        .transpose()
+}
+
+/// Figures of rows by their scores.
+pub(crate) fn rows_evaluated<S: Scorer + ?Sized>(
+    scorer: &mut S,
+    data: &Arc<Dataset>,
+) -> Result<Report, Error> {
+    let output = scorer.output();
+    let mut metrics = Metrics::new(match output {
+        // Logloss comes from logits, which says more than a probability near 0 or 1.
+        Output::Score(Link::Logistic) => Kind::Logits,
+        output if output.is_probability() => Kind::Probabilities,
+        _ => Kind::Ratings,
+    });
+    let mut from = 0;
+    let mut result = Ok(());
+    scorer.score(data, &mut |values| {
+        let to = from + values.len();
+        let mut predictions = values.to_vec();
+        if output == Output::Score(Link::Probit) {
+            for value in &mut predictions {
+                *value = output.prediction(*value) as f32;
+            }
+        }
+        if result.is_ok() {
+            result = metrics.update(
+                &predictions,
+                &data.labels()[from..to],
+                data.weights().map(|weights| &weights[from..to]),
+                data.groups().map(|groups| &groups[from..to]),
+            );
+        }
+        from = to;
+    })?;
+    result?;
+    Ok(metrics.finish())
 }
 
 /// An epoch, or what is left of it.

@@ -15,8 +15,9 @@ mod trainer;
 pub use burn_executor::Trained;
 pub use checkpoint::{Evaluation, Posterior, State, save_imported};
 pub use config::{
-    DenseOptimizer, DenseOptimizerKind, DeviceConfig, EarlyStop, Executor, OptimizerConfig,
-    RateSchedule, Schedule, ScheduleKind, SolverOptions, TableOptions, TrainConfig,
+    DenseOptimizer, DenseOptimizerKind, DeviceConfig, EarlyStop, Executor, Negatives, Objective,
+    OptimizerConfig, RateSchedule, Schedule, ScheduleKind, SolverOptions, TableOptions,
+    TrainConfig,
 };
 pub use error::Error;
 pub use executor::{Output, Scorer};

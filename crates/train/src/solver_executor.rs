@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crossfield_core::{Link, PredictionLink, PredictionMean};
+use crossfield_core::metrics::Report;
+use crossfield_core::{Link, Loss, PredictionLink, PredictionMean, RankingReport};
 use crossfield_data::Dataset;
 use crossfield_embedding::{Snapshot, SnapshotTensor, write_snapshot};
 
 use crate::checkpoint::{MODEL, OPTIMIZER, Posterior};
-use crate::executor::{Done, Epoch, Executor};
+use crate::executor::{Done, Epoch, Executor, rows_by_mean, rows_evaluated};
 use crate::{Error, Output, Scorer, Setup, SolverOptions, State};
 
 /// Sweeps from one measurement and checkpoint to the next.
@@ -51,6 +52,27 @@ pub trait SolverModel: Send {
     /// # Errors
     /// Where rows, parameters and model do not fit together.
     fn scores(&self, parameters: &[f32], data: &Dataset) -> Result<Vec<f64>, SolverFailure>;
+
+    /// The figures of ranked lists, where the order of items counts and not the score of rows;
+    /// `None`: rows are measured by their scores.
+    ///
+    /// # Errors
+    /// As [`scores`](Self::scores).
+    fn ranking(
+        &self,
+        _parameters: &[f32],
+        _data: &Dataset,
+    ) -> Result<Option<RankingReport>, SolverFailure> {
+        Ok(None)
+    }
+
+    /// The same figures without a model, of lists that are the same for everybody, to compare with.
+    ///
+    /// # Errors
+    /// As [`scores`](Self::scores).
+    fn constant(&self, _data: &Dataset) -> Result<Option<RankingReport>, SolverFailure> {
+        Ok(None)
+    }
 }
 
 /// What updates every parameter once a sweep, over all training rows at once.
@@ -150,12 +172,40 @@ impl<M: SolverModel> SolverTrained<M> {
     }
 }
 
+/// Figures of ranked lists, of models that are measured by those.
+fn ranked(
+    model: &impl SolverModel,
+    executor: crate::Executor,
+    parameters: &[f32],
+    data: &Dataset,
+) -> Result<Option<Report>, Error> {
+    let ranking = model.ranking(parameters, data).map_err(failed(executor))?;
+    Ok(ranking.map(|ranking| of_lists(ranking, data)))
+}
+
+fn of_lists(ranking: RankingReport, data: &Dataset) -> Report {
+    Report {
+        ranking: Some(ranking),
+        rows: data.len() as u64,
+        ..Report::default()
+    }
+}
+
 impl<M: SolverModel> Scorer for SolverTrained<M> {
     fn output(&self) -> Output {
         match &self.fit {
             Fit::One(_) => Output::Score(self.link),
             Fit::Draws(_, link) => Output::Prediction(link.link),
         }
+    }
+
+    fn evaluate(&mut self, data: &Arc<Dataset>) -> Result<Report, Error> {
+        if let Fit::One(parameters) = &self.fit
+            && let Some(report) = ranked(&self.model, self.executor, parameters, data)?
+        {
+            return Ok(report);
+        }
+        rows_evaluated(self, data)
     }
 
     fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
@@ -282,7 +332,9 @@ impl<'a, S: Solver, M: SolverModel> SolverExecutor<'a, S, M> {
         labels: &[f32],
         valid: Option<&Arc<Dataset>>,
     ) -> Self {
-        let link = PredictionLink::of(setup.train.loss, labels);
+        // Scores that order items are averaged by no executor: any loss of numbers will do.
+        let loss = setup.train.loss.of_rows().unwrap_or(Loss::Squared);
+        let link = PredictionLink::of(loss, labels);
         let valid = valid.map(|valid| (valid.clone(), PredictionMean::new(link, valid.len())));
         Self {
             options: setup.train.solver(),
@@ -307,6 +359,22 @@ impl<S: Solver, M: SolverModel> Scorer for SolverExecutor<'_, S, M> {
             Output::Prediction(self.link.link)
         } else {
             Output::Score(self.link.link)
+        }
+    }
+
+    fn evaluate(&mut self, data: &Arc<Dataset>) -> Result<Report, Error> {
+        let executor = self.setup.train.executor;
+        match ranked(&self.model, executor, &self.current, data)? {
+            Some(report) => Ok(report),
+            None => rows_evaluated(self, data),
+        }
+    }
+
+    fn constant(&mut self, train: &Dataset, data: &Dataset) -> Result<Option<Report>, Error> {
+        let constant = self.model.constant(data);
+        match constant.map_err(failed(self.setup.train.executor))? {
+            Some(ranking) => Ok(Some(of_lists(ranking, data))),
+            None => rows_by_mean(self.output(), train, data),
         }
     }
 

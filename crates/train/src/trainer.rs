@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossfield_core::metrics::{Kind, Metrics, MetricsError, Report};
+use crossfield_core::metrics::{MetricsError, Report};
 use crossfield_core::{Init, Model};
 use crossfield_data::{Dataset, Prepared};
 use crossfield_embedding::TablePlan;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::burn_executor::BurnExecutor;
 use crate::checkpoint::{Checkpoints, Evaluation, State, json, write_whole};
-use crate::executor::{Epoch, Executor};
+use crate::executor::{Epoch, Executor, rows_measured};
 use crate::fused_executor::FusedExecutor;
 use crate::solver_executor::SolverExecutor;
 use crate::{
@@ -420,7 +420,8 @@ fn best(evaluations: &[Evaluation]) -> Option<&Evaluation> {
         .iter()
         .filter_map(|evaluation| {
             let valid = evaluation.valid.as_ref()?;
-            Some((valid.logloss.or(valid.rmse)?, evaluation))
+            let ranking = || Some(-valid.ranking.as_ref()?.ndcg);
+            Some((valid.logloss.or(valid.rmse).or_else(ranking)?, evaluation))
         })
         .min_by(|left, right| left.0.total_cmp(&right.0))
         .map(|(_, evaluation)| evaluation)
@@ -438,20 +439,11 @@ fn final_metrics(trained: &mut impl Scorer, data: &Parts) -> Result<FinalMetrics
         metrics.test = Some(trained.evaluate(test)?);
     }
     if let Some(held_out) = data.test.as_ref().or(data.valid.as_ref()) {
-        let kind = if trained.output().is_probability() {
-            Kind::Probabilities
-        } else {
-            Kind::Ratings
-        };
-        let measure = |predictions: &[f32]| -> Result<Report, Error> {
-            let mut metrics = Metrics::new(kind);
-            metrics.update(predictions, held_out.labels(), held_out.weights(), None)?;
-            Ok(metrics.finish())
-        };
-        if let Some(mean) = data.train.label_mean() {
-            metrics.constant = Some(measure(&vec![mean as f32; held_out.len()])?);
-        }
-        metrics.bayes = held_out.probabilities().map(measure).transpose()?;
+        metrics.constant = trained.constant(&data.train, held_out)?;
+        let output = trained.output();
+        let bayes = held_out.probabilities();
+        let bayes = bayes.map(|truth| rows_measured(output, truth, held_out));
+        metrics.bayes = bayes.transpose()?;
     }
     Ok(metrics)
 }

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crossfield_core::{ComponentConfig, Init, Loss, Scored, merge_tables};
-use crossfield_data::{DataSpec, Format, LabelKind, prepare};
+use crossfield_data::{DataSpec, FieldConfig, Format, LabelKind, prepare};
 use crossfield_embedding::{RowOptimizer, RowOptimizerKind, Snapshot, TablePlan};
 use crossfield_ffm::FfmConfig;
 use crossfield_fm::FmConfig;
 use crossfield_fused::FusedConfig;
+use crossfield_mf::BiasedMfConfig;
 use crossfield_train::{
     Executor, FusedModel, FusedTrained, OptimizerConfig, Parts, Scorer, Setup, TrainConfig,
     Trained, train, train_fused,
@@ -53,6 +54,32 @@ fn data(folder: &Path, repeat: bool) -> (Parts, crossfield_core::Schema) {
     spec.data.format = Format::Libffm;
     spec.data.train = vec![file.display().to_string()];
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    let schema = prepared.schema.schema().clone();
+    (Parts::from(prepared), schema)
+}
+
+/// Ratings of 30 users and 20 items.
+fn ratings(folder: &Path) -> (Parts, crossfield_core::Schema) {
+    let file = folder.join("rows.tsv");
+    let rows = (0..ROWS).map(|row| {
+        let (user, item) = (row * 7 % 30, row * row % 20);
+        format!(
+            "{user}\t{item}\t{}\t{row}\n",
+            1 + (user * item + row % 3) % 5
+        )
+    });
+    std::fs::write(&file, rows.collect::<String>()).unwrap();
+    let mut spec = DataSpec::default();
+    spec.data.format = Format::Ratings;
+    spec.data.train = vec![file.display().to_string()];
+    spec.label.column = "rating".to_owned();
+    spec.field = ["user", "item"]
+        .map(|name| FieldConfig {
+            name: name.to_owned(),
+            ..FieldConfig::default()
+        })
+        .to_vec();
+    let prepared = prepare(&spec, 1, LabelKind::Number).unwrap();
     let schema = prepared.schema.schema().clone();
     (Parts::from(prepared), schema)
 }
@@ -105,7 +132,7 @@ impl<C: ComponentConfig + FusedConfig + Sync> Run<'_, C> {
         std::fs::create_dir(out).unwrap();
         let config = TrainConfig {
             executor,
-            loss: self.loss,
+            loss: self.loss.into(),
             epochs: Some(1),
             batch_size: Some(1),
             threads: 1,
@@ -208,7 +235,12 @@ fn assert_agree_on<C: ComponentConfig + FusedConfig + Sync>(
         schema: &schema,
         parts: &parts,
     };
-    let [burn, fused] = ["burn", "fused"].map(|name| folder.path().join(name));
+    assert_same(&run, folder.path());
+}
+
+fn assert_same<C: ComponentConfig + FusedConfig + Sync>(run: &Run<'_, C>, folder: &Path) {
+    let (kind, loss) = (run.optimizer.rows.kind, run.loss);
+    let [burn, fused] = ["burn", "fused"].map(|name| folder.join(name));
     run.train(Executor::Burn, &burn);
     run.train(Executor::Fused, &fused);
 
@@ -278,4 +310,27 @@ fn ffm_is_the_same_in_both_after_a_thousand_steps() {
         ..FfmConfig::default()
     };
     assert_agree(&apart, Loss::Logistic, RowOptimizerKind::Adagrad);
+}
+
+#[test]
+fn mf_is_the_same_in_both_after_a_thousand_steps() {
+    let config = BiasedMfConfig {
+        embedding_dim: 8,
+        ..BiasedMfConfig::default()
+    };
+    for kind in KINDS {
+        let folder = tempfile::tempdir().unwrap();
+        let (parts, schema) = ratings(folder.path());
+        let mut optimizer = optimizer(kind, false);
+        // Errors of ratings are larger than those of clicks.
+        optimizer.rows.lr = 0.02;
+        let run = Run {
+            config: &config,
+            loss: Loss::Squared,
+            optimizer,
+            schema: &schema,
+            parts: &parts,
+        };
+        assert_same(&run, folder.path());
+    }
 }

@@ -6,7 +6,7 @@
 
 mod deep;
 
-use crossfield::core::{ComponentConfig, Init, Scored, merge_tables};
+use crossfield::core::{ComponentConfig, Init, Loss, Scored, merge_tables};
 use crossfield::data::{DataSpec, Format, LabelKind, prepare, synth::SynthConfig};
 use crossfield::fm::FmConfig;
 use crossfield::train::{EarlyStop, OptimizerConfig, Parts, Setup, TrainConfig, train};
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let make = |init: &Init| {
         let component = config.init(&schema, init)?;
-        Ok(Scored::new(component, settings.loss, mean, &init.device))
+        Ok(Scored::new(component, Loss::Logistic, mean, &init.device))
     };
     let (_, metrics) = train(&setup, &data, make, &mut ())?;
     std::fs::remove_dir_all(&folder)?;

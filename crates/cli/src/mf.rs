@@ -1,0 +1,404 @@
+//! Matrix factorization as the executors `als` and `mcmc` fit it, and as BPR does.
+
+use std::sync::Arc;
+
+use crossfield_core::{RankingReport, Schema};
+use crossfield_data::Dataset;
+use crossfield_embedding::{RowOptimizer, RowOptimizerKind, Vectors, evaluate_ranking};
+use crossfield_mf::{
+    BiasedMfConfig, BiasedParameters, Biases, Bpr, BprConfig, Csr, Duplicates, InnerSolver,
+    Interactions, MfTables, Negatives, RatingsConfig, RatingsL2, RatingsMethod, RatingsSolver,
+    Wrmf, WrmfConfig,
+};
+use crossfield_train::{Error, Executor, Solver, SolverFailure, SolverModel, TrainConfig};
+
+use crate::run::Run;
+use crate::solver::{failed, named};
+
+/// Places of a list that are measured.
+const PLACES: usize = 10;
+
+/// How the parameters of a matrix factorization are saved, how they score pairs, and how they rank
+/// items where that is what counts.
+#[derive(Debug)]
+pub(crate) struct MfModel {
+    tables: MfTables,
+    ranking: Option<Arc<Seen>>,
+}
+
+/// What each user has had, and the rows that nobody is to be shown.
+#[derive(Debug)]
+struct Seen {
+    train: Arc<Dataset>,
+    /// The items of each user, and the row of unknown items.
+    items: Csr,
+    /// The row of unknown users, of whom there is no vector.
+    unknown_user: Option<u32>,
+}
+
+/// Pairs of the rows of a data set.
+fn pairs(
+    tables: &MfTables,
+    data: &Dataset,
+    duplicates: Duplicates,
+) -> Result<Interactions, crossfield_mf::Error> {
+    Interactions::of_examples(
+        &data.examples(),
+        tables.fields(),
+        tables.sizes(),
+        duplicates,
+    )
+}
+
+impl MfModel {
+    /// Of ratings, which are measured one by one.
+    pub(crate) fn of_ratings(config: &BiasedMfConfig, schema: &Schema) -> Result<Self, Error> {
+        Ok(Self {
+            tables: MfTables::of(config, true, schema)?,
+            ranking: None,
+        })
+    }
+
+    /// Of what people did, measured by the lists that it gives them.
+    pub(crate) fn of_lists(
+        config: &BiasedMfConfig,
+        schema: &Schema,
+        run: &TrainConfig,
+        train: &Arc<Dataset>,
+    ) -> Result<Self, Error> {
+        let tables = MfTables::of(config, false, schema)?;
+        let all = pairs(&tables, train, Duplicates::Sum).map_err(failed(run))?;
+        let [user, item] = tables.fields().map(|field| schema.fields[field].oov_row);
+        let (users, items) = (all.users(), all.items());
+        let hidden = |of: u32| item.map(|item| (of, item, 1.0));
+        let seen = (0..users as u32).flat_map(|of| {
+            let (had, values) = all.by_user().row(of as usize);
+            let had = had
+                .iter()
+                .zip(values)
+                .map(move |(&item, &value)| (of, item, value));
+            had.chain(hidden(of))
+        });
+        let seen = Interactions::new(users, items, seen, Duplicates::Sum).map_err(failed(run))?;
+        Ok(Self {
+            tables,
+            ranking: Some(Arc::new(Seen {
+                train: train.clone(),
+                items: seen.by_user().clone(),
+                unknown_user: user,
+            })),
+        })
+    }
+
+    /// What fits ratings.
+    pub(crate) fn ratings(
+        &self,
+        config: &BiasedMfConfig,
+        train: &TrainConfig,
+        rows: &Dataset,
+    ) -> Result<MfSweeps<RatingsSolver>, Error> {
+        let options = train.solver();
+        let method = match train.executor {
+            Executor::Als => RatingsMethod::Als(RatingsL2 {
+                bias_l2: options.linear_l2.unwrap_or_default(),
+                factor_l2: options.factor_l2.unwrap_or_default(),
+                weighted: options.weighted.unwrap_or_default(),
+            }),
+            _ => RatingsMethod::Gibbs,
+        };
+        let config = RatingsConfig {
+            embedding_dim: config.embedding_dim,
+            biases: config.biases == Biases::Both,
+            init_std: options.init_std.unwrap_or_default(),
+            method,
+        };
+        let ratings = pairs(&self.tables, rows, Duplicates::Keep).map_err(failed(train))?;
+        let solver = RatingsSolver::new(ratings, config, train.seed).map_err(failed(train))?;
+        Ok(self.sweeps(solver))
+    }
+
+    /// What fits all pairs, those that occurred with more weight.
+    pub(crate) fn wrmf(
+        &self,
+        config: &BiasedMfConfig,
+        train: &TrainConfig,
+        rows: &Dataset,
+    ) -> Result<MfSweeps<Wrmf>, Error> {
+        let options = train.solver();
+        let config = WrmfConfig {
+            embedding_dim: config.embedding_dim,
+            alpha: options.alpha.unwrap_or_default(),
+            l2: options.factor_l2.unwrap_or_default(),
+            l2_power: options.l2_power.unwrap_or_default(),
+            solver: match options.conjugate_steps.unwrap_or_default() {
+                0 => InnerSolver::Cholesky,
+                steps => InnerSolver::ConjugateGradient { steps },
+            },
+            init_std: options.init_std.unwrap_or_default(),
+        };
+        let pairs = pairs(&self.tables, rows, Duplicates::Sum).map_err(failed(train))?;
+        let solver = Wrmf::new(pairs, config, train.seed).map_err(failed(train))?;
+        Ok(self.sweeps(solver))
+    }
+
+    /// What puts items that a user had above others.
+    pub(crate) fn bpr(
+        &self,
+        config: &BiasedMfConfig,
+        run: &Run,
+        rows: &Dataset,
+    ) -> Result<MfSweeps<Bpr>, Error> {
+        let (train, optimizer) = (&run.train, run.optimizer.rows);
+        let config = BprConfig {
+            embedding_dim: config.embedding_dim,
+            lr: optimizer.lr,
+            l2: optimizer.l2,
+            negatives: match train.negatives.unwrap_or_default() {
+                crossfield_train::Negatives::Uniform => Negatives::Uniform,
+                crossfield_train::Negatives::Popularity { power } => {
+                    Negatives::Popularity { power }
+                }
+            },
+            item_bias: config.biases == Biases::Item,
+            init_std: config.init_std,
+        };
+        let pairs = pairs(&self.tables, rows, Duplicates::Sum).map_err(failed(train))?;
+        let solver = Bpr::new(pairs, config, train.seed).map_err(failed(train))?;
+        Ok(self.sweeps(solver))
+    }
+
+    fn sweeps<S>(&self, solver: S) -> MfSweeps<S> {
+        MfSweeps {
+            tables: self.tables.clone(),
+            solver,
+        }
+    }
+
+    /// Lists for the users of `data`, measured by what of it is positive.
+    fn lists(
+        &self,
+        parameters: &BiasedParameters,
+        seen: &Seen,
+        data: &Dataset,
+    ) -> Result<RankingReport, SolverFailure> {
+        let dim = parameters.embedding_dim;
+        let users = Vectors::from_flat(&parameters.users, dim)?;
+        let items = Vectors::from_flat(&parameters.items, dim)?;
+        let bias = (!parameters.item_bias.is_empty()).then_some(&parameters.item_bias[..]);
+        self.measured(&users, &items, bias, seen, data)
+    }
+
+    fn measured(
+        &self,
+        users: &Vectors,
+        items: &Vectors,
+        bias: Option<&[f32]>,
+        seen: &Seen,
+        data: &Dataset,
+    ) -> Result<RankingReport, SolverFailure> {
+        let wanted = pairs(&self.tables, data, Duplicates::Sum)?;
+        let wanted = positive(&wanted, seen.unknown_user)?;
+        // What was trained on is ranked as if nobody had seen it.
+        let of_train = std::ptr::eq(data, &*seen.train);
+        let nothing: &[u32] = &[];
+        let had = |user: u32| {
+            if of_train {
+                nothing
+            } else {
+                seen.items.row(user as usize).0
+            }
+        };
+        let wanted = |user: u32| wanted.by_user().row(user as usize).0;
+        Ok(evaluate_ranking(users, items, bias, &had, &wanted, PLACES)?)
+    }
+}
+
+/// The pairs whose value is above 0, of known users.
+fn positive(
+    all: &Interactions,
+    unknown_user: Option<u32>,
+) -> Result<Interactions, crossfield_mf::Error> {
+    let entries = (0..all.users() as u32).flat_map(|user| {
+        let (items, values) = all.by_user().row(user as usize);
+        let entries = items.iter().zip(values);
+        entries.map(move |(&item, &value)| (user, item, value))
+    });
+    let kept = entries.filter(|&(user, _, value)| value > 0.0 && Some(user) != unknown_user);
+    Interactions::new(all.users(), all.items(), kept, Duplicates::Sum)
+}
+
+impl SolverModel for MfModel {
+    fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        named(self.tables.tensors())
+    }
+
+    fn scores(&self, parameters: &[f32], data: &Dataset) -> Result<Vec<f64>, SolverFailure> {
+        let parameters = self.tables.parameters(parameters)?;
+        let examples = data.examples();
+        let column = |field| {
+            let mut fields = examples.one_hot_fields.iter();
+            let column = fields.position(|&one_hot| one_hot == field);
+            column.ok_or(crossfield_mf::Error::NotOneHot { field })
+        };
+        let [user, item] = self.tables.fields();
+        let (user, item) = (column(user)?, column(item)?);
+        let [users, items] = self.tables.sizes();
+        let mut scores = Vec::with_capacity(examples.rows);
+        for row in 0..examples.rows {
+            let indices = examples.one_hot_of(row);
+            for (what, index, count) in [
+                ("user", indices[user], users),
+                ("item", indices[item], items),
+            ] {
+                if index as usize >= count {
+                    return Err(crossfield_mf::Error::IndexOutOfRange {
+                        row,
+                        what,
+                        index,
+                        count,
+                    }
+                    .into());
+                }
+            }
+            scores.push(parameters.score(indices[user] as usize, indices[item] as usize));
+        }
+        Ok(scores)
+    }
+
+    fn ranking(
+        &self,
+        parameters: &[f32],
+        data: &Dataset,
+    ) -> Result<Option<RankingReport>, SolverFailure> {
+        let Some(seen) = &self.ranking else {
+            return Ok(None);
+        };
+        let parameters = self.tables.parameters(parameters)?;
+        self.lists(&parameters, seen, data).map(Some)
+    }
+
+    /// By popularity: each item's number of users is all that is known of it.
+    fn constant(&self, data: &Dataset) -> Result<Option<RankingReport>, SolverFailure> {
+        let Some(seen) = &self.ranking else {
+            return Ok(None);
+        };
+        let train = pairs(&self.tables, &seen.train, Duplicates::Sum)?;
+        let train = positive(&train, None)?;
+        let popularity: Vec<f32> = (0..train.items())
+            .map(|item| train.by_item().row(item).0.len() as f32)
+            .collect();
+        let [users, items] = self.tables.sizes();
+        let users = Vectors::from_flat(&vec![0.0; users], 1)?;
+        let items = Vectors::from_flat(&vec![0.0; items], 1)?;
+        self.measured(&users, &items, Some(&popularity), seen, data)
+            .map(Some)
+    }
+}
+
+/// What fits a matrix factorization.
+#[derive(Debug)]
+pub(crate) struct MfSweeps<S> {
+    tables: MfTables,
+    solver: S,
+}
+
+impl Solver for MfSweeps<RatingsSolver> {
+    fn sweep(&mut self) -> Result<f64, SolverFailure> {
+        self.solver.iterate()?;
+        Ok(self.solver.last_loss())
+    }
+
+    fn parameters(&self) -> Vec<f32> {
+        self.tables.values(self.solver.parameters())
+    }
+
+    fn resume(&mut self, parameters: &[f32], sweeps: u64) -> Result<(), SolverFailure> {
+        Ok(self
+            .solver
+            .resume(self.tables.parameters(parameters)?, sweeps)?)
+    }
+}
+
+impl Solver for MfSweeps<Wrmf> {
+    fn sweep(&mut self) -> Result<f64, SolverFailure> {
+        self.solver.iterate()?;
+        Ok(self.solver.last_loss())
+    }
+
+    fn parameters(&self) -> Vec<f32> {
+        self.tables.values(&biased(self.solver.parameters()))
+    }
+
+    fn resume(&mut self, parameters: &[f32], sweeps: u64) -> Result<(), SolverFailure> {
+        Ok(self
+            .solver
+            .resume(implicit(self.tables.parameters(parameters)?), sweeps)?)
+    }
+}
+
+impl Solver for MfSweeps<Bpr> {
+    fn sweep(&mut self) -> Result<f64, SolverFailure> {
+        self.solver.iterate()?;
+        Ok(self.solver.last_loss())
+    }
+
+    fn parameters(&self) -> Vec<f32> {
+        self.tables.values(&biased(self.solver.parameters()))
+    }
+
+    fn resume(&mut self, parameters: &[f32], sweeps: u64) -> Result<(), SolverFailure> {
+        Ok(self
+            .solver
+            .resume(implicit(self.tables.parameters(parameters)?), sweeps)?)
+    }
+}
+
+/// Refuses what BPR would ignore of `[optimizer]`.
+pub(crate) fn check_bpr(run: &Run) -> Result<(), Error> {
+    let optimizer = &run.optimizer;
+    let only = RowOptimizer {
+        kind: RowOptimizerKind::Sgd,
+        lr: optimizer.rows.lr,
+        l2: optimizer.rows.l2,
+        ..RowOptimizer::default()
+    };
+    let refuse = |option: &str, reason: &str| {
+        Err(Error::Option {
+            option: option.into(),
+            reason: reason.into(),
+        })
+    };
+    if optimizer.rows != only {
+        let reason = "bpr updates by kind = \"sgd\" with an lr and an l2: leave the rest out";
+        return refuse("optimizer.rows", reason);
+    }
+    let rest = crossfield_train::OptimizerConfig {
+        rows: optimizer.rows,
+        ..Default::default()
+    };
+    if *optimizer != rest {
+        let reason = "bpr reads `rows` alone: leave the rest out";
+        return refuse("optimizer", reason);
+    }
+    Ok(())
+}
+
+fn biased(p: &crossfield_mf::ImplicitParameters) -> BiasedParameters {
+    BiasedParameters {
+        embedding_dim: p.embedding_dim,
+        mean: 0.0,
+        user_bias: Vec::new(),
+        item_bias: p.item_bias.clone(),
+        users: p.users.clone(),
+        items: p.items.clone(),
+    }
+}
+
+fn implicit(p: BiasedParameters) -> crossfield_mf::ImplicitParameters {
+    crossfield_mf::ImplicitParameters {
+        embedding_dim: p.embedding_dim,
+        users: p.users,
+        items: p.items,
+        item_bias: p.item_bias,
+    }
+}

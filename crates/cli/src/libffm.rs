@@ -1,4 +1,4 @@
-//! `import` and `export`: models of other programs, as yet of libffm.
+//! `import`, and `export` of whole models: those of other programs, as yet of libffm.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crossfield_train::{Error, Objective, State, check_memory, save_imported};
 
 use crate::run::{Anyhow, Finished, Run, refuse_taken};
 
-/// Programs whose models can be read and written.
+/// Programs whose models can be read.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Program {
     /// libffm.
@@ -31,22 +31,6 @@ pub(crate) struct ImportArgs {
     /// The run directory to make.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-}
-
-/// `crossfield export`.
-#[derive(clap::Args, Debug)]
-pub(crate) struct ExportArgs {
-    /// A finished run.
-    run: PathBuf,
-    /// The program that shall read the model.
-    #[arg(long)]
-    format: Program,
-    /// The file to write.
-    #[arg(short, long, value_name = "FILE")]
-    out: PathBuf,
-    /// Writes what libffm reads since version 1.20, instead of the text that it read until 1.14.
-    #[arg(long)]
-    binary: bool,
 }
 
 pub(crate) fn import(args: &ImportArgs) -> Anyhow<()> {
@@ -130,29 +114,30 @@ fn make_run(reader: Reader<BufReader<File>>, out: &Path) -> Anyhow<()> {
     }
 }
 
-pub(crate) fn export(args: &ExportArgs) -> Anyhow<()> {
-    let Program::Libffm = args.format;
-    let finished = Finished::open(&args.run, &[])?;
-    let (header, blocks) = as_libffm(&finished)?;
-    State::read(&args.run, finished.fitted.fingerprint())?;
+/// Writes the model of a finished run as libffm's own.
+pub(crate) fn export(finished: &Finished, out: &Path, binary: bool) -> Anyhow<()> {
+    let (header, blocks) = as_libffm(finished)?;
+    State::read(&finished.directory, finished.fitted.fingerprint())?;
     let plans = finished.tables.iter().cloned().map(TablePlan::read_only);
     let plans: Vec<TablePlan> = plans.collect();
     check_memory(&plans)?;
     let mut tables = EmbeddingCollection::new(&plans, 0)?;
-    tables.load_weights(&mut Snapshot::open(&args.run.join("model.safetensors"))?)?;
+    tables.load_weights(&mut Snapshot::open(
+        &finished.directory.join("model.safetensors"),
+    )?)?;
     let [table] = tables.tables() else {
         unreachable!("one vocabulary and no linear terms");
     };
     let fields = finished.fitted.schema().fields.first();
     let vocabulary = fields.map_or("", |field| field.vocabulary.as_str());
     let dim = header.embedding_dim as usize;
-    let format = if args.binary {
+    let format = if binary {
         libffm::Format::Binary
     } else {
         libffm::Format::Text
     };
 
-    let mut part = args.out.clone().into_os_string();
+    let mut part = out.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
     let file = File::create(&part).map_err(Error::io(&part, "create"))?;
@@ -166,8 +151,7 @@ pub(crate) fn export(args: &ExportArgs) -> Anyhow<()> {
         }
     });
     let renamed = written.map_err(Box::from).and_then(|()| {
-        fs::rename(&part, &args.out)
-            .map_err(|error| Error::io(&args.out, "rename into place")(error).into())
+        fs::rename(&part, out).map_err(|error| Error::io(out, "rename into place")(error).into())
     });
     if renamed.is_err() {
         let _ = fs::remove_file(&part);

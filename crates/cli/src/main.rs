@@ -3,11 +3,14 @@
 mod console;
 mod data;
 mod explain;
+mod export;
 mod libffm;
 mod mf;
 mod model;
 mod run;
+mod similar;
 mod solver;
+mod vectors;
 
 use clap::Parser;
 use crossfield_train::{Executor, TrainConfig};
@@ -24,10 +27,12 @@ enum Command {
     Predict(run::PredictArgs),
     /// Takes the score of one row apart.
     Explain(explain::ExplainArgs),
+    /// Finds the nearest neighbours of a key by the vectors that were learned.
+    Similar(similar::SimilarArgs),
     /// Makes a finished run of another program's model.
     Import(libffm::ImportArgs),
-    /// Writes the model of a finished run for another program.
-    Export(libffm::ExportArgs),
+    /// Writes the vectors or the model of a finished run for other programs.
+    Export(export::ExportArgs),
     /// Generates, fetches and describes data.
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -41,8 +46,9 @@ fn main() -> std::process::ExitCode {
         Command::Eval(args) => run::eval(&args),
         Command::Predict(args) => run::predict(&args),
         Command::Explain(args) => explain::explain(&args),
+        Command::Similar(args) => similar::similar(&args),
         Command::Import(args) => libffm::import(&args),
-        Command::Export(args) => libffm::export(&args),
+        Command::Export(args) => export::export(&args),
         Command::Data(command) => data::run(&command),
         Command::Models => models(),
     };

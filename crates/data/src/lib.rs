@@ -34,3 +34,4 @@ pub use prepare::{Generated, Prepared, encode_files, prepare, prepare_generated}
 pub use raw::{LabelKind, Labels};
 pub use report::{CacheUse, DataReport, FieldReport, PartReport};
 pub use schema::FittedSchema;
+pub use tabular::side_column;

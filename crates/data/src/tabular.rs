@@ -1,5 +1,7 @@
 //! Csv files, ratings files and the side files that are joined to them.
 
+use std::collections::HashMap;
+
 use crate::config::{DataConfig, Encoding, Header, JoinConfig, expand};
 use crate::error::{At, Error};
 use crate::intern::Interner;
@@ -200,6 +202,15 @@ impl Side {
         Ok(side)
     }
 
+    /// Key and cell of each row, in a column other than that of the keys.
+    fn column(&self, column: usize) -> impl Iterator<Item = (&str, &str)> {
+        self.keys.iter().enumerate().map(move |(row, key)| {
+            let cell = row * self.header.len() + column;
+            let start = if cell == 0 { 0 } else { self.ends[cell - 1] };
+            (key, &self.text[start..self.ends[cell]])
+        })
+    }
+
     fn append<'a>(&'a self, row: u32, cells: &mut Vec<&'a str>) {
         let columns = self.header.len();
         let first = row as usize * columns;
@@ -208,6 +219,50 @@ impl Side {
             cells.push(&self.text[start..self.ends[cell]]);
         }
     }
+}
+
+/// One column of a side file by key: titles of items, names of users.
+///
+/// How cells are trimmed is as in `data`.
+///
+/// # Errors
+/// Those of reading the file as a [join](JoinConfig); [`Error::NoColumn`] if it has no such column,
+/// or none of the keys.
+///
+/// ```
+/// use crossfield_data::{DataConfig, JoinConfig, side_column};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let file = folder.path().join("films.csv");
+/// std::fs::write(&file, "item,title,year\n50,Star Wars,1977\n172,Brazil,1985\n")?;
+/// let join = JoinConfig {
+///     file: file.display().to_string(),
+///     on: "item".into(),
+///     ..JoinConfig::default()
+/// };
+/// let titles = side_column(&join, &DataConfig::default().complete(), "title")?;
+/// assert_eq!(titles["172"], "Brazil");
+/// # Ok(())
+/// # }
+/// ```
+pub fn side_column(
+    join: &JoinConfig,
+    data: &DataConfig,
+    column: &str,
+) -> Result<HashMap<String, String>, Error> {
+    let side = Side::open(join, data)?;
+    let place = side.header.iter().position(|name| name == column);
+    let place = place.ok_or_else(|| Error::NoColumn {
+        wanted_by: column.to_owned(),
+        file: side.file.clone(),
+        column: column.to_owned(),
+        hint: crate::error::hint(column, side.header.iter().map(String::as_str)),
+    })?;
+    let cells = side.column(place);
+    Ok(cells
+        .map(|(key, cell)| (key.to_owned(), cell.to_owned()))
+        .collect())
 }
 
 /// Reads a csv or ratings file into `table`.

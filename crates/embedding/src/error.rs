@@ -108,6 +108,12 @@ pub enum Error {
         /// Row of the query; 0 where there is one query alone.
         query: u32,
     },
+    /// A key that cannot stand on a line.
+    #[error("key {key:?}: expected no line end in it")]
+    Key {
+        /// The key.
+        key: String,
+    },
     /// The environment asks for an instruction set that is not there.
     #[error(transparent)]
     Isa(#[from] crossfield_simd::Error),

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "ann")]
+mod ann;
 mod collection;
 mod dot;
 mod error;
@@ -10,8 +12,11 @@ mod row;
 mod similarity;
 mod snapshot;
 mod table;
+mod vector_files;
 mod vectors;
 
+#[cfg(feature = "ann")]
+pub use ann::{Approximate, HnswConfig};
 pub use collection::{EmbeddingCollection, StagedRows, tensor_name};
 pub use dot::{DotProduct, DotProductConfig};
 pub use error::Error;
@@ -21,4 +26,5 @@ pub use row::{Precision, RowLayout};
 pub use similarity::{Exact, Measure, Neighbour};
 pub use snapshot::{Snapshot, SnapshotTensor, Values, write_snapshot};
 pub use table::{Table, TablePlan};
+pub use vector_files::{VectorFormat, write_vectors};
 pub use vectors::Vectors;

@@ -5,8 +5,10 @@ mod data;
 mod explain;
 mod export;
 mod libffm;
+mod lists;
 mod mf;
 mod model;
+mod recommend;
 mod run;
 mod similar;
 mod solver;
@@ -15,7 +17,7 @@ mod vectors;
 use clap::Parser;
 use crossfield_train::{Executor, TrainConfig};
 
-/// Recommender and click models: train, evaluate, predict, explain.
+/// Recommender and click models: train, evaluate, predict, recommend, explain.
 #[derive(Parser, Debug)]
 #[command(version, about, max_term_width = 100)]
 enum Command {
@@ -29,6 +31,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Finds the nearest neighbours of a key by the vectors that were learned.
     Similar(similar::SimilarArgs),
+    /// Lists the best items for a user, known or new.
+    Recommend(recommend::RecommendArgs),
     /// Makes a finished run of another program's model.
     Import(libffm::ImportArgs),
     /// Writes the vectors or the model of a finished run for other programs.
@@ -47,6 +51,7 @@ fn main() -> std::process::ExitCode {
         Command::Predict(args) => run::predict(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Similar(args) => similar::similar(&args),
+        Command::Recommend(args) => recommend::recommend(&args),
         Command::Import(args) => libffm::import(&args),
         Command::Export(args) => export::export(&args),
         Command::Data(command) => data::run(&command),

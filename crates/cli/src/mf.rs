@@ -51,10 +51,14 @@ fn pairs(
 }
 
 impl MfModel {
-    /// Of ratings, which are measured one by one.
-    pub(crate) fn of_ratings(config: &BiasedMfConfig, schema: &Schema) -> Result<Self, Error> {
+    /// Of rows that are measured one by one; `mean`: whether the model has a bias.
+    pub(crate) fn of_rows(
+        config: &BiasedMfConfig,
+        mean: bool,
+        schema: &Schema,
+    ) -> Result<Self, Error> {
         Ok(Self {
-            tables: MfTables::of(config, true, schema)?,
+            tables: MfTables::of(config, mean, schema)?,
             ranking: None,
         })
     }
@@ -99,11 +103,7 @@ impl MfModel {
     ) -> Result<MfSweeps<RatingsSolver>, Error> {
         let options = train.solver();
         let method = match train.executor {
-            Executor::Als => RatingsMethod::Als(RatingsL2 {
-                bias_l2: options.linear_l2.unwrap_or_default(),
-                factor_l2: options.factor_l2.unwrap_or_default(),
-                weighted: options.weighted.unwrap_or_default(),
-            }),
+            Executor::Als => RatingsMethod::Als(ratings_l2(train)),
             _ => RatingsMethod::Gibbs,
         };
         let config = RatingsConfig {
@@ -124,18 +124,7 @@ impl MfModel {
         train: &TrainConfig,
         rows: &Dataset,
     ) -> Result<MfSweeps<Wrmf>, Error> {
-        let options = train.solver();
-        let config = WrmfConfig {
-            embedding_dim: config.embedding_dim,
-            alpha: options.alpha.unwrap_or_default(),
-            l2: options.factor_l2.unwrap_or_default(),
-            l2_power: options.l2_power.unwrap_or_default(),
-            solver: match options.conjugate_steps.unwrap_or_default() {
-                0 => InnerSolver::Cholesky,
-                steps => InnerSolver::ConjugateGradient { steps },
-            },
-            init_std: options.init_std.unwrap_or_default(),
-        };
+        let config = wrmf_config(config, train);
         let pairs = pairs(&self.tables, rows, Duplicates::Sum).map_err(failed(train))?;
         let solver = Wrmf::new(pairs, config, train.seed).map_err(failed(train))?;
         Ok(self.sweeps(solver))
@@ -300,6 +289,46 @@ impl SolverModel for MfModel {
 pub(crate) struct MfSweeps<S> {
     tables: MfTables,
     solver: S,
+}
+
+impl MfSweeps<Bpr> {
+    /// The vector of someone who has these items.
+    pub(crate) fn fold_in_user(
+        &self,
+        items: &[u32],
+        epochs: usize,
+    ) -> Result<Vec<f32>, crossfield_mf::Error> {
+        self.solver.fold_in_user(items, epochs)
+    }
+}
+
+/// λ of ratings as `[train]` has it.
+pub(crate) fn ratings_l2(train: &TrainConfig) -> RatingsL2 {
+    let (options, default) = (train.solver(), RatingsL2::default());
+    if train.executor != Executor::Als {
+        return default;
+    }
+    RatingsL2 {
+        bias_l2: options.linear_l2.unwrap_or(default.bias_l2),
+        factor_l2: options.factor_l2.unwrap_or(default.factor_l2),
+        weighted: options.weighted.unwrap_or(default.weighted),
+    }
+}
+
+/// WRMF as `[train]` has it.
+pub(crate) fn wrmf_config(config: &BiasedMfConfig, train: &TrainConfig) -> WrmfConfig {
+    let options = train.solver();
+    WrmfConfig {
+        embedding_dim: config.embedding_dim,
+        alpha: options.alpha.unwrap_or_default(),
+        l2: options.factor_l2.unwrap_or_default(),
+        l2_power: options.l2_power.unwrap_or_default(),
+        solver: match options.conjugate_steps.unwrap_or_default() {
+            0 => InnerSolver::Cholesky,
+            steps => InnerSolver::ConjugateGradient { steps },
+        },
+        init_std: options.init_std.unwrap_or_default(),
+    }
 }
 
 macro_rules! sweeps_of {

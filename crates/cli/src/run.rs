@@ -291,7 +291,7 @@ impl Finished {
         let schema = self.fitted.schema();
         match fitted {
             Fitted::Fm(config) => load(self, FmModel::new(config, schema)?),
-            Fitted::Ratings(config) => load(self, MfModel::of_ratings(config, schema)?),
+            Fitted::Ratings(config) => load(self, MfModel::of_rows(config, true, schema)?),
             Fitted::Implicit(config) => {
                 let train = Arc::new(self.training_rows()?);
                 load(
@@ -353,7 +353,7 @@ impl Solved<'_> {
                 train_solver(setup, parts, solver, model, console)?
             }
             Fitted::Ratings(config) => {
-                let model = MfModel::of_ratings(config, schema)?;
+                let model = MfModel::of_rows(config, true, schema)?;
                 let solver = model.ratings(config, train, rows)?;
                 in_pool(train.threads, || {
                     train_solver(setup, parts, solver, model, console)

@@ -170,6 +170,14 @@ impl<M: SolverModel> SolverTrained<M> {
             fit,
         })
     }
+
+    /// The parameters: one set, or the draws over which predictions are averaged.
+    pub fn parameters(&self) -> &[Vec<f32>] {
+        match &self.fit {
+            Fit::One(parameters) => std::slice::from_ref(parameters),
+            Fit::Draws(draws, _) => draws,
+        }
+    }
 }
 
 /// Figures of ranked lists, of models that are measured by those.

@@ -239,8 +239,8 @@ fn what_a_solver_cannot_fit_or_would_ignore_leaves_no_run_behind() {
     for (sets, expected) in [
         (
             "--set model.bias=false",
-            "train.executor: als fits a factorization machine alone (model.kind = \"fm\"); the \
-             model has `bias = false`: leave it out",
+            "train.executor: als fits a factorization machine (model.kind = \"fm\") or a matrix \
+             factorization (\"mf\") alone; the model has `bias = false`: leave it out",
         ),
         (
             "--set model.fm.init_std=0.2",
@@ -275,8 +275,8 @@ fn what_a_solver_cannot_fit_or_would_ignore_leaves_no_run_behind() {
     );
     assert_eq!(
         folder.fail("train sum.toml"),
-        "train.executor: als fits a factorization machine alone (model.kind = \"fm\"); the model \
-         is wide + fm"
+        "train.executor: als fits a factorization machine (model.kind = \"fm\") or a matrix \
+         factorization (\"mf\") alone; the model is wide + fm"
     );
 }
 

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "ann")]
 mod ann;
+mod bag;
 mod collection;
 mod dot;
 mod error;
@@ -17,6 +18,7 @@ mod vectors;
 
 #[cfg(feature = "ann")]
 pub use ann::{Approximate, HnswConfig};
+pub use bag::{EmbeddingBag, Pooling};
 pub use collection::{EmbeddingCollection, StagedRows, tensor_name};
 pub use dot::{DotProduct, DotProductConfig};
 pub use error::Error;

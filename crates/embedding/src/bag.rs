@@ -36,8 +36,8 @@ pub enum Pooling {
 /// };
 /// let mut tables = EmbeddingCollection::new(&[TablePlan::new(config, Default::default())], 1)?;
 /// let table = tables.table_mut("v2.tag").expect("the plan's table");
-/// table.write_weights(1, &[1.0, 2.0]);
-/// table.write_weights(2, &[3.0, 4.0]);
+/// table.begin_row(1, &[1.0, 2.0]);
+/// table.begin_row(2, &[3.0, 4.0]);
 ///
 /// // Two rows: the tags {1, 2}, and none.
 /// let tags = Jagged {

@@ -4,6 +4,7 @@
 mod ann;
 mod bag;
 mod collection;
+mod compress;
 mod dot;
 mod error;
 mod optimizer;
@@ -20,6 +21,7 @@ mod vectors;
 pub use ann::{Approximate, HnswConfig};
 pub use bag::{EmbeddingBag, Pooling};
 pub use collection::{EmbeddingCollection, StagedRows, tensor_name};
+pub use compress::{Combine, Compress};
 pub use dot::{DotProduct, DotProductConfig};
 pub use error::Error;
 pub use optimizer::{RowOptimizer, RowOptimizerKind, RowStep, StateWidth};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crossfield_core::ComponentConfig;
 use crossfield_data::{FittedSchema, Format};
-use crossfield_embedding::{EmbeddingCollection, Snapshot, SnapshotTensor, TablePlan, tensor_name};
+use crossfield_embedding::{EmbeddingCollection, Snapshot, SnapshotTensor, tensor_name};
 use crossfield_ffm::libffm::{self, Header, Reader};
 use crossfield_train::{Error, Objective, State, check_memory, save_imported};
 
@@ -118,16 +118,16 @@ fn make_run(reader: Reader<BufReader<File>>, out: &Path) -> Anyhow<()> {
 pub(crate) fn export(finished: &Finished, out: &Path, binary: bool) -> Anyhow<()> {
     let (header, blocks) = as_libffm(finished)?;
     State::read(&finished.directory, finished.fitted.fingerprint())?;
-    let plans = finished.tables.iter().cloned().map(TablePlan::read_only);
-    let plans: Vec<TablePlan> = plans.collect();
+    let plans = finished.plans()?;
     check_memory(&plans)?;
     let mut tables = EmbeddingCollection::new(&plans, 0)?;
     tables.load_weights(&mut Snapshot::open(
         &finished.directory.join("model.safetensors"),
     )?)?;
-    let [table] = tables.tables() else {
+    let [table] = finished.tables.as_slice() else {
         unreachable!("one vocabulary and no linear terms");
     };
+    let mut row = vec![0f32; table.dim];
     let fields = finished.fitted.schema().fields.first();
     let vocabulary = fields.map_or("", |field| field.vocabulary.as_str());
     let dim = header.embedding_dim as usize;
@@ -147,7 +147,8 @@ pub(crate) fn export(finished: &Finished, out: &Path, binary: bool) -> Anyhow<()
         if let Some(&Some(block)) = blocks.get(field as usize)
             && finished.fitted.has_own_row(vocabulary, index)
         {
-            weights.copy_from_slice(&table.weights(index)[block * dim..][..dim]);
+            tables.read_weights(&table.name, index, &mut row);
+            weights.copy_from_slice(&row[block * dim..][..dim]);
         }
     });
     let renamed = written.map_err(Box::from).and_then(|()| {

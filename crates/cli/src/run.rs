@@ -137,7 +137,7 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         .into());
     }
     let tables = merge_tables(run.model.tables(prepared.schema.schema())?)?;
-    let plans = plan(&run, tables)?;
+    let plans = plan(&run, tables, &prepared.schema)?;
 
     // Only now, so that a mistake in the run file or the data leaves no folder behind.
     let out = match place {
@@ -231,8 +231,8 @@ fn load(
         Some(fitted) => finished.fitted_by_solver(fitted)?,
         None if finished.run.train.executor == Executor::Fused => {
             let model = fused_model(&finished.run, finished.fitted.schema())?;
-            let (fingerprint, tables) = (finished.fitted.fingerprint(), finished.tables.clone());
-            Box::new(FusedTrained::load(directory, fingerprint, model, tables)?)
+            let (fingerprint, plans) = (finished.fitted.fingerprint(), finished.plans()?);
+            Box::new(FusedTrained::load(directory, fingerprint, model, plans)?)
         }
         None => Box::new(finished.on_burn()?),
     };
@@ -268,6 +268,12 @@ impl Finished {
             fitted,
             tables,
         })
+    }
+
+    /// The tables as they lie in the model's file: whole, or compressed as they were trained.
+    pub(crate) fn plans(&self) -> Result<Vec<TablePlan>, Error> {
+        let plans = plans(&self.run, self.tables.clone(), &self.fitted)?;
+        Ok(plans.into_iter().map(TablePlan::into_read_only).collect())
     }
 
     /// New rows, encoded as the run's were.
@@ -318,12 +324,12 @@ impl Finished {
             seed: self.run.train.seed,
         };
         let model = model(&self.run, self.fitted.schema(), 0.5, &init)?;
-        let (fingerprint, tables) = (self.fitted.fingerprint(), self.tables.clone());
+        let (fingerprint, plans) = (self.fitted.fingerprint(), self.plans()?);
         Ok(Trained::load(
             &self.directory,
             fingerprint,
             model,
-            tables,
+            plans,
             &device,
         )?)
     }
@@ -402,9 +408,14 @@ fn loss_of_rows(run: &Run) -> Result<Loss, Error> {
 
 /// How each table is updated; says what memory that takes, and refuses what the machine does not
 /// have.
-fn plan(run: &Run, tables: Vec<TableConfig>) -> Result<Vec<TablePlan>, Error> {
+fn plan(
+    run: &Run,
+    tables: Vec<TableConfig>,
+    fitted: &FittedSchema,
+) -> Result<Vec<TablePlan>, Error> {
     if Fitted::of(run)?.is_none() {
-        let plans = run.optimizer.plan(tables)?;
+        let plans = plans(run, tables, fitted)?;
+        run.train.check_plans(&plans)?;
         let (weights, state) = table_bytes(&plans);
         eprintln!(
             "{}\n{}",
@@ -412,7 +423,6 @@ fn plan(run: &Run, tables: Vec<TableConfig>) -> Result<Vec<TablePlan>, Error> {
             describe_tables(&plans)
         );
         check_memory(&plans)?;
-        run.train.check_plans(&plans)?;
         return Ok(plans);
     }
     let each = tables.iter().map(|table| 4 * table.rows * table.dim);
@@ -432,6 +442,30 @@ fn plan(run: &Run, tables: Vec<TableConfig>) -> Result<Vec<TablePlan>, Error> {
     }
     check_draws(draws + 3, each)?;
     Ok(tables.into_iter().map(TablePlan::read_only).collect())
+}
+
+/// Each table as the run file has it, with the counts that rare values are known by.
+fn plans(
+    run: &Run,
+    tables: Vec<TableConfig>,
+    fitted: &FittedSchema,
+) -> Result<Vec<TablePlan>, Error> {
+    let plans = run.optimizer.plan(tables)?.into_iter().map(|plan| {
+        let vocabulary = vocabulary(&plan.config, fitted);
+        // Only values of texts are counted.
+        if fitted.count(vocabulary, 1).is_none() {
+            return plan;
+        }
+        plan.with_counts(|row| fitted.count(vocabulary, row).unwrap_or_default())
+    });
+    Ok(plans.collect())
+}
+
+/// The vocabulary that a table serves.
+fn vocabulary<'a>(table: &TableConfig, fitted: &'a FittedSchema) -> &'a str {
+    let fields = &fitted.schema().fields;
+    let field = table.fields.first().map(|&field| &fields[field]);
+    field.map_or("", |field| field.vocabulary.as_str())
 }
 
 pub(crate) fn label_kind(loss: Objective) -> LabelKind {

@@ -1,7 +1,7 @@
 //! The vectors of a finished run, and the keys that their rows stand for.
 
 use crossfield_core::{TableConfig, factor_table};
-use crossfield_embedding::{Snapshot, Table, TablePlan, Vectors, tensor_name};
+use crossfield_embedding::{EmbeddingCollection, Snapshot, Vectors};
 use crossfield_train::{Error, State, check_memory};
 
 use crate::run::{Anyhow, Finished};
@@ -25,16 +25,17 @@ impl<'a> KeyedVectors<'a> {
     ) -> Anyhow<Self> {
         let table = find_table(finished, vocabulary, asked, dim)?;
         State::read(&finished.directory, finished.fitted.fingerprint())?;
-        let plan = TablePlan::read_only(table.clone());
-        check_memory(std::slice::from_ref(&plan))?;
-        let mut rows = Table::new(&plan, 0)?;
+        let mut plans = finished.plans()?;
+        plans.retain(|plan| plan.config.name == table.name);
+        check_memory(&plans)?;
+        let mut rows = EmbeddingCollection::new(&plans, 0)?;
         let mut snapshot = Snapshot::open(&finished.directory.join("model.safetensors"))?;
-        rows.load_weights(&mut snapshot, &tensor_name(&table.name))?;
+        rows.load_weights(&mut snapshot)?;
         Ok(Self {
             finished,
             vocabulary,
             table,
-            vectors: Vectors::from_table(&rows)?,
+            vectors: rows.vectors(&table.name)?,
         })
     }
 

@@ -148,3 +148,34 @@ fn a_trained_model_predicts_the_same_after_a_trip_through_libffms_format() {
         assert_eq!(before[0] == 0.5, unseen == "shared", "{before:?}");
     }
 }
+
+#[test]
+fn a_compressed_model_is_exported_row_by_row() {
+    let folder = Folder::new();
+    folder.write("rows", ROWS);
+    let run = "\
+[data]
+format = 'libffm'
+train = 'rows'
+
+[model]
+kind = 'ffm'
+[model.ffm]
+embedding_dim = 2
+
+[[optimizer.table]]
+match = 'ffm.v2.index'
+compress = { kind = 'quotient_remainder', rows = 3 }
+
+[train]
+epochs = 2
+";
+    folder.write("run.toml", run);
+    let bare = "--set model.bias=false --set model.ffm.linear=false";
+    folder.succeed(&format!("train run.toml --out a {bare}"));
+    folder.succeed("export a --format libffm -o model");
+    folder.succeed("import libffm model --out b");
+    let [a, b] = ["a", "b"].map(|run| predictions(&folder, &format!("{run} --data rows")));
+    // The file has six digits.
+    assert_close(&a, &b, 1e-5);
+}

@@ -4,23 +4,40 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use crossfield_core::{Batch, Leaf, Lookup, StagedTable};
+use crossfield_core::{Batch, Leaf, Lookup, StagedTable, TableConfig};
 
-use crate::{Error, RowStep, Snapshot, SnapshotTensor, Table, TablePlan};
+use crate::compress::{Composition, RowSums};
+use crate::{
+    Error, RowOptimizerKind, RowStep, Snapshot, SnapshotTensor, Table, TablePlan, Vectors,
+};
 
 /// All tables of a model, in host memory, outside autodiff.
 ///
 /// A step works on the rows that its batch names and on nothing else: [`stage`](Self::stage)
 /// gathers each once into leaf tensors, [`apply`](Self::apply) updates them by their gradients.
 ///
+/// A table that is [compressed](crate::Compress) lies in memory as its parts, and these are what is
+/// updated and saved; components look up the whole, whose rows are composed as they are staged.
+///
 /// The example of the [crate] takes a step.
 #[derive(Debug, Default)]
 pub struct EmbeddingCollection {
-    /// Sorted by name.
+    /// What lies in memory, sorted by name.
     tables: Vec<Table>,
+    /// What components look up, sorted by name.
+    wholes: Vec<Whole>,
     /// Tables of one dim share a leaf, so that a component looks all of its fields up at once.
     groups: Vec<Vec<usize>>,
     dedup: Dedup,
+}
+
+/// A table as components look it up.
+#[derive(Debug)]
+struct Whole {
+    config: TableConfig,
+    rows: Composition,
+    /// L2 that its rows pay before they are taken apart.
+    l2: f32,
 }
 
 /// Which rows the leaves of a staged batch hold.
@@ -45,37 +62,87 @@ impl EmbeddingCollection {
     /// [`merge_tables`](crossfield_core::merge_tables) gives them.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] for an optimizer's numbers.
+    /// As [`TablePlan::check`]; [`Error::TableClash`], [`Error::NoMemory`].
     pub fn new(plans: &[TablePlan], seed: u64) -> Result<Self, Error> {
-        for plan in plans {
-            plan.optimizer.check(&plan.config.name)?;
+        plans.iter().try_for_each(TablePlan::check)?;
+        let mut parts: Vec<TablePlan> = plans.iter().flat_map(TablePlan::parts).collect();
+        parts.sort_by(|a, b| a.config.name.cmp(&b.config.name));
+        for pair in parts.windows(2) {
+            if pair[0].config.name == pair[1].config.name {
+                let table = pair[0].config.name.clone();
+                return Err(Error::TableClash { table });
+            }
         }
-        let tables = plans
+        let tables = parts
             .iter()
             .map(|plan| Table::new(plan, seed))
             .collect::<Result<Vec<_>, Error>>()?;
+        let position = |name: &str| {
+            let found = parts.binary_search_by(|part| part.config.name.as_str().cmp(name));
+            found.expect("each part was made")
+        };
+        let whole = |plan: &TablePlan| Whole {
+            config: plan.config.clone(),
+            rows: Composition::new(plan, position),
+            l2: match plan.optimizer.kind {
+                // No term of its gradient; that of the parts.
+                RowOptimizerKind::Ftrl => 0.0,
+                _ => plan.optimizer.l2 as f32,
+            },
+        };
         let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (at, table) in tables.iter().enumerate() {
-            groups.entry(table.config().dim).or_default().push(at);
+        for (at, plan) in plans.iter().enumerate() {
+            groups.entry(plan.config.dim).or_default().push(at);
         }
         Ok(Self {
+            wholes: plans.iter().map(whole).collect(),
             tables,
             groups: groups.into_values().collect(),
             dedup: Dedup::default(),
         })
     }
 
-    /// The tables, sorted by name.
+    /// The tables in memory, sorted by name: whole ones, and the parts of compressed ones.
     pub fn tables(&self) -> &[Table] {
         &self.tables
     }
 
-    /// The tables, to be trained by kernels.
+    /// The tables in memory, to be trained by kernels.
     pub fn tables_mut(&mut self) -> &mut [Table] {
         &mut self.tables
     }
 
-    /// The table called `name`, to be filled from outside.
+    fn whole(&self, table: &str) -> &Whole {
+        let whole = self.wholes.iter().find(|whole| whole.config.name == table);
+        whole.unwrap_or_else(|| panic!("no table `{table}` was planned"))
+    }
+
+    /// Copies a row of a table as components look it up, composed if the table is compressed.
+    ///
+    /// # Shapes
+    /// - weights: `[dim]`
+    ///
+    /// # Panics
+    /// If there is no such table.
+    pub fn read_weights(&self, table: &str, row: u32, weights: &mut [f32]) {
+        self.whole(table).rows.read(&self.tables, row, weights);
+    }
+
+    /// All rows of a table as components look it up, to be compared with each other.
+    ///
+    /// # Errors
+    /// [`Error::NonFiniteVector`], [`Error::NoMemory`].
+    ///
+    /// # Panics
+    /// If there is no such table.
+    pub fn vectors(&self, table: &str) -> Result<Vectors, Error> {
+        let Whole { config, rows, .. } = self.whole(table);
+        Vectors::build(config.rows, config.dim, |row, vector| {
+            rows.read(&self.tables, row as u32, vector);
+        })
+    }
+
+    /// The table in memory called `name`, to be filled from outside.
     pub fn table_mut(&mut self, name: &str) -> Option<&mut Table> {
         self.tables
             .iter_mut()
@@ -89,12 +156,12 @@ impl EmbeddingCollection {
         let mut staged_tables = BTreeMap::new();
         let mut staged_rows = Vec::with_capacity(self.groups.len());
         for (leaf, group) in self.groups.iter().enumerate() {
-            let dim = self.tables[group[0]].config().dim;
+            let dim = self.wholes[group[0]].config.dim;
             let mut weights = Vec::new();
             let mut rows_of_leaf = Vec::with_capacity(group.len());
             for &at in group {
-                let table = &self.tables[at];
-                let config = table.config();
+                let whole = &self.wholes[at];
+                let config = &whole.config;
                 let occurrences = config
                     .fields
                     .iter()
@@ -116,7 +183,7 @@ impl EmbeddingCollection {
                 for &row in &rows {
                     let from = weights.len();
                     weights.resize(from + dim, 0.0);
-                    table.read_weights(row, &mut weights[from..]);
+                    whole.rows.read(&self.tables, row, &mut weights[from..]);
                 }
                 rows_of_leaf.push(TableRows {
                     table: at,
@@ -172,25 +239,70 @@ impl EmbeddingCollection {
                 return Err(self.non_finite(rows_of_leaf, at / dim));
             }
             let mut gradients = gradient.chunks_exact(dim);
-            for TableRows {
-                table,
-                rows,
-                counts,
-            } in rows_of_leaf
-            {
-                let table = &mut self.tables[*table];
-                let optimizer = *table.optimizer();
-                let frozen = table.is_frozen();
-                for ((&row, &count), gradient) in rows.iter().zip(counts).zip(&mut gradients) {
-                    if !frozen {
-                        let share = count as f32 / staged.batch_size as f32;
-                        let (weights, state) = table.row_mut(row);
-                        optimizer.update(weights, state, gradient, RowStep { rate, share });
+            // What is composed is taken apart before any row changes.
+            let mut sums = Vec::new();
+            for part in rows_of_leaf {
+                let gradients = gradients.by_ref().take(part.rows.len());
+                sums.push(self.take_apart(part, staged.batch_size, gradients)?);
+            }
+            let mut gradients = gradient.chunks_exact(dim);
+            for (part, sums) in rows_of_leaf.iter().zip(sums) {
+                let gradients = gradients.by_ref().take(part.rows.len());
+                let Composition::Whole(table) = self.wholes[part.table].rows else {
+                    gradients.for_each(drop);
+                    for sums in &sums {
+                        let table = &mut self.tables[sums.table];
+                        // Their share is in the sums.
+                        let step = RowStep { rate, share: 0.0 };
+                        for (row, gradient) in sums.rows() {
+                            table.update_row(row, gradient, step);
+                        }
                     }
+                    continue;
+                };
+                let table = &mut self.tables[table];
+                for ((&row, &count), gradient) in part.rows.iter().zip(&part.counts).zip(gradients)
+                {
+                    let share = count as f32 / staged.batch_size as f32;
+                    table.update_row(row, gradient, RowStep { rate, share });
                 }
             }
         }
         Ok(())
+    }
+
+    /// The gradients of the rows that those of a compressed table are composed of, with the
+    /// penalty of the composed ones; nothing of a whole table.
+    fn take_apart<'a>(
+        &self,
+        part: &TableRows,
+        batch_size: usize,
+        gradients: impl Iterator<Item = &'a [f32]>,
+    ) -> Result<Vec<RowSums>, Error> {
+        let Whole { config, rows, l2 } = &self.wholes[part.table];
+        if let Composition::Whole(_) = rows {
+            gradients.for_each(drop);
+            return Ok(Vec::new());
+        }
+        let mut sums = rows.sums(&self.tables, part.rows.len());
+        let mut penalized = vec![0f32; config.dim];
+        for ((&row, &count), gradient) in part.rows.iter().zip(&part.counts).zip(gradients) {
+            let l2 = l2 * count as f32 / batch_size as f32;
+            rows.read(&self.tables, row, &mut penalized);
+            for (weight, &g) in penalized.iter_mut().zip(gradient) {
+                // As in a row optimizer: what took no part pays nothing.
+                *weight = if g == 0.0 { 0.0 } else { g + l2 * *weight };
+            }
+            rows.scatter(&self.tables, row, &penalized, &mut sums);
+        }
+        for sums in &sums {
+            let mut rows = sums.rows();
+            if let Some((row, _)) = rows.find(|(_, sum)| sum.iter().any(|g| !g.is_finite())) {
+                let table = self.tables[sums.table].config().name.clone();
+                return Err(Error::NonFiniteGradient { table, row });
+            }
+        }
+        Ok(sums)
     }
 
     fn non_finite(&self, rows_of_leaf: &[TableRows], mut at: usize) -> Error {
@@ -255,7 +367,7 @@ pub fn tensor_name(table: &str) -> String {
 /// Numbers the distinct rows of a batch in the order in which they first occur, in memory
 /// proportional to the batch.
 #[derive(Debug, Default)]
-struct Dedup {
+pub(crate) struct Dedup {
     /// Open addressing: number of the row + 1, 0 where free. A power of two, at most half full.
     slots: Vec<u32>,
     shift: u32,
@@ -264,14 +376,14 @@ struct Dedup {
 }
 
 impl Dedup {
-    fn begin(&mut self, occurrences: usize) {
+    pub(crate) fn begin(&mut self, occurrences: usize) {
         let size = (occurrences * 2).next_power_of_two().max(2);
         self.slots.clear();
         self.slots.resize(size, 0);
         self.shift = u32::BITS - size.trailing_zeros();
     }
 
-    fn slot(&mut self, row: u32) -> i64 {
+    pub(crate) fn slot(&mut self, row: u32) -> i64 {
         // Fibonacci hashing: the high bits of the product are well mixed.
         let mut at = (row.wrapping_mul(0x9E37_79B9) >> self.shift) as usize;
         loop {
@@ -289,6 +401,10 @@ impl Dedup {
                 _ => at = (at + 1) & (self.slots.len() - 1),
             }
         }
+    }
+
+    pub(crate) fn rows(&self) -> &[u32] {
+        &self.rows
     }
 
     fn finish(&mut self) -> (Vec<u32>, Vec<u32>) {

@@ -135,6 +135,36 @@ pub enum Error {
         /// What they need.
         expected: &'static str,
     },
+    /// A table cannot be made of the parts that are asked for.
+    #[error("compress of table `{table}`: {option} is {value}, expected {expected}")]
+    Compress {
+        /// Name of the table.
+        table: String,
+        /// The option.
+        option: &'static str,
+        /// What it is.
+        value: u64,
+        /// What it can be.
+        expected: String,
+    },
+    /// An option of a table that does not go with the others.
+    #[error("table `{table}`: {what} needs {expected}")]
+    Needs {
+        /// Name of the table.
+        table: String,
+        /// The option.
+        what: &'static str,
+        /// What it needs.
+        expected: &'static str,
+    },
+    /// Two tables in memory of one name.
+    #[error(
+        "two tables are called `{table}`: one is a part of a compressed table, rename the other"
+    )]
+    TableClash {
+        /// The name.
+        table: String,
+    },
     /// An option of a row optimizer is out of its range.
     #[error("optimizer of table `{table}`: {option} is {value}, expected {expected}")]
     OutOfRange {

@@ -2,7 +2,9 @@
 
 #[cfg(feature = "ann")]
 mod ann;
+mod bag;
 mod collection;
+mod compress;
 mod dot;
 mod error;
 mod optimizer;
@@ -17,7 +19,9 @@ mod vectors;
 
 #[cfg(feature = "ann")]
 pub use ann::{Approximate, HnswConfig};
+pub use bag::{EmbeddingBag, Pooling};
 pub use collection::{EmbeddingCollection, StagedRows, tensor_name};
+pub use compress::{Combine, Compress};
 pub use dot::{DotProduct, DotProductConfig};
 pub use error::Error;
 pub use optimizer::{RowOptimizer, RowOptimizerKind, RowStep, StateWidth};

@@ -1,5 +1,7 @@
 //! One embedding table in host memory.
 
+use std::sync::Arc;
+
 use crossfield_core::rng::{Purpose, name_key, rng};
 use crossfield_core::{Initializer, TableConfig};
 use rand_distr::{Distribution, Normal, Uniform};
@@ -8,11 +10,13 @@ use rayon::prelude::*;
 use crate::pages::Pages;
 use crate::row::{from_bf16, to_bf16};
 use crate::{
-    Error, Precision, RowLayout, RowOptimizer, RowOptimizerKind, Snapshot, SnapshotTensor,
+    Compress, Error, Precision, RowLayout, RowOptimizer, RowOptimizerKind, RowStep, Snapshot,
+    SnapshotTensor,
 };
 
 /// Rows that are drawn from one stream of random numbers.
 const INIT_BLOCK: usize = 4096;
+
 /// Rows of weights, each followed by its optimizer state, in one allocation.
 ///
 /// ```text
@@ -44,6 +48,7 @@ pub struct Table {
     config: TableConfig,
     optimizer: RowOptimizer,
     frozen: bool,
+    max_norm: Option<f32>,
     layout: RowLayout,
     memory: Pages,
 }
@@ -59,6 +64,13 @@ pub struct TablePlan {
     pub frozen: bool,
     /// How weights are kept.
     pub precision: Precision,
+    /// How rows are composed of those of smaller tables; none: the table is whole.
+    pub compress: Option<Compress>,
+    /// Length to which a longer row is scaled back after it was updated.
+    pub max_norm: Option<f32>,
+    /// For each row the row of the part, under [`Compress::Frequent`]; 0 is what rare values share.
+    /// Set by [`with_counts`](Self::with_counts).
+    pub own_rows: Option<Arc<[u32]>>,
 }
 
 impl TablePlan {
@@ -69,15 +81,24 @@ impl TablePlan {
             optimizer,
             frozen: false,
             precision: Precision::F32,
+            compress: None,
+            max_norm: None,
+            own_rows: None,
         }
     }
 
     /// A table that is only read: no optimizer state, rows to be loaded.
     pub fn read_only(config: TableConfig) -> Self {
+        Self::new(config, RowOptimizer::default()).into_read_only()
+    }
+
+    /// The same table, compressed or not, to be only read: no optimizer state, `f32` rows to be
+    /// loaded.
+    pub fn into_read_only(self) -> Self {
         Self {
             config: TableConfig {
                 initializer: Initializer::Zeros,
-                ..config
+                ..self.config
             },
             optimizer: RowOptimizer {
                 kind: RowOptimizerKind::Sgd,
@@ -85,6 +106,44 @@ impl TablePlan {
             },
             frozen: true,
             precision: Precision::F32,
+            max_norm: None,
+            ..self
+        }
+    }
+
+    /// The same plan, with what [`Compress::Frequent`] goes by: how often the value of each row was
+    /// seen in training. Others go by nothing of the kind.
+    pub fn with_counts(self, count: impl Fn(u32) -> u64) -> Self {
+        let Some(Compress::Frequent { min_count }) = self.compress else {
+            return self;
+        };
+        let mut last = 0;
+        let rows = (0..self.config.rows as u32).map(|row| {
+            if Some(row) == self.config.oov_row || count(row) < min_count {
+                return 0;
+            }
+            last += 1;
+            last
+        });
+        Self {
+            own_rows: Some(rows.collect()),
+            ..self
+        }
+    }
+
+    /// The tables in memory that this one is made of: itself, or its parts if it is compressed.
+    pub fn parts(&self) -> Vec<TablePlan> {
+        match &self.compress {
+            Some(compress) => compress.parts(self),
+            None => vec![self.clone()],
+        }
+    }
+
+    /// The plan of the whole table.
+    pub fn whole(&self) -> Self {
+        Self {
+            compress: None,
+            ..self.clone()
         }
     }
 
@@ -93,13 +152,22 @@ impl TablePlan {
         RowLayout::new(self.config.dim, &self.optimizer, self.precision)
     }
 
-    /// Bytes of the weights, padding included.
+    /// Bytes of the weights, padding included; of the parts of a compressed table and of what
+    /// leads to their rows.
     pub fn weight_bytes(&self) -> u64 {
+        if let Some(compress) = &self.compress {
+            let parts = self.parts();
+            let bytes: u64 = parts.iter().map(Self::weight_bytes).sum();
+            return bytes + compress.index_bytes(&self.config);
+        }
         (self.config.rows * self.layout().state_at) as u64
     }
 
-    /// Bytes of the optimizer's state, padding included.
+    /// Bytes of the optimizer's state, padding included; of the parts of a compressed table.
     pub fn state_bytes(&self) -> u64 {
+        if self.compress.is_some() {
+            return self.parts().iter().map(Self::state_bytes).sum();
+        }
         let layout = self.layout();
         (self.config.rows * (layout.stride - layout.state_at)) as u64
     }
@@ -107,8 +175,10 @@ impl TablePlan {
     /// Checks what a table needs to be made, before it is.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] for an optimizer's numbers; [`Error::HalfRows`] for rows of halves under
-    /// an optimizer other than row-wise AdaGrad, or of a single weight.
+    /// [`Error::OutOfRange`] for an optimizer's numbers and `max_norm`; [`Error::HalfRows`] for rows
+    /// of halves under an optimizer other than row-wise AdaGrad, or of a single weight;
+    /// [`Error::Compress`] for parts that cannot be or take no less memory; [`Error::Needs`] for
+    /// options that do not go together.
     pub fn check(&self) -> Result<(), Error> {
         let half_rows = |expected| {
             Err(Error::HalfRows {
@@ -124,21 +194,57 @@ impl TablePlan {
                 return half_rows("kind = \"rowwise_adagrad\"");
             }
         }
-        self.optimizer.check(&self.config.name)
+        self.optimizer.check(&self.config.name)?;
+        if let Some(compress) = &self.compress {
+            compress.check(self)?;
+        }
+        self.check_max_norm()
+    }
+
+    fn check_max_norm(&self) -> Result<(), Error> {
+        let Some(max_norm) = self.max_norm else {
+            return Ok(());
+        };
+        let table = self.config.name.clone();
+        if !(max_norm > 0.0 && max_norm.is_finite()) {
+            return Err(Error::OutOfRange {
+                table,
+                option: "max_norm",
+                value: max_norm.into(),
+                expected: "a finite number above 0",
+            });
+        }
+        let needs = |expected| {
+            Err(Error::Needs {
+                table,
+                what: "max_norm",
+                expected,
+            })
+        };
+        if self.optimizer.kind == RowOptimizerKind::Ftrl {
+            return needs("an optimizer other than ftrl, whose weights follow from its state");
+        }
+        match &self.compress {
+            None | Some(Compress::Frequent { .. }) => Ok(()),
+            Some(_) => needs("rows that are not composed of others: leave out compress"),
+        }
     }
 }
 
 impl Table {
-    /// Makes a table whose rows depend on nothing but the seed, the name and the row.
+    /// Makes a table whose rows depend on nothing but the seed, the name and the row. It is whole,
+    /// whatever the plan's `compress` says: an [`EmbeddingCollection`](crate::EmbeddingCollection)
+    /// makes the parts.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] for an optimizer's numbers, [`Error::HalfRows`], [`Error::NoMemory`].
+    /// As [`TablePlan::check`]; [`Error::NoMemory`].
     pub fn new(plan: &TablePlan, seed: u64) -> Result<Self, Error> {
         plan.check()?;
         let TablePlan {
             config,
             optimizer,
             frozen,
+            max_norm,
             ..
         } = plan.clone();
         let layout = plan.layout();
@@ -167,6 +273,7 @@ impl Table {
             config,
             optimizer,
             frozen,
+            max_norm,
             layout,
             memory,
         })
@@ -242,8 +349,40 @@ impl Table {
         self.row_mut(row).0
     }
 
+    /// Sets the weights that a row begins with, and the optimizer's state that belongs to them.
+    ///
+    /// # Shapes
+    /// - weights: `[dim]`
+    pub fn begin_row(&mut self, row: u32, weights: &[f32]) {
+        self.write_weights(row, weights);
+        let (layout, optimizer) = (self.layout, self.optimizer);
+        let row = &mut self.memory.bytes_mut()[row as usize * layout.stride..][..layout.stride];
+        let state = &mut row[layout.state_at..];
+        let state = &mut state[..optimizer.state_len(layout.dim) * size_of::<f32>()];
+        optimizer.init_state(weights, bytemuck::cast_slice_mut(state));
+    }
+
+    /// Updates a row by its gradient, unless the table is frozen.
+    ///
+    /// # Shapes
+    /// - gradient: `[dim]`
+    pub(crate) fn update_row(&mut self, row: u32, gradient: &[f32], step: RowStep) {
+        if self.frozen {
+            return;
+        }
+        let (optimizer, max_norm) = (self.optimizer, self.max_norm);
+        let (weights, state) = self.row_mut(row);
+        optimizer.update(weights, state, gradient, step);
+        if let Some(max_norm) = max_norm {
+            let norm = weights.iter().map(|w| w * w).sum::<f32>().sqrt();
+            if norm > max_norm {
+                weights.iter_mut().for_each(|w| *w *= max_norm / norm);
+            }
+        }
+    }
+
     /// Weights and state of a row.
-    pub(crate) fn row_mut(&mut self, row: u32) -> (&mut [f32], &mut [f32]) {
+    fn row_mut(&mut self, row: u32) -> (&mut [f32], &mut [f32]) {
         assert_eq!(self.layout.precision, Precision::F32, "rows of halves");
         let layout = self.layout;
         let row = &mut self.memory.bytes_mut()[row as usize * layout.stride..][..layout.stride];
@@ -393,5 +532,73 @@ impl Fills {
             Self::Normal(normal) => weights.fill_with(|| normal.sample(rng)),
             Self::Uniform(uniform) => weights.fill_with(|| uniform.sample(rng)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(kind: RowOptimizerKind, max_norm: f32) -> TablePlan {
+        let config = TableConfig {
+            name: "v2.item".into(),
+            rows: 3,
+            dim: 2,
+            fields: vec![0],
+            initializer: Initializer::Zeros,
+            oov_row: Some(0),
+        };
+        let optimizer = RowOptimizer {
+            kind,
+            lr: 1.0,
+            ..RowOptimizer::default()
+        };
+        TablePlan {
+            max_norm: Some(max_norm),
+            ..TablePlan::new(config, optimizer)
+        }
+    }
+
+    const STEP: RowStep = RowStep {
+        rate: 1.0,
+        share: 1.0,
+    };
+
+    #[test]
+    fn a_row_longer_than_max_norm_is_scaled_back_after_its_update() {
+        let mut table = Table::new(&plan(RowOptimizerKind::Sgd, 1.0), 1).unwrap();
+        table.weights_mut(2).copy_from_slice(&[30.0, 40.0]);
+        table.update_row(1, &[-3.0, -4.0], STEP);
+        assert_eq!(table.weights(1), [0.6, 0.8]);
+        assert_eq!(table.weights(2), [30.0, 40.0], "untouched rows stay");
+        table.update_row(1, &[0.3, 0.4], STEP);
+        assert!((table.weights(1)[0] - 0.3).abs() < 1e-6, "shorter ones too");
+    }
+
+    #[test]
+    fn a_row_that_is_begun_has_the_state_of_its_weights() {
+        let plan = TablePlan {
+            max_norm: None,
+            ..plan(RowOptimizerKind::Ftrl, 1.0)
+        };
+        let mut table = Table::new(&plan, 1).unwrap();
+        table.begin_row(1, &[0.5, -0.5]);
+        // FTRL computes weights from its state: a tiny gradient does not throw them back to zero.
+        table.update_row(1, &[1e-6, 1e-6], STEP);
+        assert!((table.weights(1)[0] - 0.5).abs() < 1e-4);
+    }
+
+    #[test]
+    fn a_max_norm_that_cannot_be_is_named() {
+        let message = |kind, max_norm| plan(kind, max_norm).check().unwrap_err().to_string();
+        assert_eq!(
+            message(RowOptimizerKind::Sgd, f32::NAN),
+            "optimizer of table `v2.item`: max_norm is NaN, expected a finite number above 0"
+        );
+        assert_eq!(
+            message(RowOptimizerKind::Ftrl, 1.0),
+            "table `v2.item`: max_norm needs an optimizer other than ftrl, whose weights follow \
+             from its state"
+        );
     }
 }

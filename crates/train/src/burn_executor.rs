@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
-use crossfield_core::{Batch, Init, Model, TableConfig};
+use crossfield_core::{Batch, Init, Model};
 use crossfield_data::{Dataset, Loader, Order};
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 
@@ -28,7 +28,8 @@ pub struct Trained<M> {
 }
 
 impl<M: Model> Trained<M> {
-    /// Loads the model of a finished run.
+    /// Loads the model of a finished run, whose tables are as `plans` say: compressed as they were
+    /// trained.
     ///
     /// # Errors
     /// Whatever is wrong with the files.
@@ -36,11 +37,12 @@ impl<M: Model> Trained<M> {
         run: &Path,
         schema: u64,
         model: M,
-        tables: Vec<TableConfig>,
+        plans: Vec<TablePlan>,
         device: &Device,
     ) -> Result<Self, Error> {
         State::read(run, schema)?;
-        let plans: Vec<TablePlan> = tables.into_iter().map(TablePlan::read_only).collect();
+        let plans = plans.into_iter().map(TablePlan::into_read_only);
+        let plans: Vec<TablePlan> = plans.collect();
         check_memory(&plans)?;
         let mut tables = EmbeddingCollection::new(&plans, 0)?;
         let model = checkpoint::load_weights(run, model, &mut tables)?;

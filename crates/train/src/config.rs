@@ -8,7 +8,7 @@ use burn::optim::decay::WeightDecayConfig;
 use burn::optim::{AdaGradConfig, AdamConfig, AdamWConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::Device;
 use crossfield_core::{Initializer, Link, Loss, TableConfig};
-use crossfield_embedding::{Precision, RowOptimizer, RowOptimizerKind, TablePlan};
+use crossfield_embedding::{Compress, Precision, RowOptimizer, RowOptimizerKind, TablePlan};
 use crossfield_fused::{Isa, Rule};
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +89,13 @@ pub struct TableOptions {
     /// Whether rows stay as they begin.
     #[serde(default)]
     pub frozen: bool,
+    /// Length to which a longer row is scaled back after it was updated; none: rows grow freely.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_norm: Option<f64>,
+    /// How rows are composed of those of smaller tables, which take the options of this one; none:
+    /// a row for each value. Of the executors, `burn` trains such tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Compress>,
 }
 
 impl OptimizerConfig {
@@ -117,13 +124,8 @@ impl OptimizerConfig {
             .into_iter()
             .map(|mut config| {
                 let mut optimizer = self.rows;
-                let mut frozen = false;
-                let mut precision = Precision::F32;
-                let found = self
-                    .table
-                    .iter()
-                    .find(|options| matches(&options.pattern, &config.name));
-                if let Some(options) = found {
+                let options = self.options(&config.name);
+                if let Some(options) = options {
                     optimizer.kind = options.kind.unwrap_or(optimizer.kind);
                     optimizer.lr = options.lr.unwrap_or(optimizer.lr);
                     optimizer.l2 = options.l2.unwrap_or(optimizer.l2);
@@ -133,19 +135,45 @@ impl OptimizerConfig {
                         .initial_accumulator
                         .unwrap_or(optimizer.initial_accumulator);
                     config.initializer = options.initializer.unwrap_or(config.initializer);
-                    frozen = options.frozen;
-                    precision = options.precision;
                 }
                 check_initializer(&config)?;
-                Ok(TablePlan {
-                    config,
-                    optimizer,
-                    frozen,
-                    precision,
+                let plan = TablePlan::new(config, optimizer);
+                Ok(match options {
+                    None => plan,
+                    Some(options) => TablePlan {
+                        frozen: options.frozen,
+                        precision: options.precision,
+                        compress: options.compress.clone(),
+                        max_norm: options.max_norm.map(|norm| norm as f32),
+                        ..plan
+                    },
                 })
             })
             .collect()
     }
+
+    /// The entry that says what differs for a table.
+    pub fn options(&self, table: &str) -> Option<&TableOptions> {
+        let mut entries = self.table.iter();
+        entries.find(|options| matches(&options.pattern, table))
+    }
+}
+
+/// Refuses what kernels do not know: they work on whole rows, and do not measure them.
+pub(crate) fn refuse_fused(plan: &TablePlan) -> Result<(), Error> {
+    let option = match plan {
+        TablePlan {
+            compress: Some(_), ..
+        } => "compress",
+        TablePlan {
+            max_norm: Some(_), ..
+        } => "max_norm",
+        _ => return Ok(()),
+    };
+    Err(Error::Option {
+        option: format!("{option} of table `{}`", plan.config.name),
+        reason: "is for executor = \"burn\"; the executor is fused".into(),
+    })
 }
 
 fn check_initializer(table: &TableConfig) -> Result<(), Error> {
@@ -865,13 +893,14 @@ impl TrainConfig {
     /// Checks that the executor can train these tables, before any of them is made.
     ///
     /// # Errors
-    /// [`Error::Tables`] for an optimizer's numbers, and rows of halves that cannot be trained;
-    /// [`Error::Fused`] for an optimizer or an instruction set that the fused executor does not
+    /// [`Error::Tables`] for what [`TablePlan::check`] refuses, and rows of halves that cannot be
+    /// trained; [`Error::Option`] for compressed tables and bounded rows that the fused executor
+    /// cannot train; [`Error::Fused`] for an optimizer or an instruction set that the fused executor does not
     /// have.
     ///
     /// ```
     /// use crossfield_core::{Initializer, TableConfig};
-    /// use crossfield_embedding::{Precision, RowOptimizer, RowOptimizerKind, TablePlan};
+    /// use crossfield_embedding::{Compress, Precision, RowOptimizer, RowOptimizerKind, TablePlan};
     /// use crossfield_train::{Executor, TrainConfig};
     ///
     /// let config = TableConfig {
@@ -916,6 +945,7 @@ impl TrainConfig {
                 // They make their own memory.
                 Executor::Als | Executor::Mcmc => continue,
                 Executor::Fused => {
+                    refuse_fused(plan)?;
                     Rule::new(table, &plan.optimizer, plan.precision, 1.0, self.fast)?;
                 }
             }
@@ -971,6 +1001,7 @@ impl TrainConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossfield_embedding::Combine;
 
     #[test]
     fn stars_match_any_characters() {
@@ -1011,6 +1042,28 @@ mod tests {
         assert_eq!(plans[1].optimizer.kind, RowOptimizerKind::Ftrl);
         assert_eq!((plans[1].optimizer.l1, plans[1].optimizer.lr), (0.5, 0.2));
         assert!(!plans[1].frozen);
+    }
+
+    #[test]
+    fn variants_are_read_and_written_out_again() {
+        let text = "[[table]]\nmatch = 'a'\nmax_norm = 0.1\n\
+                    compress = { kind = 'hash', rows = 2 }\n\
+                    [[table]]\nmatch = 'b'\ncompress = { kind = 'quotient_remainder', rows = 2 }\n";
+        let config: OptimizerConfig = toml::from_str(text).unwrap();
+        let plans = config
+            .plan(vec![table("a"), table("b"), table("c")])
+            .unwrap();
+        let compress: Vec<_> = plans.iter().map(|plan| plan.compress.clone()).collect();
+        let hash = Compress::Hash { rows: 2, hashes: 2 };
+        let product = Compress::QuotientRemainder {
+            rows: 2,
+            combine: Combine::Product,
+        };
+        assert_eq!(compress, [Some(hash), Some(product), None]);
+        assert_eq!(plans[0].max_norm, Some(0.1));
+        let written = toml::to_string(&config).unwrap();
+        assert!(written.contains("max_norm = 0.1\n"), "{written}");
+        assert_eq!(toml::from_str::<OptimizerConfig>(&written).unwrap(), config);
     }
 
     #[test]

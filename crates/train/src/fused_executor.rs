@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crossfield_core::{Link, Loss, TableConfig};
+use crossfield_core::{Link, Loss};
 use crossfield_data::Dataset;
 use crossfield_embedding::{
     EmbeddingCollection, Snapshot, SnapshotTensor, TablePlan, write_snapshot,
@@ -13,6 +13,7 @@ use crossfield_fused::{
 };
 
 use crate::checkpoint::{MODEL, OPTIMIZER};
+use crate::config::refuse_fused;
 use crate::executor::{Done, Epoch, Executor};
 use crate::trainer::diverged;
 use crate::{
@@ -45,18 +46,20 @@ pub struct FusedTrained {
 }
 
 impl FusedTrained {
-    /// Loads the model of a finished run.
+    /// Loads the model of a finished run, whose tables are as `plans` say.
     ///
     /// # Errors
-    /// Whatever is wrong with the files.
+    /// Whatever is wrong with the files; [`Error::Option`] for a compressed table.
     pub fn load(
         run: &Path,
         schema: u64,
         model: FusedModel,
-        tables: Vec<TableConfig>,
+        plans: Vec<TablePlan>,
     ) -> Result<Self, Error> {
         State::read(run, schema)?;
-        let plans: Vec<TablePlan> = tables.into_iter().map(TablePlan::read_only).collect();
+        let plans = plans.into_iter().map(TablePlan::into_read_only);
+        let plans: Vec<TablePlan> = plans.collect();
+        plans.iter().try_for_each(refuse_fused)?;
         check_memory(&plans)?;
         let mut tables = EmbeddingCollection::new(&plans, 0)?;
         let link = model.loss.link();

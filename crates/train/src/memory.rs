@@ -34,45 +34,80 @@ pub fn table_bytes(plans: &[TablePlan]) -> (u64, u64) {
     })
 }
 
-/// The arithmetic of a plan, a line a table: the largest eight, and the rest in one line.
+/// The arithmetic of a plan, a line a table: the largest eight, and the rest in one line. A
+/// compressed table has a line for each of its parts, and one that says what it takes beside the
+/// whole.
 pub fn describe_tables(plans: &[TablePlan]) -> String {
-    const LINES: usize = 8;
+    const TABLES: usize = 8;
     let mut largest: Vec<&TablePlan> = plans.iter().collect();
-    let size = |plan: &TablePlan| plan.weight_bytes() + plan.state_bytes();
     largest.sort_by_key(|plan| std::cmp::Reverse(size(plan)));
-    let name = |plan: &&TablePlan| plan.config.name.len();
-    let shown = &largest[..largest.len().min(LINES)];
-    let width = shown.iter().map(name).max().unwrap_or(0);
+    let shown: Vec<(&TablePlan, Vec<TablePlan>)> = largest
+        .iter()
+        .take(TABLES)
+        .map(|plan| (*plan, plan.parts()))
+        .collect();
+    let names = shown.iter().flat_map(|(_, parts)| parts);
+    let width = names.map(|part| part.config.name.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for plan in shown {
-        let dim = plan.config.dim;
-        let parts = plan.optimizer.state().iter();
-        let state: usize = parts.map(|(_, width)| width.values(dim)).sum();
-        let _ = writeln!(
-            text,
-            "  {:<width$} {:>11} rows × {} B ({} {} weights + {} {}) = {}",
-            plan.config.name,
-            plan.config.rows,
-            plan.layout().stride,
-            dim,
-            match plan.precision {
-                Precision::F32 => "f32",
-                Precision::Bf16 => "bf16",
-            },
-            state,
-            serde_json::to_value(plan.optimizer.kind)
-                .ok()
-                .and_then(|kind| kind.as_str().map(str::to_owned))
-                .unwrap_or_default(),
-            bytes(size(plan)),
-        );
+    for (plan, parts) in &shown {
+        for part in parts {
+            let _ = writeln!(
+                text,
+                "  {:<width$} {} = {}",
+                part.config.name,
+                arithmetic(part),
+                bytes(size(part)),
+            );
+        }
+        if let Some(compress) = &plan.compress {
+            let whole = plan.whole();
+            let index = size(plan) - parts.iter().map(size).sum::<u64>();
+            let _ = writeln!(
+                text,
+                "    {} by {}: {}{} instead of {} = {}, {:.1} %",
+                plan.config.name,
+                compress.name(),
+                bytes(size(plan)),
+                match index {
+                    0 => String::new(),
+                    index => format!(" ({} of them which row is whose)", bytes(index)),
+                },
+                arithmetic(&whole).trim_start(),
+                bytes(size(&whole)),
+                100.0 * size(plan) as f64 / size(&whole) as f64,
+            );
+        }
     }
-    if largest.len() > LINES {
-        let rest = &largest[LINES..];
+    if largest.len() > TABLES {
+        let rest = &largest[TABLES..];
         let sum = rest.iter().map(|plan| size(plan)).sum();
         let _ = writeln!(text, "  and {} smaller tables: {}", rest.len(), bytes(sum));
     }
     text
+}
+
+fn size(plan: &TablePlan) -> u64 {
+    plan.weight_bytes() + plan.state_bytes()
+}
+
+/// `1000000 rows × 64 B (8 f32 weights + 8 adagrad)`.
+fn arithmetic(table: &TablePlan) -> String {
+    let dim = table.config.dim;
+    let parts = table.optimizer.state().iter();
+    let state: usize = parts.map(|(_, width)| width.values(dim)).sum();
+    format!(
+        "{:>11} rows × {} B ({dim} {} weights + {state} {})",
+        table.config.rows,
+        table.layout().stride,
+        match table.precision {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        },
+        serde_json::to_value(table.optimizer.kind)
+            .ok()
+            .and_then(|kind| kind.as_str().map(str::to_owned))
+            .unwrap_or_default(),
+    )
 }
 
 /// Refuses a plan that the machine has no memory for.
@@ -149,7 +184,7 @@ pub fn peak_memory() -> Option<u64> {
 mod tests {
     use super::*;
     use crossfield_core::{Initializer, TableConfig};
-    use crossfield_embedding::RowOptimizer;
+    use crossfield_embedding::{Compress, RowOptimizer};
 
     #[test]
     fn draws_beyond_the_memory_are_refused_before_they_are_drawn() {
@@ -159,6 +194,39 @@ mod tests {
             message
                 .starts_with("not enough memory: 80 draws of 1099.51 GB each need 87960.93 GB; "),
             "{message}"
+        );
+    }
+
+    #[test]
+    fn a_compressed_table_stands_beside_the_whole() {
+        let config = TableConfig {
+            name: "v8.item".into(),
+            rows: 100_000,
+            dim: 8,
+            fields: vec![0],
+            initializer: Initializer::Zeros,
+            oov_row: Some(0),
+        };
+        let plan = |compress| {
+            let plan = TablePlan {
+                compress: Some(compress),
+                ..TablePlan::new(config.clone(), RowOptimizer::default())
+            };
+            plan.with_counts(u64::from)
+        };
+        let hash = plan(Compress::Hash {
+            rows: 1000,
+            hashes: 2,
+        });
+        let frequent = plan(Compress::Frequent { min_count: 90_000 });
+        assert_eq!(
+            describe_tables(&[hash, frequent]),
+            "  v8.item.frequent       10001 rows × 64 B (8 f32 weights + 8 adagrad) = 640.1 kB\n    \
+             v8.item by frequent: 1.0 MB (400.0 kB of them which row is whose) instead of 100000 \
+             rows × 64 B (8 f32 weights + 8 adagrad) = 6.4 MB, 16.3 %\n  \
+             v8.item.hash            1001 rows × 64 B (8 f32 weights + 8 adagrad) = 64.1 kB\n    \
+             v8.item by hash: 64.1 kB instead of 100000 rows × 64 B (8 f32 weights + 8 adagrad) = \
+             6.4 MB, 1.0 %\n"
         );
     }
 

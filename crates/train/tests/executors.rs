@@ -160,10 +160,6 @@ impl<C: ComponentConfig + FusedConfig + Sync> Run<'_, C> {
         }
     }
 
-    fn tables(&self) -> Vec<crossfield_core::TableConfig> {
-        merge_tables(self.config.tables(self.schema).unwrap()).unwrap()
-    }
-
     /// Predictions of the model in a folder, by either executor.
     fn predictions(&self, executor: Executor, run: &Path) -> Vec<f64> {
         let mut scorer: Box<dyn Scorer> = match executor {
@@ -175,11 +171,11 @@ impl<C: ComponentConfig + FusedConfig + Sync> Run<'_, C> {
                 };
                 let model = self.model(&init);
                 let schema = self.parts.schema;
-                Box::new(Trained::load(run, schema, model, self.tables(), &device).unwrap())
+                Box::new(Trained::load(run, schema, model, self.plans(), &device).unwrap())
             }
             _ => {
                 let (schema, model) = (self.parts.schema, self.fused_model());
-                Box::new(FusedTrained::load(run, schema, model, self.tables()).unwrap())
+                Box::new(FusedTrained::load(run, schema, model, self.plans()).unwrap())
             }
         };
         let output = scorer.output();

@@ -13,6 +13,7 @@ mod run;
 mod similar;
 mod solver;
 mod vectors;
+mod warm_start;
 
 use clap::Parser;
 use crossfield_train::{Executor, TrainConfig};

@@ -8,7 +8,7 @@ use crossfield_core::{ComponentConfig, Init, Loss, Schema, Scored, TableConfig, 
 use crossfield_data::{
     Dataset, FittedSchema, LabelKind, Labels, SplitConfig, encode_files, prepare,
 };
-use crossfield_embedding::TablePlan;
+use crossfield_embedding::{EmbeddingCollection, TablePlan};
 use crossfield_train::{
     Error, Executor, FinalMetrics, FusedModel, FusedTrained, Objective, Parts, RunFile, Scorer,
     Setup, SolverModel, SolverTrained, Trained, bytes, check_draws, check_memory, describe_tables,
@@ -19,6 +19,7 @@ use crate::console::{self, Console};
 use crate::mf::MfModel;
 use crate::model::{Components, ModelConfig};
 use crate::solver::{Fitted, FmModel};
+use crate::warm_start::WarmStart;
 
 pub(crate) type Run = RunFile<ModelConfig>;
 pub(crate) type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
@@ -138,6 +139,10 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     }
     let tables = merge_tables(run.model.tables(prepared.schema.schema())?)?;
     let plans = plan(&run, tables, &prepared.schema)?;
+    // A run that is resumed has its checkpoints, and may outlive the runs that it began with.
+    if let Place::New(_) = place {
+        WarmStart::open(&run.optimizer, &plans, &prepared.schema)?;
+    }
 
     // Only now, so that a mistake in the run file or the data leaves no folder behind.
     let out = match place {
@@ -158,11 +163,17 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     let schema = prepared.schema.schema().clone();
     let parts = Parts::from(prepared);
     let mean = parts.train.label_mean().unwrap_or_default();
+    // Opened again where it is needed, so that no other run's vocabularies are held for all of this.
+    let fill = |tables: &mut EmbeddingCollection| {
+        WarmStart::open(&run.optimizer, &plans, &FittedSchema::load(&out)?)?.fill(tables)
+    };
+    let begins_with_another = run.optimizer.table.iter().any(|t| t.init_from.is_some());
     let setup = Setup {
         train: &run.train,
         optimizer: &run.optimizer,
         plans: &plans,
         out: &out,
+        fill: begins_with_another.then_some(&fill),
     };
     let fitted = Fitted::of(&run)?;
     let rows_a_step = if fitted.is_some() {
@@ -462,7 +473,7 @@ fn plans(
 }
 
 /// The vocabulary that a table serves.
-fn vocabulary<'a>(table: &TableConfig, fitted: &'a FittedSchema) -> &'a str {
+pub(crate) fn vocabulary<'a>(table: &TableConfig, fitted: &'a FittedSchema) -> &'a str {
     let fields = &fitted.schema().fields;
     let field = table.fields.first().map(|&field| &fields[field]);
     field.map_or("", |field| field.vocabulary.as_str())

@@ -76,6 +76,7 @@ fn run(
         optimizer: &optimizer,
         plans: &plans,
         out,
+        fill: None,
     };
     let make = |init: &Init| {
         Ok(Scored::new(

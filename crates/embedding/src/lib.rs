@@ -16,6 +16,7 @@ mod snapshot;
 mod table;
 mod vector_files;
 mod vectors;
+mod warm_start;
 
 #[cfg(feature = "ann")]
 pub use ann::{Approximate, HnswConfig};
@@ -32,3 +33,4 @@ pub use snapshot::{Snapshot, SnapshotTensor, Values, write_snapshot};
 pub use table::{Table, TablePlan};
 pub use vector_files::{VectorFormat, write_vectors};
 pub use vectors::Vectors;
+pub use warm_start::{Moments, Principal};

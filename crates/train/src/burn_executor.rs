@@ -164,6 +164,10 @@ impl<M: Model> Executor for BurnExecutor<'_, M> {
         rows.div_ceil(self.setup.train.batch_size())
     }
 
+    fn tables_mut(&mut self) -> Option<&mut EmbeddingCollection> {
+        Some(&mut self.tables)
+    }
+
     fn epoch(
         &mut self,
         mut epoch: Epoch<'_>,

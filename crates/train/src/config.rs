@@ -96,6 +96,13 @@ pub struct TableOptions {
     /// a row for each value. Of the executors, `burn` trains such tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compress: Option<Compress>,
+    /// A finished run whose factors the rows of the same keys begin with; none: all begin as the
+    /// initialiser says. Keys that it does not know do so anyway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<String>,
+    /// The table of `init_from`; none: its only one of factors of the same vocabulary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_table: Option<String>,
 }
 
 impl OptimizerConfig {
@@ -1046,7 +1053,7 @@ mod tests {
 
     #[test]
     fn variants_are_read_and_written_out_again() {
-        let text = "[[table]]\nmatch = 'a'\nmax_norm = 0.1\n\
+        let text = "[[table]]\nmatch = 'a'\nmax_norm = 0.1\ninit_from = 'runs/mf'\n\
                     compress = { kind = 'hash', rows = 2 }\n\
                     [[table]]\nmatch = 'b'\ncompress = { kind = 'quotient_remainder', rows = 2 }\n";
         let config: OptimizerConfig = toml::from_str(text).unwrap();
@@ -1061,6 +1068,10 @@ mod tests {
         };
         assert_eq!(compress, [Some(hash), Some(product), None]);
         assert_eq!(plans[0].max_norm, Some(0.1));
+        assert_eq!(
+            config.options("a").unwrap().init_from.as_deref(),
+            Some("runs/mf")
+        );
         let written = toml::to_string(&config).unwrap();
         assert!(written.contains("max_norm = 0.1\n"), "{written}");
         assert_eq!(toml::from_str::<OptimizerConfig>(&written).unwrap(), config);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crossfield_core::Link;
 use crossfield_core::metrics::{Kind, Metrics, Report};
 use crossfield_data::Dataset;
+use crossfield_embedding::EmbeddingCollection;
 
 use crate::{Error, RateSchedule, State};
 
@@ -159,6 +160,11 @@ pub(crate) trait Executor: Scorer {
     /// Whether the end of epoch `epoch` (from 1) is measured and saved.
     fn measures(&self, _epoch: usize, _last: bool) -> bool {
         true
+    }
+
+    /// Its tables, to be filled before the first step; none if it has none.
+    fn tables_mut(&mut self) -> Option<&mut EmbeddingCollection> {
+        None
     }
 
     /// Trains on an epoch. Calls `done` after one or several steps, and at each step after which

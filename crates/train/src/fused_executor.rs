@@ -173,6 +173,10 @@ impl Executor for FusedExecutor<'_> {
         rows
     }
 
+    fn tables_mut(&mut self) -> Option<&mut EmbeddingCollection> {
+        Some(&mut self.tables)
+    }
+
     fn epoch(
         &mut self,
         mut epoch: Epoch<'_>,

@@ -26,5 +26,5 @@ pub use memory::{bytes, check_draws, check_memory, describe_tables, peak_memory,
 pub use run_file::{RunFile, explain, nearest};
 pub use solver_executor::{Solver, SolverFailure, SolverModel, SolverTrained};
 pub use trainer::{
-    FinalMetrics, Observer, Parts, Setup, Timing, in_pool, train, train_fused, train_solver,
+    Fill, FinalMetrics, Observer, Parts, Setup, Timing, in_pool, train, train_fused, train_solver,
 };

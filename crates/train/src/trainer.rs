@@ -7,7 +7,7 @@ use std::time::Instant;
 use crossfield_core::metrics::{MetricsError, Report};
 use crossfield_core::{Init, Model};
 use crossfield_data::{Dataset, Prepared};
-use crossfield_embedding::TablePlan;
+use crossfield_embedding::{EmbeddingCollection, TablePlan};
 use crossfield_fused::RowData;
 use serde::{Deserialize, Serialize};
 
@@ -113,7 +113,13 @@ pub struct Setup<'a> {
     pub plans: &'a [TablePlan],
     /// The run directory; it exists.
     pub out: &'a Path,
+    /// Fills tables that begin otherwise than their initialisers say; called once, unless there is a
+    /// checkpoint to go on from. The solvers have no tables to fill.
+    pub fill: Option<&'a Fill<'a>>,
 }
+
+/// Fills tables before the first step.
+pub type Fill<'a> = dyn Fn(&mut EmbeddingCollection) -> Result<(), Error> + Sync + 'a;
 
 /// Trains a model, from the newest checkpoint in the run directory if there is one, and leaves
 /// the finished run there. `make` makes the model, given where and from which seed its weights
@@ -286,6 +292,8 @@ impl<'a, E: Executor> Run<'a, E> {
             run.executor.load(&newest)?;
             run.executor.load_optimizer(&newest, &run.state)?;
             run.observer.resumed(&run.state);
+        } else if let (Some(fill), Some(tables)) = (setup.fill, run.executor.tables_mut()) {
+            fill(tables)?;
         }
         run.write_metrics_lines()?;
         Ok(run)

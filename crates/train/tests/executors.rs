@@ -144,6 +144,7 @@ impl<C: ComponentConfig + FusedConfig + Sync> Run<'_, C> {
             optimizer: &self.optimizer,
             plans: &plans,
             out,
+            fill: None,
         };
         let mean = self.parts.train.label_mean().unwrap();
         match executor {

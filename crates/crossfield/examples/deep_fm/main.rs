@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         optimizer: &optimizer,
         plans: &plans,
         out: &folder,
+        fill: None,
     };
     let make = |init: &Init| {
         let component = config.init(&schema, init)?;

@@ -88,6 +88,7 @@ impl Run {
             optimizer: &optimizer,
             plans: &plans,
             out: folder.path(),
+            fill: None,
         };
         let mut seconds = Seconds(0.0);
         let metrics = train_fused(&setup, data, model, &mut seconds)?;

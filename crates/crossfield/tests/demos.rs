@@ -4,12 +4,18 @@
 
 #[path = "../examples/demo/fields.rs"]
 mod fields;
+#[path = "../examples/demo/neighbours.rs"]
+mod neighbours;
+#[path = "../examples/demo/one_hot.rs"]
+mod one_hot;
 #[path = "../examples/demo/planted.rs"]
 mod planted;
 #[path = "../examples/demo/runs.rs"]
 mod runs;
 #[path = "../examples/demo/transfer.rs"]
 mod transfer;
+#[path = "../examples/demo/warm_start.rs"]
+mod warm_start;
 
 const SEEDS: [u64; 2] = [1, 2];
 
@@ -63,5 +69,97 @@ fn field_aware_vectors_beat_longer_ones_where_a_feature_acts_in_two_ways() {
             assert!(ffm.logloss < fm.logloss, "{report}");
         }
         assert!(best < ffm.logloss, "{report}");
+    }
+}
+
+#[test]
+fn looking_rows_up_does_what_one_hot_rows_do_and_does_not_grow_with_the_ids() {
+    let outcomes = one_hot::run(1, 100_000).unwrap();
+    let report = one_hot::report(&outcomes);
+    assert_narrow(&report);
+    let [first, .., last] = &outcomes[..] else {
+        panic!("{report}");
+    };
+    assert_eq!((first.ids, last.ids), (1000, 100_000));
+    for outcome in &outcomes {
+        // Sums in another order.
+        assert!(outcome.difference < 1e-6, "{report}");
+    }
+    assert!(last.one_hot.bytes > 90 * first.one_hot.bytes, "{report}");
+    assert!(last.lookup.bytes < 2 * first.lookup.bytes, "{report}");
+    // By a factor of several hundred on a quiet machine.
+    assert!(
+        last.one_hot.seconds > 10.0 * last.lookup.seconds,
+        "{report}"
+    );
+}
+
+#[test]
+fn listeners_who_share_an_audience_lie_close_though_the_model_saw_ids_only() {
+    for seed in SEEDS {
+        let outcome = neighbours::run(seed).unwrap();
+        let report = neighbours::report(&outcome);
+        assert_narrow(&report);
+        assert!(outcome.sharing > 0.4, "{report}");
+        assert!(outcome.apart.abs() < 0.1, "{report}");
+        assert!(outcome.same > outcome.sharing, "{report}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("map.svg");
+    neighbours::draw(&neighbours::run(1).unwrap(), &file).unwrap();
+    let drawn = std::fs::read_to_string(file).unwrap();
+    assert!(drawn.matches("<circle").count() >= 300, "a dot a listener");
+    assert!(drawn.contains("listeners of mostly A"));
+}
+
+#[test]
+fn well_known_films_have_films_of_their_kind_beside_them() {
+    let Some(films) = neighbours::films(1).unwrap() else {
+        eprintln!("skipped: CROSSFIELD_DATA names no folder with ml-100k");
+        return;
+    };
+    let near = |film: &str| {
+        let after = films.split(film).nth(1).unwrap();
+        after.split("\n\n").next().unwrap().to_owned()
+    };
+    for other in [
+        "Empire Strikes Back",
+        "Return of the Jedi",
+        "Raiders of the Lost Ark",
+    ] {
+        let near = near("\nStar Wars (1977)\n");
+        assert!(near.contains(other), "{near}");
+    }
+    assert_eq!(
+        films.lines().filter(|line| line.starts_with("  ")).count(),
+        50
+    );
+}
+
+#[test]
+fn vectors_of_plays_start_a_click_model_ahead_where_clicks_are_few() {
+    for seed in SEEDS {
+        let outcomes = warm_start::run(seed).unwrap();
+        let report = warm_start::report(&outcomes);
+        assert_narrow(&report);
+        let ahead = |of: &warm_start::Outcome| of.random.warm - of.from_plays.warm;
+        for outcome in &outcomes.by_share {
+            assert!(ahead(outcome) > 0.005, "{report}");
+            assert!(outcome.from_plays.warm > outcomes.best.warm, "{report}");
+        }
+        let [few, some, all] = &outcomes.by_share[..] else {
+            panic!("three shares");
+        };
+        // With clicks enough the random start catches up.
+        assert!(
+            ahead(few) > ahead(all) && ahead(some) > ahead(all),
+            "{report}"
+        );
+        // Of cold users nothing is known beforehand.
+        let cold = |of: &warm_start::Outcome| of.random.cold - of.from_plays.cold;
+        assert!(
+            cold(few).abs() < 0.01 && cold(some) < ahead(some),
+            "{report}"
+        );
     }
 }

@@ -74,7 +74,7 @@ fn field_aware_vectors_beat_longer_ones_where_a_feature_acts_in_two_ways() {
 
 #[test]
 fn looking_rows_up_does_what_one_hot_rows_do_and_does_not_grow_with_the_ids() {
-    let outcomes = one_hot::run(1, 100_000).unwrap();
+    let outcomes = one_hot::run(1, one_hot::MOST / 10).unwrap();
     let report = one_hot::report(&outcomes);
     assert_narrow(&report);
     let [first, .., last] = &outcomes[..] else {
@@ -143,6 +143,11 @@ fn vectors_of_plays_start_a_click_model_ahead_where_clicks_are_few() {
         let report = warm_start::report(&outcomes);
         assert_narrow(&report);
         let ahead = |of: &warm_start::Outcome| of.random.warm - of.from_plays.warm;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("curves.svg");
+        warm_start::draw(&outcomes, &file).unwrap();
+        let drawn = std::fs::read_to_string(file).unwrap();
+        assert!(drawn.contains("warm users, from plays"), "{drawn}");
         for outcome in &outcomes.by_share {
             assert!(ahead(outcome) > 0.005, "{report}");
             assert!(outcome.from_plays.warm > outcomes.best.warm, "{report}");
@@ -150,16 +155,21 @@ fn vectors_of_plays_start_a_click_model_ahead_where_clicks_are_few() {
         let [few, some, all] = &outcomes.by_share[..] else {
             panic!("three shares");
         };
-        // With clicks enough the random start catches up.
-        assert!(
-            ahead(few) > ahead(all) && ahead(some) > ahead(all),
-            "{report}"
-        );
+        // Few clicks teach a random start nothing; with enough of them it catches up.
+        for (outcome, gain) in [(few, 0.01), (some, 0.02)] {
+            assert!(
+                outcome.random.warm > outcomes.constant.warm - 0.005,
+                "{report}"
+            );
+            assert!(
+                outcome.from_plays.warm < outcomes.constant.warm - gain,
+                "{report}"
+            );
+        }
+        assert!(ahead(some) > ahead(all), "{report}");
         // Of cold users nothing is known beforehand.
         let cold = |of: &warm_start::Outcome| of.random.cold - of.from_plays.cold;
-        assert!(
-            cold(few).abs() < 0.01 && cold(some) < ahead(some),
-            "{report}"
-        );
+        assert!(cold(few).abs() < 0.02, "{report}");
+        assert!(cold(some) < ahead(some), "{report}");
     }
 }

@@ -111,6 +111,7 @@ impl Loss {
     /// assert!((loss - std::f64::consts::LN_2).abs() < 1e-7 && slope == -0.5);
     /// assert_eq!(Loss::Squared.of_row(3.0, 1.0), (2.0, 2.0));
     /// ```
+    #[inline]
     pub fn of_row(self, score: f32, label: f32) -> (f64, f32) {
         let (z, y) = (f64::from(score), f64::from(label));
         match self {
@@ -134,7 +135,10 @@ impl Loss {
                 let density = (-0.5 * t * t).exp() / (2.0 * std::f64::consts::PI).sqrt();
                 (-cdf.ln(), (-sign * density / cdf) as f32)
             }
-            Loss::Squared => (0.5 * (z - y) * (z - y), (z - y) as f32),
+            Loss::Squared => {
+                let error = score - label;
+                (f64::from(0.5 * error * error), error)
+            }
         }
     }
 

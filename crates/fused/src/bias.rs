@@ -56,6 +56,7 @@ impl Bias {
     }
 
     /// One step down the gradient.
+    #[inline(always)]
     pub fn update(&mut self, gradient: f32, rate: f32) {
         let BiasOptimizer {
             kind,

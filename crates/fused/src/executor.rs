@@ -381,6 +381,7 @@ impl<'a> Books<'a> {
 
 /// Noise for the rounding of one step, whichever turn the step falls into. A whole ChaCha stream
 /// a step would cost a share of the step; the finalizer of SplitMix64 mixes a number as well.
+#[inline(always)]
 fn noise_of(key: u64, step: u64) -> u32 {
     let mut z = key.wrapping_add(step.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -100,6 +100,19 @@ pub trait RowRule: Rated {
         noise: u32,
         gradient: impl Gradient,
     );
+
+    /// Updates two rows, the gradient of each being the weights of the other, as they were, times
+    /// `slope`: in one walk over both, without copies.
+    ///
+    /// # Safety
+    /// As [`update`](Self::update), for both rows, which are of one width and not the same.
+    unsafe fn update_pair<L: Lanes>(
+        rules: [Self; 2],
+        rows: [*mut u8; 2],
+        layouts: [&RowLayout; 2],
+        noise: [u32; 2],
+        slope: f32,
+    );
 }
 
 /// A gradient that is computed vector by vector.
@@ -240,6 +253,33 @@ impl<R: ElementRule> RowRule for R {
             }
         }
     }
+
+    #[inline(always)]
+    unsafe fn update_pair<L: Lanes>(
+        rules: [Self; 2],
+        rows: [*mut u8; 2],
+        layouts: [&RowLayout; 2],
+        _noise: [u32; 2],
+        slope: f32,
+    ) {
+        // SAFETY: the caller vouches for the rows, whose weights and state are whole vectors.
+        unsafe {
+            let width = layouts[0].width;
+            let weights = rows.map(|row| row.cast::<f32>());
+            let states = [
+                rows[0].add(layouts[0].state_at).cast::<f32>(),
+                rows[1].add(layouts[1].state_at).cast::<f32>(),
+            ];
+            let slope = L::splat(slope);
+            for at in (0..width).step_by(L::N) {
+                let (p, q) = (L::load(weights[0].add(at)), L::load(weights[1].add(at)));
+                let new_p = rules[0].step(p, slope.mul(q), states[0].add(at), width);
+                let new_q = rules[1].step(q, slope.mul(p), states[1].add(at), width);
+                new_p.store(weights[0].add(at));
+                new_q.store(weights[1].add(at));
+            }
+        }
+    }
 }
 
 impl<const HALF: bool> Rowwise<HALF> {
@@ -317,6 +357,42 @@ impl<const HALF: bool> RowRule for Rowwise<HALF> {
                 let w: L = Self::load(row, at);
                 let g = gradient.at(at, w);
                 Self::store(self.step(w, g, rate), row, at, noise);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn update_pair<L: Lanes>(
+        rules: [Self; 2],
+        rows: [*mut u8; 2],
+        layouts: [&RowLayout; 2],
+        noise: [u32; 2],
+        slope: f32,
+    ) {
+        // SAFETY: the caller vouches for the rows.
+        unsafe {
+            let width = layouts[0].width;
+            let slope = L::splat(slope);
+            let (mut of_p, mut of_q): (L, L) = (L::splat(0.0), L::splat(0.0));
+            for at in (0..width).step_by(L::N) {
+                let (p, q): (L, L) = (Self::load(rows[0], at), Self::load(rows[1], at));
+                let (g_p, g_q) = (slope.mul(q), slope.mul(p));
+                of_p = g_p.mul_add(g_p, of_p);
+                of_q = g_q.mul_add(g_q, of_q);
+            }
+            let accumulate = |squares: f32, row: *mut u8, layout: &RowLayout| {
+                let accumulator = &mut *row.add(layout.state_at).cast::<f32>();
+                *accumulator += squares / layout.dim as f32;
+                *accumulator
+            };
+            let rate_p = rules[0].rate(accumulate(of_p.sum(), rows[0], layouts[0]));
+            let rate_q = rules[1].rate(accumulate(of_q.sum(), rows[1], layouts[1]));
+            for at in (0..width).step_by(L::N) {
+                let (p, q): (L, L) = (Self::load(rows[0], at), Self::load(rows[1], at));
+                let new_p = rules[0].step(p, slope.mul(q), rate_p);
+                let new_q = rules[1].step(q, slope.mul(p), rate_q);
+                Self::store(new_p, rows[0], at, noise[0]);
+                Self::store(new_q, rows[1], at, noise[1]);
             }
         }
     }

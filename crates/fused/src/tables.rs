@@ -113,6 +113,12 @@ impl<'a> TableRows<'a> {
         )
     }
 
+    /// Bytes of its rows.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.rows * self.layout.stride
+    }
+
     /// Whether its rows stay as they are.
     #[inline]
     pub fn is_frozen(&self) -> bool {
@@ -212,7 +218,7 @@ impl<'a> RowData<'a> {
 
     /// Asks for what a row itself consists of: rows are visited at random, and their indices must
     /// be there before the rows of tables that they name can be asked for.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn prefetch(&self, row: usize) {
         let one_hot = self.examples.one_hot_of(row);
         crate::prefetch(one_hot.as_ptr().cast(), size_of_val(one_hot));
@@ -428,7 +434,7 @@ impl<'a> Slots<'a> {
     }
 
     /// Asks for what a row of data itself consists of, before its table rows can be asked for.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch_data(&self, row: usize) {
         self.data.prefetch(row);
     }

@@ -2,9 +2,9 @@
 //! themselves.
 
 use crossfield_core::Schema;
-use crossfield_embedding::Precision;
+use crossfield_embedding::{Precision, RowLayout};
 use crossfield_fused::{
-    Books, Error, FusedComponent, FusedConfig, Gradient, Kernel, Lanes, Linear, Options, RowData,
+    Books, Error, FusedComponent, FusedConfig, Isa, Kernel, Lanes, Linear, Options, RowData,
     RowPass, RowRule, Rowwise, Rule, Shared, Slots, Step, TableRows, Tables, TurnPass, UpdateRow,
     element_noise,
 };
@@ -68,7 +68,7 @@ impl FusedComponent for FusedMf {
     ) -> Result<Box<dyn RowPass + 'a>, Error> {
         let factors = self.factors(tables, data, options)?;
         Ok(Box::new(MfPass {
-            gradient: vec![0.0; factors.width()],
+            kept: [(); 2].map(|()| vec![0.0; factors.width()]),
             biases: self.biases.bind(tables, data, options)?,
             factors,
         }))
@@ -89,7 +89,6 @@ impl FusedComponent for FusedMf {
             return Ok(None);
         }
         Ok(Some(Box::new(MfWalk {
-            kept: vec![0.0; 2 * factors.width()],
             biases: Slots::new(tables, data, &self.at.biases)?,
             factors,
         })))
@@ -115,11 +114,6 @@ impl<'a> Factors<'a> {
     fn is_half(&self) -> bool {
         self.tables()[0].layout().precision == Precision::Bf16
     }
-
-    /// Noise for the rounding of a side's update.
-    fn noise(&self, step: Step, side: usize) -> u32 {
-        element_noise(step.noise, side * self.width())
-    }
 }
 
 /// One part does all: two rows are too little to share.
@@ -129,41 +123,64 @@ const PART: usize = 0;
 struct MfPass<'a> {
     factors: Factors<'a>,
     biases: Box<dyn RowPass + 'a>,
-    /// Of one vector.
-    gradient: Vec<f32>,
+    /// `p` and `q` as they were, where they are not updated in one walk.
+    kept: [Vec<f32>; 2],
 }
 
 impl MfPass<'_> {
-    /// `p` and `q` as they were, then `p · q`, then the biases' share of the score.
-    fn product_at(&self) -> usize {
-        2 * self.factors.width()
-    }
-
+    /// `p · q`, then the biases' share of the score.
     fn biases_of(&self, shared: Shared) -> Shared {
-        shared.part(self.product_at() + 1, self.biases.shared_len())
+        shared.part(1, self.biases.shared_len())
     }
 
-    fn update(&mut self, row: usize, step: Step, shared: Shared) {
+    fn update(&mut self, row: usize, step: Step) {
         let width = self.factors.width();
+        let Options { isa, fast } = self.factors.options;
         let mut rows = [std::ptr::null_mut(); 2];
         self.factors.slots.plain(row, &mut rows);
-        for (side, table) in self.factors.tables().into_iter().enumerate() {
-            if table.is_frozen() {
+        let tables = self.factors.tables();
+        let pair = Pair {
+            rows,
+            layouts: [tables[0].layout(), tables[1].layout()],
+            noise: [step.noise, element_noise(step.noise, width)],
+            slope: step.slope,
+        };
+        let rules = [0, 1].map(|side| {
+            let rule = tables[side].rule(step.rate, fast);
+            rule.expect("checked when the pass was bound")
+        });
+        if !tables.iter().any(TableRows::is_frozen) {
+            match rules {
+                [Rule::Sgd(p), Rule::Sgd(q)] => return pair.by([p, q], isa),
+                [Rule::Adagrad(p), Rule::Adagrad(q)] => return pair.by([p, q], isa),
+                [Rule::FastAdagrad(p), Rule::FastAdagrad(q)] => return pair.by([p, q], isa),
+                [Rule::Ftrl(p), Rule::Ftrl(q)] => return pair.by([p, q], isa),
+                [Rule::Rowwise(p), Rule::Rowwise(q)] => return pair.by([p, q], isa),
+                [Rule::RowwiseHalf(p), Rule::RowwiseHalf(q)] => return pair.by([p, q], isa),
+                _ => {}
+            }
+        }
+        // One after the other: the second gradient is the first row as it was.
+        for side in 0..2 {
+            let copy = Copied {
+                row: rows[side],
+                half: self.factors.is_half(),
+                slope: step.slope,
+                to: &mut self.kept[1 - side],
+            };
+            isa.run_width(width, copy);
+        }
+        for (side, rule) in rules.into_iter().enumerate() {
+            if tables[side].is_frozen() {
                 continue;
             }
-            let other = (1 - side) * width;
-            for (at, to) in self.gradient.iter_mut().enumerate() {
-                *to = step.slope * shared.get(other + at);
-            }
-            let Options { isa, fast } = self.factors.options;
             let update = UpdateRow {
                 row: rows[side],
-                layout: table.layout(),
-                noise: self.factors.noise(step, side),
-                gradient: &self.gradient,
+                layout: pair.layouts[side],
+                noise: pair.noise[side],
+                gradient: &self.kept[side],
             };
-            let rule = table.rule(step.rate, fast);
-            match rule.expect("checked when the pass was bound") {
+            match rule {
                 Rule::Sgd(rule) => update.by(rule, isa),
                 Rule::Adagrad(rule) => update.by(rule, isa),
                 Rule::FastAdagrad(rule) => update.by(rule, isa),
@@ -175,9 +192,72 @@ impl MfPass<'_> {
     }
 }
 
+/// The update of a user's and an item's vector.
+struct Pair<'a> {
+    rows: [*mut u8; 2],
+    layouts: [&'a RowLayout; 2],
+    noise: [u32; 2],
+    slope: f32,
+}
+
+impl Pair<'_> {
+    fn by<R: RowRule>(self, rules: [R; 2], isa: Isa) {
+        isa.run_width(self.layouts[0].width, PairBy { rules, pair: self });
+    }
+}
+
+struct PairBy<'a, R> {
+    rules: [R; 2],
+    pair: Pair<'a>,
+}
+
+impl<R: RowRule> Kernel for PairBy<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let Pair {
+            rows,
+            layouts,
+            noise,
+            slope,
+        } = self.pair;
+        // SAFETY: checked rows of tables of these layouts, which the pass alone touches.
+        unsafe { R::update_pair::<L>(self.rules, rows, layouts, noise, slope) }
+    }
+}
+
+/// A vector times the slope of the loss: the other's gradient.
+struct Copied<'a> {
+    row: *const u8,
+    half: bool,
+    slope: f32,
+    to: &'a mut [f32],
+}
+
+impl Kernel for Copied<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: a checked row as wide as `to`, in halves if `half`.
+        unsafe {
+            let slope = L::splat(self.slope);
+            for at in (0..self.to.len()).step_by(L::N) {
+                let vector: L = if self.half {
+                    Rowwise::<true>::load(self.row, at)
+                } else {
+                    Rowwise::<false>::load(self.row, at)
+                };
+                slope.mul(vector).store(self.to.as_mut_ptr().add(at));
+            }
+        }
+    }
+}
+
 impl RowPass for MfPass<'_> {
     fn shared_len(&self) -> usize {
-        self.product_at() + 1 + self.biases.shared_len()
+        1 + self.biases.shared_len()
     }
 
     fn prefetch(&self, row: usize, part: usize) {
@@ -192,14 +272,9 @@ impl RowPass for MfPass<'_> {
             let width = self.factors.width();
             let mut rows = [std::ptr::null_mut(); 2];
             self.factors.slots.plain(row, &mut rows);
-            let product = Product {
-                rows,
-                width,
-                half: self.factors.is_half(),
-                kept: shared.floats(0, 2 * width),
-            };
-            let product = self.factors.options.isa.run_width(width, product);
-            shared.put(self.product_at(), product);
+            let half = self.factors.is_half();
+            let product = Product { rows, width, half };
+            shared.put(0, self.factors.options.isa.run_width(width, product));
         }
         let of_biases = self.biases_of(shared);
         self.biases.forward(row, part, of_biases);
@@ -207,27 +282,25 @@ impl RowPass for MfPass<'_> {
 
     fn score(&mut self, row: usize, shared: Shared) -> f32 {
         let of_biases = self.biases_of(shared);
-        shared.get(self.product_at()) + self.biases.score(row, of_biases)
+        shared.get(0) + self.biases.score(row, of_biases)
     }
 
     fn backward(&mut self, row: usize, next: usize, part: usize, step: Step, shared: Shared) {
         if part == PART {
             self.factors.slots.prefetch(next);
-            self.update(row, step, shared);
+            self.update(row, step);
         }
         let of_biases = self.biases_of(shared);
         self.biases.backward(row, next, part, step, of_biases);
     }
 }
 
-/// `p · q`, and copies of both: each is the other's gradient, as it was before the update.
+/// `p · q`.
 #[derive(Clone, Copy)]
 struct Product {
     rows: [*mut u8; 2],
     width: usize,
     half: bool,
-    /// Where they are kept, `p` before `q`.
-    kept: *mut f32,
 }
 
 impl Kernel for Product {
@@ -249,8 +322,7 @@ impl Kernel for Product {
 
 impl Product {
     /// # Safety
-    /// The machine has the set of `L`; the rows hold `width` weights, as halves if `HALF`, and
-    /// there is room for both in `kept`.
+    /// The machine has the set of `L`; the rows hold `width` weights, as halves if `HALF`.
     #[inline(always)]
     unsafe fn product<L: Lanes, const HALF: bool>(self) -> f32 {
         // SAFETY: the caller vouches for it.
@@ -259,8 +331,6 @@ impl Product {
             for at in (0..self.width).step_by(L::N) {
                 let p: L = Rowwise::<HALF>::load(self.rows[0], at);
                 let q: L = Rowwise::<HALF>::load(self.rows[1], at);
-                p.store(self.kept.add(at));
-                q.store(self.kept.add(self.width + at));
                 sum = p.mul_add(q, sum);
             }
             sum.sum()
@@ -268,27 +338,10 @@ impl Product {
     }
 }
 
-/// A vector times the slope of the loss.
-#[derive(Clone, Copy)]
-struct Scaled {
-    vector: *const f32,
-    slope: f32,
-}
-
-impl Gradient for Scaled {
-    #[inline(always)]
-    unsafe fn at<L: Lanes>(&self, at: usize, _w: L) -> L {
-        // SAFETY: the vector is as wide as the row.
-        unsafe { L::splat(self.slope).mul(L::load(self.vector.add(at))) }
-    }
-}
-
 /// Alone: all rows of a turn in one loop.
 struct MfWalk<'a> {
     factors: Factors<'a>,
     biases: Slots<'a>,
-    /// `p` and `q` of the row.
-    kept: Vec<f32>,
 }
 
 impl TurnPass for MfWalk<'_> {
@@ -330,6 +383,9 @@ struct Walk<'w, 'a, 'b, R> {
 
 /// Rows ahead whose vectors are asked for: as long as it takes memory to answer.
 const AHEAD: usize = 4;
+/// Bytes that a core keeps near: of tables that are no larger, to ask for rows costs a quarter of the
+/// time and brings nothing.
+const NEAR: usize = 1 << 20;
 
 impl<R: RowRule> Kernel for Walk<'_, '_, '_, R> {
     type Output = ();
@@ -337,38 +393,33 @@ impl<R: RowRule> Kernel for Walk<'_, '_, '_, R> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let Self { rules, pass, books } = self;
-        let MfWalk {
-            factors,
-            biases,
-            kept,
-        } = pass;
+        let MfWalk { factors, biases } = pass;
         let (width, half) = (factors.width(), factors.is_half());
         let tables = factors.tables();
         let bias_tables: [Option<TableRows<'_>>; 2] =
             [0, 1].map(|nth| biases.slots().get(nth).map(|slot| slot.table));
-        let kept = kept.as_mut_ptr();
+        let layouts = [tables[0].layout(), tables[1].layout()];
         let turn = books.turn();
         let mut rows = [std::ptr::null_mut(); 2];
         let mut bias_rows = [std::ptr::null_mut::<u8>(); 2];
         let bias_rows = &mut bias_rows[..biases.slots().len()];
+        let all = tables.iter().chain(bias_tables.iter().flatten());
+        let is_near = all.map(|table| table.bytes()).sum::<usize>() <= NEAR;
         for (nth, &row) in turn.rows.iter().enumerate() {
             if let Some(&later) = turn.rows.get(nth + 2 * AHEAD) {
                 factors.slots.prefetch_data(later as usize);
             }
-            if let Some(&later) = turn.rows.get(nth + AHEAD) {
-                factors.slots.prefetch(later as usize);
-                biases.prefetch(later as usize);
+            if !is_near {
+                if let Some(&later) = turn.rows.get(nth + AHEAD) {
+                    factors.slots.prefetch(later as usize);
+                    biases.prefetch(later as usize);
+                }
             }
             factors.slots.plain(row as usize, &mut rows);
             biases.plain(row as usize, bias_rows);
-            let product = Product {
-                rows,
-                width,
-                half,
-                kept,
-            };
+            let product = Product { rows, width, half };
             // SAFETY: checked rows of the tables, whose vectors are `width` floats; biases are
-            // single floats; `kept` has room for two vectors; no other thread is here.
+            // single floats; no other thread is here.
             unsafe {
                 let product = product.run::<L>();
                 let mut of_biases = 0.0;
@@ -378,16 +429,9 @@ impl<R: RowRule> Kernel for Walk<'_, '_, '_, R> {
                 let Some(step) = books.close_row(nth, product + of_biases) else {
                     return;
                 };
-                for side in 0..2 {
-                    let other = Scaled {
-                        vector: kept.add((1 - side) * width),
-                        slope: step.slope,
-                    };
-                    let layout = tables[side].layout();
-                    let noise = element_noise(step.noise, side * width);
-                    let rule = rules[side].at_rate(step.rate);
-                    rule.update::<L>(rows[side], layout, noise, other);
-                }
+                let at_rate = [rules[0].at_rate(step.rate), rules[1].at_rate(step.rate)];
+                let noise = [step.noise, element_noise(step.noise, width)];
+                R::update_pair::<L>(at_rate, rows, layouts, noise, step.slope);
                 for (table, &bias) in bias_tables.iter().flatten().zip(&*bias_rows) {
                     if !table.is_frozen() {
                         table.update_weight(bias, step.slope, step.rate);

@@ -331,8 +331,9 @@ enum Factors {
     /// time of a row of FM.
     Linear {
         step: u64,
+        /// `(end − 1) / steps`.
+        slope: f64,
         steps: u64,
-        end: f64,
     },
     Burn(ModuleLrScheduler),
 }
@@ -357,8 +358,8 @@ impl Schedule {
                     .map_err(refuse)?;
                 return Ok(RateSchedule(Factors::Linear {
                     step: first,
+                    slope: (self.end - 1.0) / steps.max(1) as f64,
                     steps: steps.max(1),
-                    end: self.end,
                 }));
             }
             ScheduleKind::Cosine => CosineAnnealingLrSchedulerConfig::new(1.0, iterations)
@@ -380,10 +381,10 @@ impl RateSchedule {
     pub fn step(&mut self) -> f64 {
         match &mut self.0 {
             Factors::Constant => 1.0,
-            Factors::Linear { step, steps, end } => {
-                let done = (*step).min(*steps) as f64 / *steps as f64;
+            Factors::Linear { step, slope, steps } => {
+                let done = (*step).min(*steps) as f64;
                 *step += 1;
-                1.0 + (*end - 1.0) * done
+                1.0 + *slope * done
             }
             Factors::Burn(scheduler) => scheduler.step().base(),
         }

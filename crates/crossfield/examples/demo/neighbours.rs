@@ -130,17 +130,18 @@ pub(crate) fn report(outcome: &Outcome) -> String {
 pub(crate) fn draw(outcome: &Outcome, file: &Path) -> Result<(), Failure> {
     let root = SVGBackend::new(file, (640, 480)).into_drawing_area();
     root.fill(&WHITE)?;
-    let most = |axis: usize| {
-        let sizes = outcome.points.iter().map(|(_, point)| point[axis].abs());
-        1.1 * sizes.fold(0f32, f32::max)
+    let range = |axis: usize| {
+        let places = outcome.points.iter().map(|(_, point)| point[axis]);
+        let (low, high) = places.fold((0f32, 0f32), |(low, high), at| (low.min(at), high.max(at)));
+        let margin = 0.1 * (high - low);
+        low - margin..high + margin
     };
-    let (x, y) = (most(0), most(1));
     let mut chart = ChartBuilder::on(&root)
         .caption("Listeners by the ids that they played", ("sans-serif", 20))
         .margin(12)
         .x_label_area_size(32)
         .y_label_area_size(40)
-        .build_cartesian_2d(-x..x, -y..y)?;
+        .build_cartesian_2d(range(0), range(1))?;
     chart
         .configure_mesh()
         .x_desc("first principal component")
@@ -150,13 +151,12 @@ pub(crate) fn draw(outcome: &Outcome, file: &Path) -> Result<(), Failure> {
     let colours = [
         RGBColor(0x1f, 0x77, 0xb4),
         RGBColor(0x2c, 0xa0, 0x2c),
-        RGBColor(0x9a, 0x9a, 0x9a),
         RGBColor(0xd6, 0x27, 0x28),
     ];
     for (kind, (name, ..)) in KINDS.iter().enumerate() {
         let colour = colours[kind];
         let of_kind = outcome.points.iter().filter(|(of, _)| *of == kind);
-        let dots = of_kind.map(|(_, point)| Circle::new((point[0], point[1]), 4, colour.filled()));
+        let dots = of_kind.map(|(_, point)| Circle::new((point[0], point[1]), 3, colour));
         chart
             .draw_series(dots)?
             .label(format!("listeners of {name}"))
@@ -164,6 +164,7 @@ pub(crate) fn draw(outcome: &Outcome, file: &Path) -> Result<(), Failure> {
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::MiddleMiddle)
         .background_style(WHITE)
         .border_style(BLACK)
         .draw()?;

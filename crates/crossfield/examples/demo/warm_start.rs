@@ -384,6 +384,7 @@ pub(crate) fn draw(outcomes: &Outcomes, file: &Path) -> Result<(), Failure> {
     chart
         .configure_mesh()
         .x_desc("training rows")
+        .x_label_formatter(&|rows| format!("{rows:.0}"))
         .y_desc("logloss")
         .light_line_style(WHITE)
         .draw()?;
@@ -429,6 +430,7 @@ pub(crate) fn draw(outcomes: &Outcomes, file: &Path) -> Result<(), Failure> {
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::MiddleLeft)
         .background_style(WHITE)
         .border_style(BLACK)
         .draw()?;

@@ -1,7 +1,7 @@
 //! Approximate neighbours among vectors from 1,000 Gaussian clusters: recall and rate against exact
 //! search, the time to build the graph and its memory.
 //!
-//! `cargo bench --workspace --profile dev --bench ann -- [rows] [connections] [ef_construction]
+//! `cargo bench --workspace --profile dev --bench ann -- [rows] [ef_construction] [ef_search]
 //! [dot] [serial]`
 
 use std::hint::black_box;
@@ -44,8 +44,9 @@ fn main() {
     let rows = numbers.next().unwrap_or(1_000_000);
     let defaults = HnswConfig::default();
     let config = HnswConfig {
-        connections: numbers.next().unwrap_or(defaults.connections),
         ef_construction: numbers.next().unwrap_or(defaults.ef_construction),
+        ef_search: numbers.next().unwrap_or(defaults.ef_search),
+        seed: defaults.seed,
         parallel: !has("serial"),
     };
     let measure = if has("dot") {
@@ -78,38 +79,36 @@ fn main() {
         },
         memory.unwrap_or_default(),
     );
-    for ef in [10, 20, 40, 80, 160, 320] {
-        let (mut exact_times, mut times, mut hits) = (Vec::new(), Vec::new(), 0);
-        for (nth, expected) in expected.iter().enumerate() {
-            // In turn, so that whatever else the machine does falls on both.
-            if nth % 10 == 0 {
-                let begin = Instant::now();
-                black_box(
-                    exact
-                        .nearest(query(nth), K, &[])
-                        .expect("a query of that dim"),
-                );
-                exact_times.push(begin.elapsed());
-            }
+    let (mut exact_times, mut times, mut hits) = (Vec::new(), Vec::new(), 0);
+    for (nth, expected) in expected.iter().enumerate() {
+        // In turn, so that whatever else the machine does falls on both.
+        if nth % 10 == 0 {
             let begin = Instant::now();
-            let found = index
-                .nearest(query(nth), K, ef)
-                .expect("a query of that dim");
-            times.push(begin.elapsed());
-            let is_found = |row| found.iter().any(|found| found.row == row);
-            hits += expected
-                .iter()
-                .filter(|expected| is_found(expected.row))
-                .count();
+            black_box(
+                exact
+                    .nearest(query(nth), K, &[])
+                    .expect("a query of that dim"),
+            );
+            exact_times.push(begin.elapsed());
         }
-        let (exact_time, time) = (median(exact_times), median(times));
-        println!(
-            "ef {ef:>3}: recall@{K} {:.4}; medians of a query: {time:.3} ms, exact {exact_time:.2} ms, \
-             {:.0} x the exact rate",
-            hits as f64 / (QUERIES * K) as f64,
-            exact_time / time
-        );
+        let begin = Instant::now();
+        let found = index
+            .nearest(query(nth), K, ef)
+            .expect("a query of that dim");
+        times.push(begin.elapsed());
+        let is_found = |row| found.iter().any(|found| found.row == row);
+        hits += expected
+            .iter()
+            .filter(|expected| is_found(expected.row))
+            .count();
     }
+    let (exact_time, time) = (median(exact_times), median(times));
+    println!(
+        "recall@{K} {:.4}; medians of a query: {time:.3} ms, exact {exact_time:.2} ms, \
+             {:.0} x the exact rate",
+        hits as f64 / (QUERIES * K) as f64,
+        exact_time / time
+    );
 }
 
 fn median(mut times: Vec<Duration>) -> f64 {

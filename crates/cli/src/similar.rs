@@ -11,9 +11,6 @@ use crate::lists::{Line, TitleArgs, print_list};
 use crate::run::{Anyhow, Finished};
 use crate::vectors::KeyedVectors;
 
-/// What a walk over the graph keeps in mind at least.
-#[cfg(feature = "ann")]
-const EF: usize = 100;
 
 /// `crossfield similar`.
 #[derive(clap::Args, Debug)]
@@ -98,10 +95,15 @@ fn search(
 ) -> Result<Vec<Neighbour>, crossfield_embedding::Error> {
     #[cfg(feature = "ann")]
     if args.approximate {
-        let index = Approximate::new(&among.vectors, measure, HnswConfig::default())?;
         // The graph knows none that are left out: as many more are asked for.
         let k = args.k + excluded.len();
-        let mut found = index.nearest(query, k, k.max(EF))?;
+        let defaults = HnswConfig::default();
+        let config = HnswConfig {
+            ef_search: k.max(defaults.ef_search),
+            ..defaults
+        };
+        let index = Approximate::new(&among.vectors, measure, config)?;
+        let mut found = index.nearest(query, k)?;
         found.retain(|found| excluded.binary_search(&found.row).is_err());
         found.truncate(args.k);
         return Ok(found);

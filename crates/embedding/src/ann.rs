@@ -1,32 +1,35 @@
 //! Approximate nearest neighbours: a graph of the vectors instead of a walk over all of them.
 
+use std::sync::{Mutex, PoisonError};
+
 use crossfield_simd::{Isa, Kernel, Lanes};
-use hnsw_rs::prelude::{Distance, Hnsw};
-use rayon::prelude::*;
+use instant_distance::{Builder, Hnsw, Point, Search};
 
 use crate::vectors::{normalize, width};
 use crate::{Error, Exact, Measure, Neighbour, Vectors};
 
-/// Layers of the graph; the upper ones hold a share of `1 / connections` of the one below.
-const LAYERS: usize = 16;
-/// Vectors that one thread inserts before all do.
-const ALONE: u32 = 1000;
-
-/// How a graph is built.
+/// How a graph is built and walked over.
 ///
 /// ```
 /// use crossfield_embedding::HnswConfig;
 ///
-/// assert_eq!(HnswConfig::default().connections, 16);
+/// let config = HnswConfig {
+///     ef_search: 200,
+///     ..HnswConfig::default()
+/// };
+/// assert_eq!(config.ef_construction, 100);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HnswConfig {
-    /// Neighbours that a vector is connected with in each layer, twice as many in the lowest (M of
-    /// the paper): 2 to 256. Default: 16.
-    pub connections: usize,
-    /// Candidates among which they are chosen (efConstruction). Default: 200.
+    /// Candidates among which a vector's neighbours in the graph are chosen (efConstruction).
+    /// Default: 100.
     pub ef_construction: usize,
-    /// Whether all threads of the pool insert. The graph then depends on which of them is first, and
+    /// Candidates that a search keeps in mind: the most that it can find, and the more, the fewer
+    /// are missed and the longer it takes. Default: 100.
+    pub ef_search: usize,
+    /// Of the layers that vectors are put into. Default: 1.
+    pub seed: u64,
+    /// Whether all threads of the pool build. The graph then depends on which of them is first, and
     /// so do the neighbours that are missed. Default: false, for the same graph each time.
     pub parallel: bool,
 }
@@ -34,8 +37,9 @@ pub struct HnswConfig {
 impl Default for HnswConfig {
     fn default() -> Self {
         Self {
-            connections: 16,
-            ef_construction: 200,
+            ef_construction: 100,
+            ef_search: 100,
+            seed: 1,
             parallel: false,
         }
     }
@@ -54,8 +58,8 @@ impl Default for HnswConfig {
 ///
 /// # Source
 /// The graph: Malkov, Yashunin, *Efficient and robust approximate nearest neighbor search using
-/// Hierarchical Navigable Small World graphs* (2018), by the crate `hnsw_rs`, whose levels are drawn
-/// from a seed of its own. The number more: Bachrach et al., *Speeding up the Xbox recommender
+/// Hierarchical Navigable Small World graphs* (2018), with neighbours chosen by algorithm 4 and M =
+/// 32, by the crate `instant-distance`. The number more: Bachrach et al., *Speeding up the Xbox recommender
 /// system using a Euclidean transformation for inner-product spaces* (2014), theorem 1.
 ///
 /// ```
@@ -63,21 +67,27 @@ impl Default for HnswConfig {
 ///
 /// let items = Vectors::from_flat(&[1.0, 0.0, 2.0, 0.0, 0.0, 3.0], 2)?;
 /// let index = Approximate::new(&items, Measure::Dot, HnswConfig::default())?;
-/// let found = index.nearest(&[1.0, 0.25], 1, 10)?;
+/// let found = index.nearest(&[1.0, 0.25], 1)?;
 /// assert_eq!((found[0].row, found[0].score), (1, 2.0));
 /// # Ok::<(), crossfield_embedding::Error>(())
 /// ```
 pub struct Approximate<'a> {
     exact: Exact<'a>,
     measure: Measure,
-    graph: Hnsw<'static, f32, SquaredDistance>,
+    isa: Isa,
+    ef_search: usize,
+    graph: Hnsw<Place>,
+    /// The row of each point of the graph.
+    rows: Vec<u32>,
+    /// What searches that are over have left, for the next ones.
+    searches: Mutex<Vec<Search>>,
 }
 
 impl std::fmt::Debug for Approximate<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Approximate")
             .field("exact", &self.exact)
-            .field("points", &self.graph.get_nb_point())
+            .field("points", &self.rows.len())
             .finish_non_exhaustive()
     }
 }
@@ -86,67 +96,79 @@ impl<'a> Approximate<'a> {
     /// Builds the graph of these rows.
     ///
     /// # Errors
-    /// [`Error::Length`] for an option out of its range, [`Error::NoMemory`], [`Error::Isa`].
+    /// [`Error::Length`] for an option of 0, [`Error::NoMemory`], [`Error::Isa`],
+    /// [`Error::Threads`].
     pub fn new(rows: &'a Vectors, measure: Measure, config: HnswConfig) -> Result<Self, Error> {
-        check("connections", config.connections, 2, 256)?;
-        check("ef_construction", config.ef_construction, 1, 1 << 20)?;
-        let distance = SquaredDistance {
-            isa: Isa::detect()?,
-        };
-        let graph = Hnsw::new(
-            config.connections,
-            rows.rows(),
-            LAYERS,
-            config.ef_construction,
-            distance,
-        );
+        check("ef_construction", config.ef_construction, 1, usize::MAX)?;
+        check("ef_search", config.ef_search, 1, usize::MAX)?;
+        let (isa, count) = (Isa::detect()?, rows.rows());
         let longest = match measure {
             Measure::Cosine => 0.0,
-            Measure::Dot => (0..rows.rows() as u32)
+            Measure::Dot => (0..count as u32)
                 .map(|row| length(rows.row(row)))
                 .fold(0.0, f64::max),
         };
-        let insert = |row: u32, point: &mut [f32]| {
-            place(measure, rows.row(row), longest, point);
-            graph.insert_slice((point, row as usize));
+        let places = (0..count as u32).map(|row| {
+            let mut values = point(measure, rows.dim());
+            place(measure, rows.row(row), longest, &mut values);
+            Place { values, isa }
+        });
+        let places: Vec<Place> = places.collect();
+        let build = || {
+            let builder = Builder::default().seed(config.seed);
+            let builder = builder.ef_construction(config.ef_construction);
+            builder.ef_search(config.ef_search).build_hnsw(places)
         };
-        let mut point = point(measure, rows.dim());
-        let all = 0..rows.rows() as u32;
-        if config.parallel {
-            // The first ones by themselves: threads that all insert into nothing find nothing to
-            // be connected with.
-            let alone = all.end.min(ALONE);
-            (0..alone).for_each(|row| insert(row, &mut point));
-            let rest = (alone..all.end).into_par_iter();
-            rest.for_each_with(point, |point, row| insert(row, point));
+        let (graph, ids) = if config.parallel {
+            build()
         } else {
-            all.for_each(|row| insert(row, &mut point));
+            let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+            alone.map_err(Error::Threads)?.install(build)
+        };
+        let mut row_of = vec![0; count];
+        for (row, id) in (0..).zip(ids) {
+            row_of[id.into_inner() as usize] = row;
         }
         Ok(Self {
             exact: Exact::new(rows, measure)?,
             measure,
+            isa,
+            ef_search: config.ef_search,
             graph,
+            rows: row_of,
+            searches: Mutex::default(),
         })
     }
 
-    /// Nearly the `k` nearest rows of a vector, out of the `ef` that the walk keeps in mind, of which
-    /// there are at least `k`: the more, the fewer are missed, and the longer it takes.
+    /// Nearly the `k` nearest rows of a vector, out of the
+    /// [`ef_search`](HnswConfig::ef_search) that the walk keeps in mind.
     ///
     /// # Shapes
     /// - query: `[dim]`
     ///
     /// # Errors
-    /// [`Error::Length`] for the query, [`Error::NonFiniteVector`] in it.
-    pub fn nearest(&self, query: &[f32], k: usize, ef: usize) -> Result<Vec<Neighbour>, Error> {
+    /// [`Error::Length`] for the query or if `k` is more than `ef_search`,
+    /// [`Error::NonFiniteVector`] in the query.
+    pub fn nearest(&self, query: &[f32], k: usize) -> Result<Vec<Neighbour>, Error> {
         // Checks the query before it is compared with anything.
         self.exact.scores(query, &[])?;
-        let mut placed = point(self.measure, query.len());
-        // A query may have any length but none: its own number more is 0.
-        normalize(query, &mut placed[..query.len()]);
-        let found = self.graph.search(&placed, k, ef.max(k));
-        let rows: Vec<u32> = found.iter().map(|found| found.d_id as u32).collect();
+        check("neighbours of a graph", k, 0, self.ef_search)?;
+        let mut values = point(self.measure, query.len());
+        // A query may have any length: its own number more is 0.
+        normalize(query, &mut values[..query.len()]);
+        let query_place = Place {
+            values,
+            isa: self.isa,
+        };
+        let free = || self.searches.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut search = free().pop().unwrap_or_default();
+        let found = self.graph.search(&query_place, &mut search);
+        let rows = found.map(|found| self.rows[found.pid.into_inner() as usize]);
+        let rows: Vec<u32> = rows.collect();
+        free().push(search);
         let mut neighbours = self.exact.scores(query, &rows)?;
         neighbours.sort_unstable_by(Neighbour::nearer);
+        neighbours.truncate(k);
         Ok(neighbours)
     }
 }
@@ -155,7 +177,10 @@ fn check(what: &'static str, got: usize, least: usize, most: usize) -> Result<()
     if (least..=most).contains(&got) {
         return Ok(());
     }
-    let expected = format!("{least} to {most}");
+    let expected = match most {
+        usize::MAX => format!("{least} or more"),
+        most => format!("{least} to {most}"),
+    };
     Err(Error::Length {
         what,
         got,
@@ -192,16 +217,21 @@ fn place(measure: Measure, vector: &[f32], longest: f64, point: &mut [f32]) {
     }
 }
 
-/// `|a − b|²`.
-#[derive(Clone, Copy, Debug)]
-struct SquaredDistance {
+/// A point of the graph.
+#[derive(Clone, Debug)]
+struct Place {
+    values: Vec<f32>,
     isa: Isa,
 }
 
-impl Distance<f32> for SquaredDistance {
-    fn eval(&self, a: &[f32], b: &[f32]) -> f32 {
-        let between = Between { a, b };
-        if a.len().is_multiple_of(16) {
+impl Point for Place {
+    /// `|a − b|²`.
+    fn distance(&self, other: &Self) -> f32 {
+        let between = Between {
+            a: &self.values,
+            b: &other.values,
+        };
+        if self.values.len().is_multiple_of(16) {
             self.isa.run(between)
         } else {
             self.isa.run_eight(between)
@@ -277,7 +307,7 @@ mod tests {
                 for query in 0..50 {
                     let query = queries.row(query);
                     let expected = exact.nearest(query, 10, &[]).unwrap();
-                    let got = index.nearest(query, 10, 100).unwrap();
+                    let got = index.nearest(query, 10).unwrap();
                     assert_eq!(got.len(), 10);
                     found += got.iter().filter(|got| expected.contains(got)).count();
                 }
@@ -293,14 +323,14 @@ mod tests {
     fn a_graph_that_one_thread_builds_is_the_same_each_time() {
         let (rows, queries) = (clusters(1000, 1), clusters(20, 2));
         let config = HnswConfig {
-            connections: 4,
             ef_construction: 8,
-            parallel: false,
+            ef_search: 10,
+            ..HnswConfig::default()
         };
         // A graph so sparse that it misses some.
         let found = || {
             let index = Approximate::new(&rows, Measure::Cosine, config).unwrap();
-            let of = |query| index.nearest(queries.row(query), 10, 10).unwrap();
+            let of = |query| index.nearest(queries.row(query), 10).unwrap();
             (0..20).flat_map(of).collect::<Vec<_>>()
         };
         assert_eq!(found(), found());
@@ -312,7 +342,7 @@ mod tests {
             for rows in 0..3 {
                 let vectors = Vectors::from_flat(&vec![0.0; 3 * rows], 3).unwrap();
                 let index = Approximate::new(&vectors, measure, HnswConfig::default()).unwrap();
-                let found = index.nearest(&[1.0, 2.0, 0.0], 5, 5).unwrap();
+                let found = index.nearest(&[1.0, 2.0, 0.0], 5).unwrap();
                 assert!(found.len() <= rows && found.iter().all(|found| found.score == 0.0));
                 assert_eq!(found.is_empty(), rows == 0, "{found:?}");
             }
@@ -331,26 +361,32 @@ mod tests {
             let (a, b) = (draw(1, len), draw(2, len));
             let expected: f32 = a.iter().zip(&b).map(|(a, b)| (a - b).powi(2)).sum();
             for isa in Isa::available() {
-                assert_eq!(SquaredDistance { isa }.eval(&a, &b), expected);
+                let [a, b] = [&a, &b].map(|values| Place {
+                    values: values.clone(),
+                    isa,
+                });
+                assert_eq!(a.distance(&b), expected);
             }
         }
     }
 
     #[test]
-    fn what_no_graph_can_have_is_refused() {
+    fn what_a_graph_cannot_give_is_refused() {
         let vectors = clusters(1, 1);
-        for connections in [1, 257] {
-            let config = HnswConfig {
-                connections,
-                ..HnswConfig::default()
-            };
-            let error = Approximate::new(&vectors, Measure::Dot, config).unwrap_err();
-            let expected = format!("connections: got {connections}, expected 2 to 256");
-            assert_eq!(error.to_string(), expected);
-        }
+        let config = HnswConfig {
+            ef_search: 0,
+            ..HnswConfig::default()
+        };
+        let error = Approximate::new(&vectors, Measure::Dot, config).unwrap_err();
+        assert_eq!(error.to_string(), "ef_search: got 0, expected 1 or more");
         let index = Approximate::new(&vectors, Measure::Dot, HnswConfig::default()).unwrap();
+        let error = index.nearest(vectors.row(0), 101).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "neighbours of a graph: got 101, expected 0 to 100"
+        );
         assert!(matches!(
-            index.nearest(&[1.0], 1, 1),
+            index.nearest(&[1.0], 1),
             Err(Error::Length { .. })
         ));
     }

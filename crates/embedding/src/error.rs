@@ -114,6 +114,10 @@ pub enum Error {
         /// The key.
         key: String,
     },
+    /// The system gives no thread to build a graph on.
+    #[cfg(feature = "ann")]
+    #[error("cannot start a thread: {0}")]
+    Threads(#[source] rayon::ThreadPoolBuildError),
     /// The environment asks for an instruction set that is not there.
     #[error(transparent)]
     Isa(#[from] crossfield_simd::Error),

@@ -92,9 +92,7 @@ fn main() {
             exact_times.push(begin.elapsed());
         }
         let begin = Instant::now();
-        let found = index
-            .nearest(query(nth), K, ef)
-            .expect("a query of that dim");
+        let found = index.nearest(query(nth), K).expect("a query of that dim");
         times.push(begin.elapsed());
         let is_found = |row| found.iter().any(|found| found.row == row);
         hits += expected

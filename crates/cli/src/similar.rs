@@ -11,7 +11,6 @@ use crate::lists::{Line, TitleArgs, print_list};
 use crate::run::{Anyhow, Finished};
 use crate::vectors::KeyedVectors;
 
-
 /// `crossfield similar`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct SimilarArgs {

@@ -123,7 +123,7 @@ const PART: usize = 0;
 struct MfPass<'a> {
     factors: Factors<'a>,
     biases: Box<dyn RowPass + 'a>,
-    /// `p` and `q` as they were, where they are not updated in one walk.
+    /// The gradients of `p` and `q`, where they are not updated in one walk.
     kept: [Vec<f32>; 2],
 }
 
@@ -161,12 +161,14 @@ impl MfPass<'_> {
             }
         }
         // One after the other: the second gradient is the first row as it was.
-        for side in 0..2 {
+        let half = self.factors.is_half();
+        let [gradient_of_p, gradient_of_q] = &mut self.kept;
+        for (row, to) in [(rows[0], gradient_of_q), (rows[1], gradient_of_p)] {
             let copy = Copied {
-                row: rows[side],
-                half: self.factors.is_half(),
+                row,
+                half,
                 slope: step.slope,
-                to: &mut self.kept[1 - side],
+                to,
             };
             isa.run_width(width, copy);
         }
@@ -409,11 +411,9 @@ impl<R: RowRule> Kernel for Walk<'_, '_, '_, R> {
             if let Some(&later) = turn.rows.get(nth + 2 * AHEAD) {
                 factors.slots.prefetch_data(later as usize);
             }
-            if !is_near {
-                if let Some(&later) = turn.rows.get(nth + AHEAD) {
-                    factors.slots.prefetch(later as usize);
-                    biases.prefetch(later as usize);
-                }
+            if let Some(&later) = turn.rows.get(nth + AHEAD).filter(|_| !is_near) {
+                factors.slots.prefetch(later as usize);
+                biases.prefetch(later as usize);
             }
             factors.slots.plain(row as usize, &mut rows);
             biases.plain(row as usize, bias_rows);

@@ -356,11 +356,11 @@ fn what_models_prints_is_a_run_file() {
     assert_eq!(table["optimizer"]["rows"]["kind"].as_str(), Some("adagrad"));
     assert_eq!(table["train"]["epochs"].as_integer(), Some(5));
     folder.write("models.toml", models);
-    let sum = "--set model.sum=[\"wide\",\"fm\",\"ffm\"]";
+    let sum = "--set model.sum=[\"wide\",\"fm\",\"ffm\",\"mf\",\"dot\"] --set model.mf.item=ad --set \
+               model.dot.right=[\"ad\"]";
     folder.succeed(&format!(
         "train models.toml {sum} --set data.train=train.csv --set label.column=click \
-         --set field.0.name=ad --set field.0.column=ad --set field.0.vocabulary=ad \
-         --set train.epochs=1 --out a"
+         --set field=[{{name=\"ad\"}},{{name=\"user\"}}] --set train.epochs=1 --out a"
     ));
     let run: toml::Table = folder.read("a/run.toml").parse().unwrap();
     let (train, rows) = (&run["train"], &run["optimizer"]["rows"]);

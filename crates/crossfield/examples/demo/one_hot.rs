@@ -156,6 +156,11 @@ pub(crate) fn report(outcomes: &[Outcome]) -> String {
     }
     let differences = outcomes.iter().map(|outcome| outcome.difference);
     let largest = differences.fold(0.0, f32::max);
-    let _ = writeln!(text, "\nweights differ after both by {largest:.0e}");
+    text += "\n";
+    if largest == 0.0 {
+        text += "the weights are the same after both\n";
+    } else {
+        let _ = writeln!(text, "weights differ after both by {largest:.0e}");
+    }
     text
 }

@@ -1,5 +1,6 @@
 //! The `crossfield` command.
 
+mod candidates;
 mod console;
 mod data;
 mod explain;

@@ -16,7 +16,7 @@ use crate::run::Run;
 use crate::solver::{failed, named};
 
 /// Places of a list that are measured.
-const PLACES: usize = 10;
+pub(crate) const PLACES: usize = 10;
 
 /// How the parameters of a matrix factorization are saved, how they score pairs, and how they rank
 /// items where that is what counts.
@@ -32,8 +32,6 @@ struct Seen {
     train: Arc<Dataset>,
     /// The items of each user, and the row of unknown items.
     items: Csr,
-    /// The row of unknown users, of whom there is no vector.
-    unknown_user: Option<u32>,
 }
 
 /// Pairs of the rows of a data set.
@@ -72,7 +70,7 @@ impl MfModel {
     ) -> Result<Self, Error> {
         let tables = MfTables::of(config, false, schema)?;
         let all = pairs(&tables, train, Duplicates::Sum).map_err(failed(run))?;
-        let [user, item] = tables.fields().map(|field| schema.fields[field].oov_row);
+        let [_, item] = tables.fields().map(|field| schema.fields[field].oov_row);
         let (users, items) = (all.users(), all.items());
         let hidden = |of: u32| item.map(|item| (of, item, 1.0));
         let seen = (0..users as u32).flat_map(|of| {
@@ -89,7 +87,6 @@ impl MfModel {
             ranking: Some(Arc::new(Seen {
                 train: train.clone(),
                 items: seen.by_user().clone(),
-                unknown_user: user,
             })),
         })
     }
@@ -185,8 +182,7 @@ impl MfModel {
         seen: &Seen,
         data: &Dataset,
     ) -> Result<RankingReport, SolverFailure> {
-        let wanted = pairs(&self.tables, data, Duplicates::Sum)?;
-        let wanted = positive(&wanted, seen.unknown_user)?;
+        let wanted = held_out(&self.tables, data, data.schema())?;
         // What was trained on is ranked as if nobody had seen it.
         let of_train = std::ptr::eq(data, &*seen.train);
         let nothing: &[u32] = &[];
@@ -200,6 +196,17 @@ impl MfModel {
         let wanted = |user: u32| wanted.by_user().row(user as usize).0;
         Ok(evaluate_ranking(users, items, bias, &had, &wanted, PLACES)?)
     }
+}
+
+/// What the known users of `data` wanted.
+pub(crate) fn held_out(
+    tables: &MfTables,
+    data: &Dataset,
+    schema: &Schema,
+) -> Result<Interactions, crossfield_mf::Error> {
+    let [user, _] = tables.fields();
+    let unknown = schema.fields[user].oov_row;
+    positive(&pairs(tables, data, Duplicates::Sum)?, unknown)
 }
 
 /// The pairs whose value is above 0, of known users.

@@ -52,6 +52,10 @@ pub(crate) struct EvalArgs {
     /// Files of labelled rows, in the format of the run's data.
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<String>,
+    /// Ranks these items alone beside those that are held out, not the whole catalogue: a file with a
+    /// user and their candidates a line, separated by blanks. For runs measured by lists.
+    #[arg(long, value_name = "FILE")]
+    candidates: Option<PathBuf>,
     /// Overrides a key of the run's run.toml, as in `train.executor=burn`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
@@ -209,6 +213,12 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
 }
 
 pub(crate) fn eval(args: &EvalArgs) -> Anyhow<()> {
+    if let Some(candidates) = &args.candidates {
+        let finished = Finished::open(&args.run, &args.sets)?;
+        let data = finished.encode(&args.data, Labels::Required)?;
+        let report = crate::candidates::evaluate(&finished, &data, candidates)?;
+        return print(&console::table(&[("", &report)]));
+    }
     let (run, mut scorer, data) = load(&args.run, &args.data, &args.sets, Labels::Required)?;
     let report = in_pool(run.train.threads, || scorer.evaluate(&data))??;
     print(&console::table(&[("", &report)]))

@@ -96,7 +96,7 @@ fn folder() -> Folder {
         }
         folder.write(name, text);
     }
-    let titles = (0..ITEMS).map(|item| format!("i{item},Film {item}\n"));
+    let titles = (0..=ITEMS).map(|item| format!("i{item},Film {item}\n"));
     folder.write(
         "films.csv",
         "item,title\n".to_owned() + &titles.collect::<String>(),
@@ -181,6 +181,15 @@ fn likes_are_ranked_and_measured_by_lists() {
             evaluated.contains("Rec@10") && evaluated.contains("NDCG@10"),
             "{evaluated}"
         );
+
+        // One liked film among four of the other genre, and one that training does not have.
+        folder.write("one.tsv", "u1\ti3\t5\t9000\nu2\ti40\t5\t9001\n");
+        folder.write("candidates.txt", "u1 i2 i4 i6 i8\nu2 i2 i4 i1\n");
+        let asked = format!("eval {run} --data one.tsv --candidates candidates.txt");
+        let figures = folder.succeed(&asked).stdout;
+        let line = figures.lines().nth(1).unwrap();
+        let figures: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(figures[..2], ["0.5000", "0.5000"], "{run}");
 
         let known = keys(&folder, &format!("recommend {run} --user u1 -k 3"));
         assert!(
@@ -274,7 +283,12 @@ fn what_does_not_fit_together_is_named_and_leaves_no_run_behind() {
         assert_eq!(folder.names(), before, "{args} left something behind");
     }
     folder.succeed("train r.toml --out run");
+    folder.write("candidates.txt", "nobody i2\n");
     for (args, expected) in [
+        (
+            "eval run --data test.tsv --candidates candidates.txt",
+            "the run is measured row by row: expected one of loss = \"wrmf\" or \"bpr\"",
+        ),
         (
             "recommend run --user nobody",
             "--user nobody: is not in the vocabulary `user` of the run",

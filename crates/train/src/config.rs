@@ -515,21 +515,21 @@ pub struct SolverOptions {
     /// ALS: λ of the bias; none: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias_l2: Option<f64>,
-    /// ALS: λ of the linear weights; none: 1, and of a matrix factorization's biases 0.05.
+    /// ALS: λ of the linear weights; none: 1, and of a matrix factorization's biases 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linear_l2: Option<f64>,
-    /// ALS: λ of the vectors; none: 10, of a matrix factorization's 0.1, under WRMF 1.
+    /// ALS: λ of the vectors; none: 10, of a matrix factorization's 12, under WRMF 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub factor_l2: Option<f64>,
     /// ALS of a matrix factorization: whether both are multiplied by the number of ratings that a
-    /// user or an item has; none: true.
+    /// user or an item has; none: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weighted: Option<bool>,
     /// WRMF: α, how much surer a value of 1 is than a pair that did not occur; none: 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
-    /// WRMF: ν, the power of a row's number of pairs that multiplies its λ; none: 0, the same λ for
-    /// all.
+    /// WRMF: ν; a user's λ is multiplied by (number of items + Σ α r)^ν, an item's likewise; none:
+    /// 0, the same λ for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub l2_power: Option<f64>,
     /// WRMF: steps of conjugate gradient for a vector; 0 finds it exactly; none: 3.

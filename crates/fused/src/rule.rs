@@ -102,10 +102,11 @@ pub trait RowRule: Rated {
     );
 
     /// Updates two rows, the gradient of each being the weights of the other, as they were, times
-    /// `slope`: in one walk over both, without copies.
+    /// `slope`: in one walk over both, without copies. Of a row beside itself the second update
+    /// stays.
     ///
     /// # Safety
-    /// As [`update`](Self::update), for both rows, which are of one width and not the same.
+    /// As [`update`](Self::update), for both rows, which are of one width.
     unsafe fn update_pair<L: Lanes>(
         rules: [Self; 2],
         rows: [*mut u8; 2],

@@ -128,7 +128,7 @@ struct MfPass<'a> {
 }
 
 impl MfPass<'_> {
-    /// `p · q`, then the biases' share of the score.
+    /// Behind `p · q`, the biases' share of the score.
     fn biases_of(&self, shared: Shared) -> Shared {
         shared.part(1, self.biases.shared_len())
     }

@@ -47,7 +47,9 @@ const ROWS: usize = 300;
 #[derive(Clone, Copy, Debug)]
 struct Case {
     dim: usize,
-    kind: RowOptimizerKind,
+    /// Of users, and of items.
+    kinds: [RowOptimizerKind; 2],
+    frozen_items: bool,
     precision: Precision,
     isa: Isa,
 }
@@ -61,6 +63,10 @@ fn at(table: &str, field: usize) -> TableField {
 
 /// The weights of all tables after a turn, alone or beside another component.
 fn trained(case: Case, alone: bool) -> Vec<f32> {
+    trained_on(case, alone, ROWS)
+}
+
+fn trained_on(case: Case, alone: bool, rows: usize) -> Vec<f32> {
     let plan = |name: &str, rows, dim, field| {
         let config = TableConfig {
             name: name.into(),
@@ -71,13 +77,14 @@ fn trained(case: Case, alone: bool) -> Vec<f32> {
             oov_row: None,
         };
         let optimizer = RowOptimizer {
-            kind: case.kind,
+            kind: case.kinds[field],
             lr: 0.05,
             l2: 0.01,
             initial_accumulator: 0.1,
             ..RowOptimizer::default()
         };
         TablePlan {
+            frozen: case.frozen_items && name == "v.item",
             precision: if dim == 1 {
                 Precision::F32
             } else {
@@ -118,10 +125,10 @@ fn trained(case: Case, alone: bool) -> Vec<f32> {
         fast: false,
     };
     let mut fused = Fused::new(components, Loss::Squared, None, options).unwrap();
-    let rows: Vec<u32> = (0..ROWS as u32).collect();
+    let rows: Vec<u32> = (0..rows as u32).collect();
     let turn = Turn {
         rows: &rows,
-        rates: &[0.5; ROWS],
+        rates: &vec![0.5; rows.len()],
         seed: 1,
         first_step: 0,
         threads: 1,
@@ -148,7 +155,8 @@ fn cases() -> Vec<Case> {
             for kind in [Sgd, Adagrad, RowwiseAdagrad, Ftrl] {
                 cases.push(Case {
                     dim,
-                    kind,
+                    kinds: [kind; 2],
+                    frozen_items: false,
                     precision: Precision::F32,
                     isa,
                 });
@@ -156,7 +164,8 @@ fn cases() -> Vec<Case> {
         }
         cases.push(Case {
             dim: 16,
-            kind: RowwiseAdagrad,
+            kinds: [RowwiseAdagrad; 2],
+            frozen_items: false,
             precision: Precision::Bf16,
             isa,
         });
@@ -189,5 +198,34 @@ fn instruction_sets_agree() {
             let near = (vector - plain).abs() <= 1e-4 * plain.abs().max(0.1);
             assert!(near, "{case:?}: {vector} {plain}");
         }
+    }
+}
+
+/// One row of a user and an item, both vectors of which are known.
+#[test]
+fn sides_of_different_rules_and_frozen_ones_follow_the_same_gradient() {
+    use RowOptimizerKind::{Adagrad, Sgd};
+    for isa in Isa::available() {
+        let case = |kinds, frozen_items| Case {
+            dim: 8,
+            kinds,
+            frozen_items,
+            precision: Precision::F32,
+            isa,
+        };
+        // Where all is one kind, both sides are updated in one walk; else one after the other.
+        let both = trained_on(case([Sgd; 2], false), true, 1);
+        let user = trained_on(case([Sgd, Adagrad], false), true, 1);
+        let item = trained_on(case([Adagrad, Sgd], false), true, 1);
+        let frozen = trained_on(case([Sgd; 2], true), true, 1);
+        let start = trained_on(case([Sgd; 2], false), true, 0);
+        // Biases of 7 items and 11 users, then their vectors.
+        let (items, users) = (18..18 + 7 * 8, 18 + 7 * 8..18 + 18 * 8);
+        assert_eq!(both[users.clone()], user[users.clone()]);
+        assert_eq!(both[items.clone()], item[items.clone()]);
+        assert_eq!(frozen[users.clone()], both[users.clone()]);
+        assert_eq!(frozen[items.clone()], start[items.clone()]);
+        assert_ne!(both[items.clone()], start[items]);
+        assert_ne!(both[users.clone()], start[users]);
     }
 }

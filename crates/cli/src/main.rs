@@ -17,7 +17,9 @@ mod vectors;
 mod warm_start;
 
 use clap::Parser;
-use crossfield_train::{Executor, TrainConfig};
+use crossfield_core::Initializer;
+use crossfield_embedding::{Compress, Precision, RowOptimizer};
+use crossfield_train::{Executor, Objective, TableOptions, TrainConfig};
 
 /// Recommender and click models: train, evaluate, predict, recommend, explain.
 #[derive(Parser, Debug)]
@@ -97,18 +99,49 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
         let section = toml::Table::from_iter([(name.to_owned(), section)]);
         text += &format!("\n{}", toml::to_string(&section)?);
     }
-    // As comments: no other executor takes them.
-    for executor in [Executor::Als, Executor::Mcmc] {
+    // As comments, what not every run may have: no other executor takes these.
+    let solvers = [
+        (Executor::Als, Objective::Squared),
+        (Executor::Als, Objective::Wrmf),
+        (Executor::Mcmc, Objective::Squared),
+    ];
+    for (executor, loss) in solvers {
         let mut solver = TrainConfig {
             executor,
-            loss: crossfield_train::Objective::Squared,
+            loss,
             ..TrainConfig::default()
         };
         solver.complete();
-        text += &format!("\n# with train.executor = \"{}\"\n", executor.name());
+        let (executor, loss) = (executor.name(), loss.name());
+        text += &format!("\n# with train.executor = \"{executor}\", train.loss = \"{loss}\"\n");
         let options = toml::to_string(&solver.solver())?;
         text += &format!("# epochs = {}\n# [train.solver]\n", solver.epochs());
         text.extend(options.lines().map(|line| format!("# {line}\n")));
+    }
+    // And these match tables by name. They have no defaults: what is left out is as for all tables.
+    let rows = RowOptimizer::default();
+    let table = TableOptions {
+        pattern: "v8.*".into(),
+        kind: Some(rows.kind),
+        lr: Some(rows.lr),
+        l2: Some(rows.l2),
+        l1: Some(rows.l1),
+        beta: Some(rows.beta),
+        initial_accumulator: Some(rows.initial_accumulator),
+        precision: Precision::default(),
+        initializer: Some(Initializer::Normal { std: 0.01 }),
+        frozen: false,
+        max_norm: Some(1.0),
+        compress: Some(Compress::Hash {
+            rows: 10_000,
+            hashes: 2,
+        }),
+        init_from: Some("runs/mf".into()),
+        init_table: Some("v32.item".into()),
+    };
+    text += "\n# exceptions by table, each key where it is wanted\n# [[optimizer.table]]\n";
+    for (key, value) in toml::Table::try_from(table)? {
+        text += &format!("# {key} = {value}\n");
     }
     run::print(&text)
 }

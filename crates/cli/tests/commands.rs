@@ -355,6 +355,13 @@ fn what_models_prints_is_a_run_file() {
     assert_eq!(table["model"]["ffm"]["embedding_dim"].as_integer(), Some(4));
     assert_eq!(table["optimizer"]["rows"]["kind"].as_str(), Some("adagrad"));
     assert_eq!(table["train"]["epochs"].as_integer(), Some(5));
+    for key in [
+        "# alpha = 1.0",
+        "# max_norm = 1.0",
+        "# init_from = \"runs/mf\"",
+    ] {
+        assert!(models.lines().any(|line| line == key), "{models}");
+    }
     folder.write("models.toml", models);
     let sum = "--set model.sum=[\"wide\",\"fm\",\"ffm\",\"mf\",\"dot\"] --set model.mf.item=ad --set \
                model.dot.right=[\"ad\"]";

@@ -5,11 +5,10 @@ use std::path::Path;
 
 use crossfield_core::metrics::Report;
 use crossfield_data::Dataset;
-use crossfield_embedding::{Candidates, Vectors, evaluate_candidates};
-use crossfield_mf::MfTables;
-use crossfield_train::{Error, Executor, SolverTrained};
+use crossfield_embedding::{Candidates, evaluate_candidates};
+use crossfield_train::Error;
 
-use crate::mf::{MfModel, PLACES, held_out};
+use crate::mf::{PLACES, held_out, read_parameters, vectors};
 use crate::run::{Anyhow, Finished};
 
 /// A user, their candidates and what of them they wanted.
@@ -35,16 +34,9 @@ pub(crate) fn evaluate(finished: &Finished, data: &Dataset, file: &Path) -> Anyh
     let [users, items] = config
         .fields(schema)?
         .map(|field| schema.fields[field].vocabulary.as_str());
-    let tables = MfTables::of(config, false, schema)?;
+    let (tables, sets) = read_parameters(finished, config)?;
     let wanted = held_out(&tables, data, schema)?;
     let unknown = schema.fields[tables.fields()[1]].oov_row;
-    let (directory, fingerprint) = (&finished.directory, finished.fitted.fingerprint());
-    let (model, link) = (
-        MfModel::of_rows(config, false, schema)?,
-        run.train.loss.link(),
-    );
-    let trained = SolverTrained::load(directory, fingerprint, Executor::Als, link, model)?;
-    let parameters = tables.parameters(&trained.parameters()[0])?;
 
     let text = std::fs::read_to_string(file).map_err(Error::io(file, "read"))?;
     let mut lists = Vec::new();
@@ -81,10 +73,8 @@ pub(crate) fn evaluate(finished: &Finished, data: &Dataset, file: &Path) -> Anyh
         let reason = "none of its users has a held-out item in the data".to_owned();
         return Err(refuse(reason));
     }
-    let dim = parameters.embedding_dim;
-    let users = Vectors::from_flat(&parameters.users, dim)?;
-    let items = Vectors::from_flat(&parameters.items, dim)?;
-    let bias = (!parameters.item_bias.is_empty()).then_some(&parameters.item_bias[..]);
+    // Neither loss has draws.
+    let ([users, items], bias) = vectors(&sets[0])?;
     let ranking = evaluate_candidates(&users, &items, bias, &asked, PLACES)?;
     Ok(Report {
         ranking: Some(ranking),

@@ -127,7 +127,7 @@ pub(crate) fn export(finished: &Finished, out: &Path, binary: bool) -> Anyhow<()
     let [table] = finished.tables.as_slice() else {
         unreachable!("one vocabulary and no linear terms");
     };
-    let mut row = vec![0f32; table.dim];
+    let (mut row, mut row_index) = (vec![0f32; table.dim], None);
     let fields = finished.fitted.schema().fields.first();
     let vocabulary = fields.map_or("", |field| field.vocabulary.as_str());
     let dim = header.embedding_dim as usize;
@@ -147,7 +147,11 @@ pub(crate) fn export(finished: &Finished, out: &Path, binary: bool) -> Anyhow<()
         if let Some(&Some(block)) = blocks.get(field as usize)
             && finished.fitted.has_own_row(vocabulary, index)
         {
-            tables.read_weights(&table.name, index, &mut row);
+            // One row holds the vectors towards all fields, which are asked for one after the other.
+            if row_index != Some(index) {
+                tables.read_weights(&table.name, index, &mut row);
+                row_index = Some(index);
+            }
             weights.copy_from_slice(&row[block * dim..][..dim]);
         }
     });

@@ -6,13 +6,14 @@ use crossfield_core::{RankingReport, Schema};
 use crossfield_data::Dataset;
 use crossfield_embedding::{RowOptimizer, RowOptimizerKind, Vectors, evaluate_ranking};
 use crossfield_mf::{
-    BiasedMfConfig, Biases, Bpr, BprConfig, Csr, Duplicates, InnerSolver, Interactions,
-    MfParameters, MfTables, Negatives, RatingsConfig, RatingsL2, RatingsMethod, RatingsSolver,
-    Wrmf, WrmfConfig,
+    BiasedMfConfig, Biases, Bpr, BprConfig, Duplicates, InnerSolver, Interactions, MfParameters,
+    MfTables, Negatives, RatingsConfig, RatingsL2, RatingsMethod, RatingsSolver, Wrmf, WrmfConfig,
 };
-use crossfield_train::{Error, Executor, Solver, SolverFailure, SolverModel, TrainConfig};
+use crossfield_train::{
+    Error, Executor, Solver, SolverFailure, SolverModel, SolverTrained, TrainConfig,
+};
 
-use crate::run::Run;
+use crate::run::{Anyhow, Finished, Run};
 use crate::solver::{failed, named};
 
 /// Places of a list that are measured.
@@ -23,15 +24,15 @@ pub(crate) const PLACES: usize = 10;
 #[derive(Debug)]
 pub(crate) struct MfModel {
     tables: MfTables,
-    ranking: Option<Arc<Seen>>,
+    ranking: Option<Seen>,
 }
 
 /// What each user has had, and the rows that nobody is to be shown.
 #[derive(Debug)]
 struct Seen {
     train: Arc<Dataset>,
-    /// The items of each user, and the row of unknown items.
-    items: Csr,
+    /// Each user with their items, and with the row of unknown items.
+    pairs: Interactions,
 }
 
 /// Pairs of the rows of a data set.
@@ -72,22 +73,15 @@ impl MfModel {
         let all = pairs(&tables, train, Duplicates::Sum).map_err(failed(run))?;
         let [_, item] = tables.fields().map(|field| schema.fields[field].oov_row);
         let (users, items) = (all.users(), all.items());
-        let hidden = |of: u32| item.map(|item| (of, item, 1.0));
-        let seen = (0..users as u32).flat_map(|of| {
-            let (had, values) = all.by_user().row(of as usize);
-            let had = had
-                .iter()
-                .zip(values)
-                .map(move |(&item, &value)| (of, item, value));
-            had.chain(hidden(of))
-        });
+        let hidden = (0..users as u32).filter_map(|user| Some((user, item?, 1.0)));
+        let seen = all.pairs().chain(hidden);
         let seen = Interactions::new(users, items, seen, Duplicates::Sum).map_err(failed(run))?;
         Ok(Self {
             tables,
-            ranking: Some(Arc::new(Seen {
+            ranking: Some(Seen {
                 train: train.clone(),
-                items: seen.by_user().clone(),
-            })),
+                pairs: seen,
+            }),
         })
     }
 
@@ -167,10 +161,7 @@ impl MfModel {
         seen: &Seen,
         data: &Dataset,
     ) -> Result<RankingReport, SolverFailure> {
-        let dim = parameters.embedding_dim;
-        let users = Vectors::from_flat(&parameters.users, dim)?;
-        let items = Vectors::from_flat(&parameters.items, dim)?;
-        let bias = (!parameters.item_bias.is_empty()).then_some(&parameters.item_bias[..]);
+        let ([users, items], bias) = vectors(parameters)?;
         self.measured(&users, &items, bias, seen, data)
     }
 
@@ -190,12 +181,45 @@ impl MfModel {
             if of_train {
                 nothing
             } else {
-                seen.items.row(user as usize).0
+                seen.pairs.by_user().row(user as usize).0
             }
         };
         let wanted = |user: u32| wanted.by_user().row(user as usize).0;
         Ok(evaluate_ranking(users, items, bias, &had, &wanted, PLACES)?)
     }
+}
+
+/// Vectors of users and of items, and the items' biases if there are any.
+pub(crate) fn vectors(
+    parameters: &MfParameters,
+) -> Result<([Vectors; 2], Option<&[f32]>), crossfield_embedding::Error> {
+    let dim = parameters.embedding_dim;
+    let users = Vectors::from_flat(&parameters.users, dim)?;
+    let items = Vectors::from_flat(&parameters.items, dim)?;
+    let bias = (!parameters.item_bias.is_empty()).then_some(&parameters.item_bias[..]);
+    Ok(([users, items], bias))
+}
+
+/// The parameters of a finished run, whoever has trained it: one set, or the draws of `mcmc`.
+pub(crate) fn read_parameters(
+    finished: &Finished,
+    config: &BiasedMfConfig,
+) -> Anyhow<(MfTables, Vec<MfParameters>)> {
+    let (run, schema) = (&finished.run, finished.fitted.schema());
+    let model = MfModel::of_rows(config, run.model.bias, schema)?;
+    let tables = model.tables.clone();
+    // The tensors are the same; only draws are stacked.
+    let executor = match run.train.executor {
+        Executor::Mcmc => Executor::Mcmc,
+        _ => Executor::Als,
+    };
+    let (fingerprint, link) = (finished.fitted.fingerprint(), run.train.loss.link());
+    let trained = SolverTrained::load(&finished.directory, fingerprint, executor, link, model)?;
+    let sets = trained.parameters().iter();
+    let sets = sets
+        .map(|set| tables.parameters(set))
+        .collect::<Result<_, _>>()?;
+    Ok((tables, sets))
 }
 
 /// What the known users of `data` wanted.
@@ -214,12 +238,9 @@ fn positive(
     all: &Interactions,
     unknown_user: Option<u32>,
 ) -> Result<Interactions, crossfield_mf::Error> {
-    let entries = (0..all.users() as u32).flat_map(|user| {
-        let (items, values) = all.by_user().row(user as usize);
-        let entries = items.iter().zip(values);
-        entries.map(move |(&item, &value)| (user, item, value))
-    });
-    let kept = entries.filter(|&(user, _, value)| value > 0.0 && Some(user) != unknown_user);
+    let kept = all
+        .pairs()
+        .filter(|&(user, _, value)| value > 0.0 && Some(user) != unknown_user);
     Interactions::new(all.users(), all.items(), kept, Duplicates::Sum)
 }
 
@@ -230,35 +251,7 @@ impl SolverModel for MfModel {
 
     fn scores(&self, parameters: &[f32], data: &Dataset) -> Result<Vec<f64>, SolverFailure> {
         let parameters = self.tables.parameters(parameters)?;
-        let examples = data.examples();
-        let column = |field| {
-            let mut fields = examples.one_hot_fields.iter();
-            let column = fields.position(|&one_hot| one_hot == field);
-            column.ok_or(crossfield_mf::Error::NotOneHot { field })
-        };
-        let [user, item] = self.tables.fields();
-        let (user, item) = (column(user)?, column(item)?);
-        let [users, items] = self.tables.sizes();
-        let mut scores = Vec::with_capacity(examples.rows);
-        for row in 0..examples.rows {
-            let indices = examples.one_hot_of(row);
-            for (what, index, count) in [
-                ("user", indices[user], users),
-                ("item", indices[item], items),
-            ] {
-                if index as usize >= count {
-                    return Err(crossfield_mf::Error::IndexOutOfRange {
-                        row,
-                        what,
-                        index,
-                        count,
-                    }
-                    .into());
-                }
-            }
-            scores.push(parameters.score(indices[user] as usize, indices[item] as usize));
-        }
-        Ok(scores)
+        Ok(self.tables.scores(&parameters, &data.examples())?)
     }
 
     fn ranking(

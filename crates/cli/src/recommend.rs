@@ -1,13 +1,14 @@
 //! `recommend`: the best items for a user, known or new.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use crossfield_data::Dataset;
 use crossfield_mf::{BiasedMfConfig, FoldIn, MfParameters, MfTables};
-use crossfield_train::{Error, Executor, Objective, Solver, SolverTrained};
+use crossfield_train::{Error, Objective, Solver};
 
 use crate::lists::{Line, TitleArgs, print_list};
-use crate::mf::{MfModel, ratings_l2, wrmf_config};
+use crate::mf::{MfModel, ratings_l2, read_parameters, wrmf_config};
 use crate::run::{Anyhow, Finished};
 
 /// `crossfield recommend`.
@@ -81,26 +82,13 @@ type User = (f32, Vec<f32>);
 
 impl<'a> Recommender<'a> {
     fn open(finished: &'a Finished, config: &'a BiasedMfConfig) -> Anyhow<Self> {
-        let (run, schema) = (&finished.run, finished.fitted.schema());
-        let tables = MfTables::of(config, run.model.bias, schema)?;
-        // The parameters are the same whoever has trained them; only draws are stacked.
-        let executor = match run.train.executor {
-            Executor::Mcmc => Executor::Mcmc,
-            _ => Executor::Als,
-        };
-        let (fingerprint, link) = (finished.fitted.fingerprint(), run.train.loss.link());
-        let model = MfModel::of_rows(config, run.model.bias, schema)?;
-        let directory = &finished.directory;
-        let trained = SolverTrained::load(directory, fingerprint, executor, link, model)?;
-        let sets = trained
-            .parameters()
-            .iter()
-            .map(|set| tables.parameters(set));
+        let schema = finished.fitted.schema();
+        let (tables, sets) = read_parameters(finished, config)?;
         let [users, items] = config
             .fields(schema)?
             .map(|field| schema.fields[field].vocabulary.as_str());
         Ok(Self {
-            sets: sets.collect::<Result<_, _>>()?,
+            sets,
             finished,
             config,
             tables,
@@ -198,6 +186,7 @@ impl<'a> Recommender<'a> {
 
     /// The items of the best predictions, but for those that were seen and the row of unknown ones.
     fn best(&self, users: Vec<User>, seen: &[u32], k: usize) -> Vec<(u32, f64)> {
+        let seen: HashSet<u32> = seen.iter().copied().collect();
         let link = self.finished.run.train.loss.link();
         let [_, items] = self.tables.sizes();
         let mut scores = vec![0.0; items];

@@ -66,3 +66,33 @@ pub enum Error {
         expected: &'static str,
     },
 }
+
+/// Refuses an option of a component that is not `good`.
+///
+/// ```
+/// use crossfield_core::check_option;
+///
+/// assert!(check_option("fm", "embedding_dim", 8, true, "1 to 1024").is_ok());
+/// let error = check_option("fm", "embedding_dim", 0, false, "1 to 1024").unwrap_err();
+/// assert_eq!(error.to_string(), "`fm.embedding_dim` is 0: expected 1 to 1024");
+/// ```
+///
+/// # Errors
+/// [`Error::OutOfRange`].
+pub fn check_option(
+    component: &str,
+    option: &'static str,
+    value: impl std::fmt::Display,
+    good: bool,
+    expected: &'static str,
+) -> Result<(), Error> {
+    if good {
+        return Ok(());
+    }
+    Err(Error::OutOfRange {
+        component: component.to_owned(),
+        option,
+        value: value.to_string(),
+        expected,
+    })
+}

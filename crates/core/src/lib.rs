@@ -18,7 +18,7 @@ pub use batch::{Batch, Jagged, Targets};
 pub use component::{
     Component, ComponentConfig, Contribution, Feature, Init, Model, Scored, Sum, What,
 };
-pub use error::Error;
+pub use error::{Error, check_option};
 pub use examples::{Examples, FeatureLists};
 pub use lookup::{Leaf, LookedUp, Lookup, Ragged, StagedTable};
 pub use loss::{Link, Loss};

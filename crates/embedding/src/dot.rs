@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
     Component, ComponentConfig, Contribution, Error, FieldId, Init, Initializer, LookedUp, Lookup,
-    Schema, TableConfig, TableField, What, factor_table, merge_tables, tables_for,
+    Schema, TableConfig, TableField, What, check_option, factor_table, merge_tables, tables_for,
 };
 use serde::{Deserialize, Serialize};
 
@@ -126,21 +126,11 @@ impl DotProductConfig {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let out_of_range = |option, value: String, expected| {
-            Err(Error::OutOfRange {
-                component: self.name.clone(),
-                option,
-                value,
-                expected,
-            })
-        };
-        if !(1..=1024).contains(&self.embedding_dim) {
-            return out_of_range("embedding_dim", self.embedding_dim.to_string(), "1 to 1024");
-        }
-        if !(self.init_std > 0.0 && self.init_std.is_finite()) {
-            return out_of_range("init_std", self.init_std.to_string(), "a number above 0");
-        }
-        Ok(())
+        let (name, dim, init_std) = (&self.name, self.embedding_dim, self.init_std);
+        let good = (1..=1024).contains(&dim);
+        check_option(name, "embedding_dim", dim, good, "1 to 1024")?;
+        let good = init_std > 0.0 && init_std.is_finite();
+        check_option(name, "init_std", init_std, good, "a number above 0")
     }
 }
 

@@ -9,7 +9,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
     Component, ComponentConfig, Contribution, Error, FieldId, Init, Initializer, Lookup, Schema,
-    TableConfig, TableField, What, factor_table, tables_for,
+    TableConfig, TableField, What, check_option, factor_table, tables_for,
 };
 #[cfg(feature = "fused")]
 pub use fused::FusedFfm;
@@ -106,25 +106,11 @@ impl FfmConfig {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let out_of_range = |option, value: String, expected| {
-            Err(Error::OutOfRange {
-                component: self.name.clone(),
-                option,
-                value,
-                expected,
-            })
-        };
-        if !(1..=1024).contains(&self.embedding_dim) {
-            return out_of_range("embedding_dim", self.embedding_dim.to_string(), "1 to 1024");
-        }
-        if !(self.init_scale > 0.0 && self.init_scale.is_finite()) {
-            return out_of_range(
-                "init_scale",
-                self.init_scale.to_string(),
-                "a number above 0",
-            );
-        }
-        Ok(())
+        let (name, dim, init_scale) = (&self.name, self.embedding_dim, self.init_scale);
+        let good = (1..=1024).contains(&dim);
+        check_option(name, "embedding_dim", dim, good, "1 to 1024")?;
+        let good = init_scale > 0.0 && init_scale.is_finite();
+        check_option(name, "init_scale", init_scale, good, "a number above 0")
     }
 }
 

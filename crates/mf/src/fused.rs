@@ -2,10 +2,10 @@
 //! themselves.
 
 use crossfield_core::Schema;
-use crossfield_embedding::{Precision, RowLayout};
+use crossfield_embedding::Precision;
 use crossfield_fused::{
-    Books, Error, FusedComponent, FusedConfig, Isa, Kernel, Lanes, Linear, Options, RowData,
-    RowPass, RowRule, Rowwise, Rule, Shared, Slots, Step, TableRows, Tables, TurnPass, UpdateRow,
+    Books, Error, FusedComponent, FusedConfig, Kernel, Lanes, Linear, Options, RowData, RowPass,
+    RowRule, Rowwise, Rule, Shared, Slots, Step, TableRows, Tables, TurnPass, UpdateRow,
     element_noise,
 };
 
@@ -68,7 +68,7 @@ impl FusedComponent for FusedMf {
     ) -> Result<Box<dyn RowPass + 'a>, Error> {
         let factors = self.factors(tables, data, options)?;
         Ok(Box::new(MfPass {
-            kept: [(); 2].map(|()| vec![0.0; factors.width()]),
+            gradients: [(); 2].map(|()| vec![0.0; factors.width()]),
             biases: self.biases.bind(tables, data, options)?,
             factors,
         }))
@@ -123,8 +123,8 @@ const PART: usize = 0;
 struct MfPass<'a> {
     factors: Factors<'a>,
     biases: Box<dyn RowPass + 'a>,
-    /// The gradients of `p` and `q`, where they are not updated in one walk.
-    kept: [Vec<f32>; 2],
+    /// Of `p` and of `q`.
+    gradients: [Vec<f32>; 2],
 }
 
 impl MfPass<'_> {
@@ -139,30 +139,9 @@ impl MfPass<'_> {
         let mut rows = [std::ptr::null_mut(); 2];
         self.factors.slots.plain(row, &mut rows);
         let tables = self.factors.tables();
-        let pair = Pair {
-            rows,
-            layouts: [tables[0].layout(), tables[1].layout()],
-            noise: [step.noise, element_noise(step.noise, width)],
-            slope: step.slope,
-        };
-        let rules = [0, 1].map(|side| {
-            let rule = tables[side].rule(step.rate, fast);
-            rule.expect("checked when the pass was bound")
-        });
-        if !tables.iter().any(TableRows::is_frozen) {
-            match rules {
-                [Rule::Sgd(p), Rule::Sgd(q)] => return pair.by([p, q], isa),
-                [Rule::Adagrad(p), Rule::Adagrad(q)] => return pair.by([p, q], isa),
-                [Rule::FastAdagrad(p), Rule::FastAdagrad(q)] => return pair.by([p, q], isa),
-                [Rule::Ftrl(p), Rule::Ftrl(q)] => return pair.by([p, q], isa),
-                [Rule::Rowwise(p), Rule::Rowwise(q)] => return pair.by([p, q], isa),
-                [Rule::RowwiseHalf(p), Rule::RowwiseHalf(q)] => return pair.by([p, q], isa),
-                _ => {}
-            }
-        }
-        // One after the other: the second gradient is the first row as it was.
+        // The gradient of each is the other as it was.
         let half = self.factors.is_half();
-        let [gradient_of_p, gradient_of_q] = &mut self.kept;
+        let [gradient_of_p, gradient_of_q] = &mut self.gradients;
         for (row, to) in [(rows[0], gradient_of_q), (rows[1], gradient_of_p)] {
             let copy = Copied {
                 row,
@@ -172,17 +151,18 @@ impl MfPass<'_> {
             };
             isa.run_width(width, copy);
         }
-        for (side, rule) in rules.into_iter().enumerate() {
+        for side in [0, 1] {
             if tables[side].is_frozen() {
                 continue;
             }
             let update = UpdateRow {
                 row: rows[side],
-                layout: pair.layouts[side],
-                noise: pair.noise[side],
-                gradient: &self.kept[side],
+                layout: tables[side].layout(),
+                noise: element_noise(step.noise, side * width),
+                gradient: &self.gradients[side],
             };
-            match rule {
+            let rule = tables[side].rule(step.rate, fast);
+            match rule.expect("checked when the pass was bound") {
                 Rule::Sgd(rule) => update.by(rule, isa),
                 Rule::Adagrad(rule) => update.by(rule, isa),
                 Rule::FastAdagrad(rule) => update.by(rule, isa),
@@ -191,41 +171,6 @@ impl MfPass<'_> {
                 Rule::RowwiseHalf(rule) => update.by(rule, isa),
             }
         }
-    }
-}
-
-/// The update of a user's and an item's vector.
-struct Pair<'a> {
-    rows: [*mut u8; 2],
-    layouts: [&'a RowLayout; 2],
-    noise: [u32; 2],
-    slope: f32,
-}
-
-impl Pair<'_> {
-    fn by<R: RowRule>(self, rules: [R; 2], isa: Isa) {
-        isa.run_width(self.layouts[0].width, PairBy { rules, pair: self });
-    }
-}
-
-struct PairBy<'a, R> {
-    rules: [R; 2],
-    pair: Pair<'a>,
-}
-
-impl<R: RowRule> Kernel for PairBy<'_, R> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        let Pair {
-            rows,
-            layouts,
-            noise,
-            slope,
-        } = self.pair;
-        // SAFETY: checked rows of tables of these layouts, which the pass alone touches.
-        unsafe { R::update_pair::<L>(self.rules, rows, layouts, noise, slope) }
     }
 }
 

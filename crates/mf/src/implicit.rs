@@ -1,5 +1,6 @@
 //! What models of what people did share: the pairs that count, and what is refused.
 
+use crate::interactions::check_index;
 use crate::{Duplicates, Error, Interactions};
 
 /// Longest vector.
@@ -14,14 +15,11 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f64 {
 /// The pairs with a value above 0, each once with the sum of its values: what was seen.
 pub(crate) fn seen(interactions: Interactions) -> Result<Interactions, Error> {
     let by_user = interactions.by_user();
-    let pairs = (0..by_user.rows()).flat_map(|user| {
-        let (items, values) = by_user.row(user);
-        items
-            .iter()
-            .zip(values)
-            .map(move |(&item, &value)| (user as u32, item, value))
-    });
-    if let Some((row, (.., value))) = pairs.clone().enumerate().find(|(_, pair)| pair.2 < 0.0) {
+    if let Some((row, (.., value))) = interactions
+        .pairs()
+        .enumerate()
+        .find(|(_, pair)| pair.2 < 0.0)
+    {
         let expected = "at least 0";
         return Err(Error::Value {
             row,
@@ -34,7 +32,7 @@ pub(crate) fn seen(interactions: Interactions) -> Result<Interactions, Error> {
         items.windows(2).any(|two| two[0] == two[1])
     });
     let seen = if repeated || by_user.values().contains(&0.0) {
-        let above = pairs.filter(|pair| pair.2 > 0.0);
+        let above = interactions.pairs().filter(|pair| pair.2 > 0.0);
         Interactions::new(
             interactions.users(),
             interactions.items(),
@@ -84,15 +82,8 @@ pub(crate) fn check_indices(
     indices: &[u32],
     count: usize,
 ) -> Result<(), Error> {
-    match indices.iter().position(|&index| index as usize >= count) {
-        None => Ok(()),
-        Some(row) => Err(Error::IndexOutOfRange {
-            row,
-            what,
-            index: indices[row],
-            count,
-        }),
-    }
+    let mut rows = indices.iter().enumerate();
+    rows.try_for_each(|(row, &index)| check_index(row, what, index, count))
 }
 
 #[cfg(test)]

@@ -117,24 +117,9 @@ impl Interactions {
     ) -> Result<Self, Error> {
         let mut entries: Vec<(u32, u32, f32)> = Vec::new();
         for (row, (user, item, value)) in pairs.into_iter().enumerate() {
-            for (what, index, count) in [("user", user, users), ("item", item, items)] {
-                if index as usize >= count {
-                    return Err(Error::IndexOutOfRange {
-                        row,
-                        what,
-                        index,
-                        count,
-                    });
-                }
-            }
-            if !value.is_finite() {
-                let expected = "a finite number";
-                return Err(Error::Value {
-                    row,
-                    value,
-                    expected,
-                });
-            }
+            check_index(row, "user", user, users)?;
+            check_index(row, "item", item, items)?;
+            check_value(row, value)?;
             entries.push((user, item, value));
         }
         // Stable: duplicates stay in their order, so that sums have the same bits.
@@ -167,22 +152,25 @@ impl Interactions {
     /// [`new`](Self::new)'s.
     pub fn of_examples(
         examples: &Examples<'_>,
-        [user, item]: [FieldId; 2],
+        fields: [FieldId; 2],
         [users, items]: [usize; 2],
         duplicates: Duplicates,
     ) -> Result<Self, Error> {
-        let column = |field: FieldId| {
-            let mut fields = examples.one_hot_fields.iter();
-            let column = fields.position(|&one_hot| one_hot == field);
-            column.ok_or(Error::NotOneHot { field })
-        };
-        let (user, item) = (column(user)?, column(item)?);
-        let pairs = (0..examples.rows).map(|row| {
-            let indices = examples.one_hot_of(row);
+        let pairs = pairs_of(examples, fields)?.enumerate();
+        let pairs = pairs.map(|(row, [user, item])| {
             let value = examples.labels.get(row).copied().unwrap_or(1.0);
-            (indices[user], indices[item], value)
+            (user, item, value)
         });
         Self::new(users, items, pairs, duplicates)
+    }
+
+    /// All pairs `(user, item, value)`, by rising user.
+    pub fn pairs(&self) -> impl Iterator<Item = (u32, u32, f32)> {
+        (0..self.users()).flat_map(|user| {
+            let (items, values) = self.by_user.row(user);
+            let pairs = items.iter().zip(values);
+            pairs.map(move |(&item, &value)| (user as u32, item, value))
+        })
     }
 
     /// Number of users, those without a pair included.
@@ -214,6 +202,52 @@ impl Interactions {
     pub fn by_item(&self) -> &Csr {
         &self.by_item
     }
+}
+
+/// User and item of each row.
+pub(crate) fn pairs_of<'a>(
+    examples: &Examples<'a>,
+    fields: [FieldId; 2],
+) -> Result<impl Iterator<Item = [u32; 2]> + use<'a>, Error> {
+    let column = |field: FieldId| {
+        let mut fields = examples.one_hot_fields.iter();
+        let column = fields.position(|&one_hot| one_hot == field);
+        column.ok_or(Error::NotOneHot { field })
+    };
+    let columns = [column(fields[0])?, column(fields[1])?];
+    let examples = examples.clone();
+    Ok((0..examples.rows).map(move |row| columns.map(|column| examples.one_hot_of(row)[column])))
+}
+
+/// Refuses an index beyond the last one.
+pub(crate) fn check_index(
+    row: usize,
+    what: &'static str,
+    index: u32,
+    count: usize,
+) -> Result<(), Error> {
+    if (index as usize) < count {
+        return Ok(());
+    }
+    Err(Error::IndexOutOfRange {
+        row,
+        what,
+        index,
+        count,
+    })
+}
+
+/// Refuses a value that is no number.
+pub(crate) fn check_value(row: usize, value: f32) -> Result<(), Error> {
+    if value.is_finite() {
+        return Ok(());
+    }
+    let expected = "a finite number";
+    Err(Error::Value {
+        row,
+        value,
+        expected,
+    })
 }
 
 #[cfg(test)]

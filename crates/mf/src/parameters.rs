@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
 use crate::block::{Block, Other, Prior};
+use crate::interactions::{check_index, check_value};
 use crate::{Biases, Csr, Error, Interactions, RatingsL2};
 
 /// The parameters of `ŷ = μ + b_u + b_i + p_u · q_i`, for ratings; of what people did, the vectors and
@@ -181,22 +182,8 @@ impl MfParameters {
         let k = self.embedding_dim;
         let count = vectors.len().checked_div(k).unwrap_or(bias.len());
         for (row, &(index, value)) in ratings.iter().enumerate() {
-            if index as usize >= count {
-                return Err(Error::IndexOutOfRange {
-                    row,
-                    what,
-                    index,
-                    count,
-                });
-            }
-            if !value.is_finite() {
-                let expected = "a finite number";
-                return Err(Error::Value {
-                    row,
-                    value,
-                    expected,
-                });
-            }
+            check_index(row, what, index, count)?;
+            check_value(row, value)?;
         }
         // By rising index, as in the rows of a data set: sums then have the same bits.
         let mut ratings = ratings.to_vec();

@@ -1,7 +1,10 @@
 //! The parameters of the solvers as the bias and the tables of the component.
 
-use crossfield_core::{ComponentConfig, Error as ConfigError, FieldId, Schema, factor_table};
+use crossfield_core::{
+    ComponentConfig, Error as ConfigError, Examples, FieldId, Schema, factor_table,
+};
 
+use crate::interactions::{check_index, pairs_of};
 use crate::{BiasedMfConfig, Biases, Error, MfParameters};
 
 /// Where the parts of the parameters lie, as one list of numbers.
@@ -119,6 +122,25 @@ impl MfTables {
     /// Name and shape of the bias and of each table.
     pub fn tensors(&self) -> &[(String, Vec<usize>)] {
         &self.tensors
+    }
+
+    /// The score of the pair of each row.
+    ///
+    /// # Errors
+    /// [`Error::NotOneHot`], [`Error::IndexOutOfRange`].
+    pub fn scores(
+        &self,
+        parameters: &MfParameters,
+        examples: &Examples<'_>,
+    ) -> Result<Vec<f64>, Error> {
+        let [users, items] = self.sizes;
+        let pairs = pairs_of(examples, self.fields)?.enumerate();
+        let scores = pairs.map(|(row, [user, item])| {
+            check_index(row, "user", user, users)?;
+            check_index(row, "item", item, items)?;
+            Ok(parameters.score(user as usize, item as usize))
+        });
+        scores.collect()
     }
 
     /// The values of all tensors, one after the other.

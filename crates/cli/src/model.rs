@@ -11,16 +11,17 @@ use crossfield_fm::{Fm, FmConfig};
 use crossfield_fused::{FusedComponent, FusedConfig};
 use crossfield_mf::{BiasedMf, BiasedMfConfig};
 use crossfield_train::{explain, nearest};
-use crossfield_wide_deep::{Wide, WideConfig};
+use crossfield_wide_deep::{Deep, DeepConfig, Wide, WideConfig};
 use serde::{Deserialize, Serialize};
 
 /// Kinds of components, as a run file spells them.
-pub(crate) const KINDS: [&str; 5] = ["wide", "fm", "ffm", "mf", "dot"];
+pub(crate) const KINDS: [&str; 6] = ["wide", "deep", "fm", "ffm", "mf", "dot"];
 
 /// The configuration of one component.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Choice {
     Wide(WideConfig),
+    Deep(DeepConfig),
     Fm(FmConfig),
     Ffm(FfmConfig),
     Mf(BiasedMfConfig),
@@ -31,6 +32,7 @@ pub(crate) enum Choice {
 #[derive(Module, Debug)]
 pub(crate) enum AnyComponent {
     Wide(Wide),
+    Deep(Deep),
     Fm(Fm),
     Ffm(Ffm),
     Mf(BiasedMf),
@@ -124,6 +126,7 @@ impl Choice {
         }
         let mut choice = match kind.as_str() {
             "wide" => Self::Wide(read(name, options)?),
+            "deep" => Self::Deep(read(name, options)?),
             "fm" => Self::Fm(read(name, options)?),
             "ffm" => Self::Ffm(read(name, options)?),
             "mf" => Self::Mf(read(name, options)?),
@@ -139,6 +142,7 @@ impl Choice {
         };
         match &mut choice {
             Self::Wide(config) => config.name = name.to_owned(),
+            Self::Deep(config) => config.name = name.to_owned(),
             Self::Fm(config) => config.name = name.to_owned(),
             Self::Ffm(config) => config.name = name.to_owned(),
             Self::Mf(config) => config.name = name.to_owned(),
@@ -150,6 +154,7 @@ impl Choice {
     fn name(&self) -> &str {
         match self {
             Self::Wide(config) => &config.name,
+            Self::Deep(config) => &config.name,
             Self::Fm(config) => &config.name,
             Self::Ffm(config) => &config.name,
             Self::Mf(config) => &config.name,
@@ -163,12 +168,15 @@ impl Choice {
             Self::Fm(config) => Ok(config),
             Self::Ffm(config) => Ok(config),
             Self::Mf(config) => Ok(config),
-            Self::Dot(_) => Err(crossfield_train::Error::Option {
+            Self::Deep(_) | Self::Dot(_) => Err(crossfield_train::Error::Option {
                 option: "train.executor".into(),
                 reason: format!(
-                    "the fused executor has no `{}` (of one user and one item it has: kind = \
-                     \"mf\"); executor = \"burn\" has",
-                    self.kind()
+                    "the fused executor has no `{}`{}; executor = \"burn\" has",
+                    self.kind(),
+                    match self {
+                        Self::Dot(_) => " (of one user and one item it has: kind = \"mf\")",
+                        _ => "",
+                    }
                 ),
             }),
         }
@@ -177,6 +185,7 @@ impl Choice {
     fn kind(&self) -> &'static str {
         match self {
             Self::Wide(_) => "wide",
+            Self::Deep(_) => "deep",
             Self::Fm(_) => "fm",
             Self::Ffm(_) => "ffm",
             Self::Mf(_) => "mf",
@@ -188,6 +197,7 @@ impl Choice {
     fn options(&self) -> toml::Table {
         let table = match self {
             Self::Wide(config) => toml::Table::try_from(config),
+            Self::Deep(config) => toml::Table::try_from(config),
             Self::Fm(config) => toml::Table::try_from(config),
             Self::Ffm(config) => toml::Table::try_from(config),
             Self::Mf(config) => toml::Table::try_from(config),
@@ -276,6 +286,7 @@ impl ComponentConfig for ModelConfig {
         for component in &self.components {
             tables.extend(match component {
                 Choice::Wide(config) => config.tables(schema)?,
+                Choice::Deep(config) => config.tables(schema)?,
                 Choice::Fm(config) => config.tables(schema)?,
                 Choice::Ffm(config) => config.tables(schema)?,
                 Choice::Mf(config) => config.tables(schema)?,
@@ -292,6 +303,7 @@ impl ComponentConfig for ModelConfig {
             .map(|component| {
                 Ok(match component {
                     Choice::Wide(config) => AnyComponent::Wide(config.init(schema, init)?),
+                    Choice::Deep(config) => AnyComponent::Deep(config.init(schema, init)?),
                     Choice::Fm(config) => AnyComponent::Fm(config.init(schema, init)?),
                     Choice::Ffm(config) => AnyComponent::Ffm(config.init(schema, init)?),
                     Choice::Mf(config) => AnyComponent::Mf(config.init(schema, init)?),
@@ -309,6 +321,7 @@ impl Component for Components {
             .iter()
             .map(|component| match component {
                 AnyComponent::Wide(wide) => wide.forward(x),
+                AnyComponent::Deep(deep) => deep.forward(x),
                 AnyComponent::Fm(fm) => fm.forward(x),
                 AnyComponent::Ffm(ffm) => ffm.forward(x),
                 AnyComponent::Mf(mf) => mf.forward(x),
@@ -323,6 +336,7 @@ impl Component for Components {
             .iter()
             .flat_map(|component| match component {
                 AnyComponent::Wide(wide) => wide.explain(x),
+                AnyComponent::Deep(deep) => deep.explain(x),
                 AnyComponent::Fm(fm) => fm.explain(x),
                 AnyComponent::Ffm(ffm) => ffm.explain(x),
                 AnyComponent::Mf(mf) => mf.explain(x),
@@ -360,7 +374,7 @@ mod tests {
         for (text, expected) in [
             (
                 "kind = 'fn'",
-                "unknown kind of model `fn`: did you mean `fm`? (known: wide, fm, ffm, mf, dot)",
+                "unknown kind of model `fn`: did you mean `fm`? (known: wide, deep, fm, ffm, mf, dot)",
             ),
             (
                 "kind = 'fm'\n[fm]\nembeding_dim = 2",

@@ -20,7 +20,7 @@ pub use component::{
 };
 pub use error::{Error, check_option};
 pub use examples::{Examples, FeatureLists};
-pub use lookup::{Leaf, LookedUp, Lookup, Ragged, StagedTable};
+pub use lookup::{Leaf, LookedUp, Lookup, Ragged, StagedTable, TrainingStep};
 pub use loss::{Link, Loss};
 pub use mlp::{Mlp, MlpConfig};
 pub use prediction::{PredictionLink, PredictionMean};

@@ -80,6 +80,19 @@ pub struct Lookup {
     device: Device,
     leaves: Vec<Leaf>,
     tables: BTreeMap<String, StagedTable>,
+    training: Option<TrainingStep>,
+}
+
+/// The step of training that a batch is staged for: what random numbers of a forward pass are keyed
+/// by, dropout masks say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainingStep {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Step over all epochs, from 0.
+    pub step: u64,
 }
 
 /// The items of a sequence field without padding.
@@ -124,7 +137,21 @@ impl Lookup {
             device,
             leaves,
             tables,
+            training: None,
         }
+    }
+
+    /// The same lookup, for a step of training.
+    pub fn for_training(self, step: TrainingStep) -> Self {
+        Self {
+            training: Some(step),
+            ..self
+        }
+    }
+
+    /// The step of training that this is; `None` where rows are only scored.
+    pub fn training(&self) -> Option<TrainingStep> {
+        self.training
     }
 
     /// The batch on the host.

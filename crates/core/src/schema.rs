@@ -23,6 +23,9 @@ pub enum FieldKind {
     Sequence,
     /// One index a row, hashed into a fixed number of rows.
     Hashed,
+    /// Values of several fields together, `[[cross]]` of a run file: any number of weighted indices
+    /// a row.
+    Cross,
 }
 
 impl FieldKind {
@@ -34,6 +37,7 @@ impl FieldKind {
             Self::Numeric => "numeric",
             Self::Sequence => "sequence",
             Self::Hashed => "hashed",
+            Self::Cross => "cross",
         }
     }
 }
@@ -93,15 +97,37 @@ impl Schema {
     }
 
     /// The fields that a component reads as bags: those it names, in that order; if it names
-    /// none, all but the sequences, whose order a bag throws away.
+    /// none, all but the sequences, whose order a bag throws away, and the crosses, which are for
+    /// components that cannot cross fields themselves.
     ///
     /// # Errors
     /// [`Error::UnknownField`]; [`Error::DuplicateField`]; [`Error::NoFields`] if the data has
     /// none.
     pub fn bags(&self, component: &str, names: &[String]) -> Result<Vec<FieldId>, Error> {
+        self.pick(component, names, &[FieldKind::Sequence, FieldKind::Cross])
+    }
+
+    /// As [`bags`](Self::bags), for a component that reads crosses too unless it is told otherwise.
+    ///
+    /// # Errors
+    /// As [`bags`](Self::bags).
+    pub fn bags_and_crosses(
+        &self,
+        component: &str,
+        names: &[String],
+    ) -> Result<Vec<FieldId>, Error> {
+        self.pick(component, names, &[FieldKind::Sequence])
+    }
+
+    fn pick(
+        &self,
+        component: &str,
+        names: &[String],
+        but: &[FieldKind],
+    ) -> Result<Vec<FieldId>, Error> {
         let ids = if names.is_empty() {
             (0..self.fields.len())
-                .filter(|&id| self.fields[id].kind != FieldKind::Sequence)
+                .filter(|&id| !but.contains(&self.fields[id].kind))
                 .collect()
         } else {
             names

@@ -431,6 +431,8 @@ impl FieldConfig {
             FieldKind::Hashed => {
                 complete.hash_rows.get_or_insert(100_000);
             }
+            // Refused by `check`.
+            FieldKind::Cross => {}
         }
         complete
     }
@@ -447,6 +449,10 @@ impl FieldConfig {
                 expected,
             })
         };
+        if self.kind == FieldKind::Cross {
+            let expected = "a kind of column: crosses are declared under [[cross]]".to_owned();
+            return fail("kind", "cross".to_owned(), expected);
+        }
         if indexed && self.kind != Bag {
             let kind = self.kind.name().to_owned();
             return fail("kind", kind, "`bag` in a libsvm or libffm file".to_owned());

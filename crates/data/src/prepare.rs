@@ -111,6 +111,7 @@ impl Plan {
                     (Read::Text { dict }, Some(dict))
                 }
                 FieldKind::Hashed => (Read::Hash, None),
+                FieldKind::Cross => unreachable!("no column is a cross: fields are checked"),
                 FieldKind::Numeric => (Read::Number { required: false }, None),
                 FieldKind::Bag if field.columns.is_some() => {
                     let dict = dict();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
-use crossfield_core::{Batch, Init, Model};
+use crossfield_core::{Batch, Init, Model, TrainingStep};
 use crossfield_data::{Dataset, Loader, Order};
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 
@@ -122,18 +122,14 @@ impl<'a, M: Model> BurnExecutor<'a, M> {
     }
 
     /// One batch: gather, forward, backward, update. Returns the loss.
-    fn step(
-        &mut self,
-        batch: Arc<Batch>,
-        rate: f64,
-        epoch: usize,
-        step: u64,
-    ) -> Result<f32, Error> {
+    fn step(&mut self, batch: Arc<Batch>, rate: f64, at: TrainingStep) -> Result<f32, Error> {
         let (lookup, staged) = self.tables.stage(batch.clone(), &self.device);
+        let lookup = lookup.for_training(at);
         let loss = self.model.loss(&lookup, &batch.targets);
         let value = loss.clone().into_scalar::<f32>();
         if !value.is_finite() {
-            return Err(diverged(self.setup, value, epoch, step));
+            let epoch = at.epoch as usize + 1;
+            return Err(diverged(self.setup, value, epoch, at.step + 1));
         }
         let mut gradients = loss.backward();
         self.tables
@@ -181,9 +177,13 @@ impl<M: Model> Executor for BurnExecutor<'_, M> {
         let loader = Loader::new(epoch.data.clone(), order, batch_size, epoch.first);
         for batch in loader {
             let weight = batch.batch_size as f64;
-            let number = epoch.number as usize + 1;
             let rate = epoch.rates.step();
-            let loss = self.step(Arc::new(batch), rate, number, epoch.step + 1)?;
+            let at = TrainingStep {
+                seed: epoch.seed,
+                epoch: epoch.number,
+                step: epoch.step,
+            };
+            let loss = self.step(Arc::new(batch), rate, at)?;
             epoch.step += 1;
             let one = Done {
                 steps: 1,

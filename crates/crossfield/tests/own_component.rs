@@ -40,6 +40,7 @@ fn data() -> Parts {
             ..Default::default()
         },
         field: vec![],
+        cross: vec![],
     };
     prepare(&spec, 1, LabelKind::Binary).unwrap().into()
 }

@@ -30,11 +30,11 @@ use crate::checksum::checksum;
 use crate::config::{DataSpec, RowsPart, SplitConfig, expand};
 use crate::dataset::{Dataset, Lists};
 use crate::error::Error;
-use crate::intern::Interner;
+use crate::intern::{Interner, Tuples};
 use crate::prepare::Prepared;
 use crate::raw::LabelKind;
 use crate::report::{CacheUse, DataReport};
-use crate::schema::{Bits, FittedField, FittedSchema, Vocabulary, vocabulary_file};
+use crate::schema::{Bits, FittedCross, FittedField, FittedSchema, Vocabulary, vocabulary_file};
 use crate::slice::Slice;
 
 /// To be raised whenever the same files would be encoded otherwise, or the layout changes.
@@ -201,6 +201,8 @@ struct Index {
     origin: Origin,
     schema: Schema,
     fields: Vec<FittedField>,
+    #[serde(default)]
+    crosses: Vec<FittedCross>,
     vocabularies: BTreeMap<String, CachedVocabulary>,
     report: DataReport,
     parts: BTreeMap<String, CachedPart>,
@@ -220,6 +222,11 @@ enum CachedVocabulary {
     },
     Hashed {
         rows: u32,
+    },
+    Combinations {
+        width: usize,
+        numbers: Section,
+        counts: Section,
     },
 }
 
@@ -351,6 +358,11 @@ fn save(path: &Path, prepared: &Prepared, origin: &Origin) -> io::Result<()> {
                 rows: *rows,
             },
             Vocabulary::Hashed { rows } => CachedVocabulary::Hashed { rows: *rows },
+            Vocabulary::Combinations { tuples, counts } => CachedVocabulary::Combinations {
+                width: tuples.width(),
+                numbers: sections.push(tuples.numbers())?,
+                counts: sections.push(counts)?,
+            },
         };
         vocabularies.insert(name.clone(), cached);
     }
@@ -369,6 +381,7 @@ fn save(path: &Path, prepared: &Prepared, origin: &Origin) -> io::Result<()> {
         "origin": origin,
         "schema": prepared.schema.schema(),
         "fields": prepared.schema.fields,
+        "crosses": prepared.schema.crosses,
         "vocabularies": vocabularies,
         "report": prepared.report,
         "parts": parts,
@@ -529,7 +542,8 @@ impl Cache {
             let what = format!("vocabulary `{name}`");
             vocabularies.insert(name.clone(), self.vocabulary(cached, &what)?);
         }
-        let schema = FittedSchema::checked(index.schema, index.fields, vocabularies)?;
+        let schema =
+            FittedSchema::checked(index.schema, index.fields, index.crosses, vocabularies)?;
         let part = |name: &str| match index.parts.get(name) {
             Some(part) => self.dataset(&schema.schema, part, name).map(Some),
             None => Ok(None),
@@ -563,6 +577,17 @@ impl Cache {
             }
             CachedVocabulary::Hashed { rows: 0 } => Err(wrong()),
             CachedVocabulary::Hashed { rows } => Ok(Vocabulary::Hashed { rows: *rows }),
+            CachedVocabulary::Combinations {
+                width,
+                numbers,
+                counts,
+            } => {
+                let numbers = self.slice::<u32>(numbers, what)?;
+                let tuples = Tuples::from_numbers(*width, &numbers).ok_or_else(wrong)?;
+                let counts = self.sized::<u64>(counts, Some(tuples.len()), what)?;
+                let counts = counts.to_vec();
+                Ok(Vocabulary::Combinations { tuples, counts })
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! The sections `[data]`, `[label]` and `[[field]]` of a run file.
+//! The sections `[data]`, `[label]`, `[[field]]` and `[[cross]]` of a run file.
 
 use crossfield_core::FieldKind;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -8,7 +8,8 @@ pub use crate::line::Encoding;
 use crate::planted;
 use crate::synth::SynthConfig;
 
-/// Where the data is and what of it is used: the run file's `[data]`, `[label]` and `[[field]]`.
+/// Where the data is and what of it is used: the run file's `[data]`, `[label]`, `[[field]]` and
+/// `[[cross]]`.
 ///
 /// ```
 /// use crossfield_data::{DataSpec, FieldConfig};
@@ -26,6 +27,9 @@ pub struct DataSpec {
     pub label: LabelConfig,
     /// `[[field]]`.
     pub field: Vec<FieldConfig>,
+    /// `[[cross]]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cross: Vec<CrossConfig>,
 }
 
 impl DataSpec {
@@ -46,6 +50,7 @@ impl DataSpec {
             field: (self.field.iter().chain(&planted))
                 .map(|field| field.complete(self.data.format))
                 .collect(),
+            cross: self.cross.iter().map(CrossConfig::complete).collect(),
         }
     }
 }
@@ -563,6 +568,65 @@ impl FieldConfig {
             ),
             (None, _) => Ok(()),
         }
+    }
+}
+
+/// `[[cross]]`: values of several fields together, as features of their own. Either `fields` or
+/// `when`.
+///
+/// ```
+/// use crossfield_data::CrossConfig;
+///
+/// let cross = CrossConfig {
+///     fields: vec!["bank".into(), "clicked".into()],
+///     ..CrossConfig::default()
+/// };
+/// let complete = cross.complete();
+/// assert_eq!(complete.name.as_deref(), Some("bank & clicked"));
+/// assert_eq!(complete.min_count, Some(1));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CrossConfig {
+    /// Name, unique among fields and crosses. Default: the fields, joined by ` & `, or the
+    /// condition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Two to four fields: every combination of their values is a feature.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// One to four conditions, `field=value` joined by ` AND `: one feature, which a row has where
+    /// all of them hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// Rows that the combinations are hashed into. Default: none, each has a row of its own.
+    /// (fields)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_rows: Option<u32>,
+    /// Combinations seen less often in training are out of vocabulary. Default: 1. (fields, without
+    /// `hash_rows`)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_count: Option<u64>,
+}
+
+impl CrossConfig {
+    /// The same with every default written out.
+    pub fn complete(&self) -> Self {
+        let mut complete = self.clone();
+        let name = match &self.when {
+            Some(when) => when.trim().to_owned(),
+            None => self.fields.join(" & "),
+        };
+        complete.name.get_or_insert(name);
+        if self.when.is_none() && self.hash_rows.is_none() {
+            complete.min_count.get_or_insert(1);
+        }
+        complete
+    }
+
+    /// The name of one that is complete.
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
     }
 }
 

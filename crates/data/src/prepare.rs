@@ -6,6 +6,7 @@ use crossfield_core::FieldKind;
 
 use crate::cache;
 use crate::config::{DataSpec, FieldConfig, Format, Pooling, SplitConfig, Unseen, expand};
+use crate::cross;
 use crate::dataset::Dataset;
 use crate::error::{At, Error};
 use crate::fit::{Planned, encode, fit};
@@ -212,6 +213,12 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Whether the crosses of `spec` can be made of the fields.
+    fn check_crosses(&self, spec: &DataSpec) -> Result<(), Error> {
+        let fields: Vec<_> = self.fields.iter().map(|field| &field.config).collect();
+        cross::check(&spec.cross, &fields)
+    }
+
     /// The column for `spec`; one that is kept already if it reads the same.
     fn keep(&mut self, spec: Spec) -> usize {
         let same = |kept: &Spec| kept.columns == spec.columns && kept.read == spec.read;
@@ -365,6 +372,10 @@ fn assemble(
     let spec = spec.complete();
     let split_config = spec.data.split.as_ref();
     let mut plan = Plan::new(&spec, split_config)?;
+    // Where the files name the fields, they are read first.
+    if !spec.field.is_empty() {
+        plan.check_crosses(&spec)?;
+    }
     let files = [&spec.data.train, &spec.data.valid, &spec.data.test].map(|files| expanded(files));
     let [train_files, valid_files, test_files] = files;
     let (mut train_files, valid_files, test_files) = (train_files?, valid_files?, test_files?);
@@ -405,6 +416,7 @@ fn assemble(
                 dict: None,
             });
         }
+        plan.check_crosses(&spec)?;
     }
     reader.read(&mut table, &valid_files)?;
     let valid_end = table.rows;
@@ -431,7 +443,7 @@ fn assemble(
     )?;
     parts.valid.extend(train_rows as u32..valid_end as u32);
     parts.test.extend(valid_end as u32..table.rows as u32);
-    let schema = fit(&table, &plan.fields, &parts.train, spec.data.unseen)?;
+    let mut schema = fit(&table, &plan.fields, &parts.train, spec.data.unseen)?;
     let mut named = vec![("train", parts.train.as_slice(), &train_files)];
     for (name, rows, files) in [
         ("valid", &parts.valid, &valid_files),
@@ -443,13 +455,9 @@ fn assemble(
         }
     }
     let rows: Vec<_> = named.iter().map(|(name, rows, _)| (*name, *rows)).collect();
-    let (datasets, fields) = encode(
-        table,
-        &plan.fields,
-        &schema,
-        &rows,
-        probabilities.as_deref(),
-    )?;
+    let (mut encoded, fields) = encode(table, &plan.fields, &schema, &rows)?;
+    let crosses = cross::learn(&spec.cross, &mut schema, &mut encoded.parts)?;
+    let datasets = encoded.into_datasets(&schema.schema, &rows, probabilities.as_deref());
     let part_reports = named
         .iter()
         .zip(&datasets)
@@ -462,6 +470,7 @@ fn assemble(
     let report = DataReport {
         parts: part_reports.collect(),
         fields,
+        crosses,
         left_out,
         cache: None,
     };
@@ -556,6 +565,11 @@ pub fn encode_files(
     }
     reader.read(&mut table, &files)?;
     let rows: Vec<u32> = (0..table.rows as u32).collect();
-    let (datasets, _) = encode(table, &plan.fields, schema, &[("encoded", &rows)], None)?;
+    let parts: [(_, &[u32]); 1] = [("encoded", &rows)];
+    let (mut encoded, _) = encode(table, &plan.fields, schema, &parts)?;
+    for (part, columns) in &mut encoded.parts {
+        cross::encode(schema, part, columns)?;
+    }
+    let datasets = encoded.into_datasets(&schema.schema, &parts, None);
     Ok(datasets.into_iter().next().expect("one part was encoded"))
 }

@@ -89,7 +89,10 @@ mod tests {
     fn conditions_are_joined_by_and() {
         let both = [text("bank", "kookmin"), text("clicked", "travel")];
         assert_eq!(parse("bank=kookmin AND clicked=travel").unwrap(), both);
-        assert_eq!(parse(" bank = kookmin  AND  clicked = travel ").unwrap(), both);
+        assert_eq!(
+            parse(" bank = kookmin  AND  clicked = travel ").unwrap(),
+            both
+        );
         // A value may hold `=` and the word in other letters as it is.
         let one = [text("a", "x=y and BAND")];
         assert_eq!(parse("a=x=y and BAND").unwrap(), one);
@@ -98,7 +101,11 @@ mod tests {
     #[test]
     fn quotes_hold_what_would_end_a_word() {
         let conditions = parse(r#""a=b"="x AND y"  AND c="say ""no""" AND d="""#).unwrap();
-        let expected = [text("a=b", "x AND y"), text("c", "say \"no\""), text("d", "")];
+        let expected = [
+            text("a=b", "x AND y"),
+            text("c", "say \"no\""),
+            text("d", ""),
+        ];
         assert_eq!(conditions, expected);
     }
 

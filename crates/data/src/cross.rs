@@ -16,7 +16,7 @@ use crate::report::CrossReport;
 use crate::schema::{CrossRule, FittedCross, FittedSchema, Transform, Vocabulary};
 
 /// Most fields or conditions of a cross.
-const MOST: usize = 4;
+pub(crate) const MOST: usize = 4;
 
 fn refuse<T>(cross: &CrossConfig, key: &str, value: &str, expected: &str) -> Result<T, Error> {
     Err(Error::Config {
@@ -36,7 +36,9 @@ pub(crate) fn check(crosses: &[CrossConfig], fields: &[&FieldConfig]) -> Result<
                 expected: "fields = [\"a\", \"b\"], or when = \"a=x AND b=y\"".to_owned(),
             });
         }
-        let taken = crosses[..position].iter().any(|it| it.name() == cross.name())
+        let taken = crosses[..position]
+            .iter()
+            .any(|it| it.name() == cross.name())
             || fields.iter().any(|field| {
                 let vocabulary = field.vocabulary.as_deref();
                 field.name == cross.name() || vocabulary == Some(cross.name())
@@ -418,7 +420,9 @@ impl Seen {
         }
         drop(sorted);
         if let Some(rows) = cross.hash_rows {
-            let places = tuples.iter().map(|tuple| hashed_row(tuple_key(tuple), rows));
+            let places = tuples
+                .iter()
+                .map(|tuple| hashed_row(tuple_key(tuple), rows));
             let (used, share) = shared_rows(places.collect());
             report.kept = Some(used);
             report.collisions = Some(share);

@@ -462,7 +462,10 @@ pub(crate) fn shared_rows(mut places: Vec<u32>) -> (u64, f64) {
     let all = places.len();
     places.dedup();
     // Of nothing, nothing is shared.
-    (places.len() as u64, (all - alone) as f64 / all.max(1) as f64)
+    (
+        places.len() as u64,
+        (all - alone) as f64 / all.max(1) as f64,
+    )
 }
 
 pub(crate) fn hashed_row(key: u64, rows: u32) -> u32 {

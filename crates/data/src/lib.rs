@@ -26,8 +26,8 @@ pub mod synth;
 mod tabular;
 
 pub use config::{
-    Buckets, CrossConfig, DataConfig, DataSpec, Encoding, FieldConfig, Format, Header, JoinConfig, LabelConfig,
-    Pooling, RowsPart, SplitConfig, TransformKind, Unseen, expand,
+    Buckets, CrossConfig, DataConfig, DataSpec, Encoding, FieldConfig, Format, Header, JoinConfig,
+    LabelConfig, Pooling, RowsPart, SplitConfig, TransformKind, Unseen, expand,
 };
 pub use dataset::Dataset;
 pub use error::Error;

@@ -143,12 +143,12 @@ impl CrossReport {
                      {percent:.2} % of them share a row"
                 ))
             }
-            (None, ..) if holds == 0 => {
-                Some(format!("cross `{name}`: it holds in none of the training rows"))
-            }
-            (None, ..) if holds == rows as u64 => {
-                Some(format!("cross `{name}`: it holds in all of the training rows"))
-            }
+            (None, ..) if holds == 0 => Some(format!(
+                "cross `{name}`: it holds in none of the training rows"
+            )),
+            (None, ..) if holds == rows as u64 => Some(format!(
+                "cross `{name}`: it holds in all of the training rows"
+            )),
             _ => None,
         }
     }

@@ -10,6 +10,7 @@ use crossfield_core::{Field, FieldId, FieldKind, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{CrossConfig, FieldConfig, Format, expand};
+use crate::cross::MOST;
 use crate::error::Error;
 use crate::indexed;
 use crate::intern::{Interner, Tuples};
@@ -361,7 +362,6 @@ impl FittedSchema {
         names.collect::<Vec<_>>().join(" & ")
     }
 
-
     /// The schema of libffm files for a model of libffm: its fields are `0` to `fields - 1`, its
     /// indices are rows from 0 to `features - 1`, and one row behind them is for larger ones.
     ///
@@ -612,18 +612,21 @@ impl FittedSchema {
             };
             let fit = match (&cross.rule, vocabulary) {
                 (CrossRule::Product { members }, Some(Vocabulary::Combinations { tuples, .. })) => {
-                    tuples.width() == members.len()
+                    (2..=MOST).contains(&members.len())
+                        && tuples.width() == members.len()
                         && tuples.iter().all(|tuple| {
                             let mut each = members.iter().zip(tuple);
                             each.all(|(&member, &index)| fits(member, index))
                         })
                 }
                 (CrossRule::Product { members }, Some(Vocabulary::Hashed { .. })) => {
-                    members.iter().all(|&member| fits(member, 0))
+                    let mut each = members.iter();
+                    each.all(|&member| fits(member, 0)) && (2..=MOST).contains(&members.len())
                 }
-                (CrossRule::Condition { all }, None) => all
-                    .iter()
-                    .all(|&(field, index)| fits(field, index.unwrap_or(0))),
+                (CrossRule::Condition { all }, None) => {
+                    let mut each = all.iter();
+                    !all.is_empty() && each.all(|&(field, index)| fits(field, index.unwrap_or(0)))
+                }
                 _ => false,
             };
             let rows = vocabulary.map_or(1, Vocabulary::rows);

@@ -191,6 +191,10 @@ fn as_libffm(finished: &Finished) -> Result<(Header, Vec<Option<usize>>), Error>
              [[field]] to export",
         );
     }
+    if !run.cross.is_empty() {
+        let reason = "libffm has no crosses of fields; train without [[cross]] to export";
+        return refuse("cross", reason);
+    }
     let Some(ffm) = run.model.only_ffm() else {
         let reason = format!(
             "is {}: libffm has one field-aware factorization machine and nothing beside it; train \

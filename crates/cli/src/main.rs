@@ -18,6 +18,7 @@ mod warm_start;
 
 use clap::Parser;
 use crossfield_core::Initializer;
+use crossfield_data::CrossConfig;
 use crossfield_embedding::{Compress, Precision, RowOptimizer};
 use crossfield_train::{Executor, Objective, TableOptions, TrainConfig};
 
@@ -99,7 +100,22 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
         let section = toml::Table::from_iter([(name.to_owned(), section)]);
         text += &format!("\n{}", toml::to_string(&section)?);
     }
-    // As comments, what not every run may have: no other executor takes these.
+    // As comments, what not every run may have. These name its fields.
+    let cross = CrossConfig {
+        fields: ["bank", "clicked"].map(str::to_owned).to_vec(),
+        ..CrossConfig::default()
+    };
+    let condition = CrossConfig {
+        when: Some("bank=kookmin AND clicked=travel".to_owned()),
+        ..CrossConfig::default()
+    };
+    text += "\n# crosses of fields; hash_rows = 10000 in place of min_count for no vocabulary\n";
+    for cross in [cross, condition] {
+        text += "# [[cross]]\n";
+        let cross = toml::to_string(&cross.complete())?;
+        text.extend(cross.lines().map(|line| format!("# {line}\n")));
+    }
+    // No other executor takes these.
     let solvers = [
         (Executor::Als, Objective::Squared),
         (Executor::Als, Objective::Wrmf),

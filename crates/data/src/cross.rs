@@ -434,7 +434,7 @@ impl Seen {
             .collect();
         kept.sort_by_key(|&id| (Reverse(counts[id as usize]), id));
         report.kept = Some(kept.len() as u64);
-        let mut by_count = Tuples::new(tuples.width());
+        let mut by_count = Tuples::with_capacity(tuples.width(), kept.len());
         for &id in &kept {
             by_count.intern(tuples.tuple(id));
         }

@@ -130,12 +130,23 @@ impl Tuples {
         }
     }
 
+    /// As [`new`](Self::new), with room for so many.
+    pub(crate) fn with_capacity(width: usize, count: usize) -> Self {
+        Self {
+            width,
+            numbers: Vec::with_capacity(width * count),
+            slots: vec![FREE; (2 * count + 2).next_power_of_two().max(16)],
+        }
+    }
+
     /// The tuples that lie in `numbers` one after the other; `None` if the width does not fit, or
     /// one stands twice.
     pub(crate) fn from_numbers(width: usize, numbers: &[u32]) -> Option<Self> {
-        let mut tuples = Self::new(width);
-        let whole = width > 0 && numbers.len().is_multiple_of(width);
-        let mut each = whole.then(|| numbers.chunks_exact(width).enumerate())?;
+        if width == 0 || !numbers.len().is_multiple_of(width) {
+            return None;
+        }
+        let mut tuples = Self::with_capacity(width, numbers.len() / width);
+        let mut each = numbers.chunks_exact(width).enumerate();
         each.all(|(id, tuple)| tuples.intern(tuple) as usize == id)
             .then_some(tuples)
     }

@@ -255,6 +255,8 @@ mod tests {
             "field.0.name=item",
             "optimizer.rows.lr=0.5",
             "data.test=t.csv",
+            "cross=[{fields=['user','item']}]",
+            "cross.0.hash_rows=9",
         ]
         .map(str::to_owned);
         let run = Run::parse(TEXT, "a.toml", &sets).unwrap();
@@ -262,6 +264,7 @@ mod tests {
         assert_eq!(run.field[0].name, "item");
         assert_eq!(run.optimizer.rows.lr, 0.5);
         assert_eq!(run.data.test, ["t.csv"]);
+        assert_eq!(run.cross[0].hash_rows, Some(9));
     }
 
     #[test]

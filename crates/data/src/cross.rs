@@ -150,41 +150,45 @@ pub(crate) fn learn(
             hash_rows: cross.hash_rows,
             ..CrossReport::default()
         };
-        let rule = rule(cross, crosses, fitted)?;
-        let vocabulary = match &rule {
-            CrossRule::Product { members } => {
-                let columns = &parts[0].1;
-                let seen = count(&pick(columns, members));
-                Some(seen.vocabulary(cross, &mut report))
-            }
-            CrossRule::Condition { .. } => None,
-        };
-        let field = Field {
-            name: cross.name().to_owned(),
-            kind: FieldKind::Cross,
-            vocabulary: cross.name().to_owned(),
-            rows: vocabulary.as_ref().map_or(1, Vocabulary::rows),
-            oov_row: vocabulary.as_ref().and_then(Vocabulary::oov_row),
-        };
-        let cross = FittedCross {
+        let fitted_cross = FittedCross {
             config: cross.clone(),
-            rule,
+            rule: rule(cross, crosses, fitted)?,
         };
-        for (part, columns) in &mut *parts {
-            let column = column(&cross, vocabulary.as_ref(), columns, part)?;
+        let mut vocabulary = None;
+        for (position, (part, columns)) in parts.iter_mut().enumerate() {
+            let column = match &fitted_cross.rule {
+                CrossRule::Product { members } if position == 0 => {
+                    let mut seen = Seen::new(members.len());
+                    let ids = |tuple: &[u32]| seen.see(tuple);
+                    let mut column = products(cross, members, columns, part, ids)?;
+                    let (learned, rows) = seen.into_vocabulary(cross, &mut report);
+                    vocabulary = Some(learned);
+                    for index in &mut column.indices {
+                        *index = rows[*index as usize];
+                    }
+                    column
+                }
+                _ => column(&fitted_cross, vocabulary.as_ref(), columns, part)?,
+            };
             report.seen.push(column.indices.len() as u64);
-            if field.oov_row.is_some() {
+            if vocabulary.as_ref().is_some_and(|it| it.oov_row().is_some()) {
                 let unknown = column.indices.iter().filter(|&&index| index == 0).count();
                 report.out_of_vocabulary.push(unknown as u64);
             }
             columns.push(column);
         }
-        Arc::make_mut(&mut fitted.schema).fields.push(field);
+        Arc::make_mut(&mut fitted.schema).fields.push(Field {
+            name: cross.name().to_owned(),
+            kind: FieldKind::Cross,
+            vocabulary: cross.name().to_owned(),
+            rows: vocabulary.as_ref().map_or(1, Vocabulary::rows),
+            oov_row: vocabulary.as_ref().and_then(Vocabulary::oov_row),
+        });
         if let Some(vocabulary) = vocabulary {
-            let name = cross.config.name().to_owned();
+            let name = cross.name().to_owned();
             fitted.vocabularies.insert(name, vocabulary);
         }
-        fitted.crosses.push(cross);
+        fitted.crosses.push(fitted_cross);
         reports.push(report);
     }
     Ok(reports)
@@ -280,11 +284,29 @@ fn wanted(
     }
 }
 
-fn pick<'a>(columns: &'a [Jagged], members: &[FieldId]) -> Vec<&'a Jagged> {
-    members.iter().map(|&member| &columns[member]).collect()
+/// The features of a cross in each row.
+fn column(
+    cross: &FittedCross,
+    vocabulary: Option<&Vocabulary>,
+    columns: &[Jagged],
+    part: &'static str,
+) -> Result<Jagged, Error> {
+    let config = &cross.config;
+    match (&cross.rule, vocabulary) {
+        (CrossRule::Condition { all }, _) => condition_column(config, all, columns),
+        (CrossRule::Product { members }, Some(Vocabulary::Combinations { tuples, .. })) => {
+            let row = |tuple: &[u32]| tuples.get(tuple).map_or(0, |id| id + 1);
+            products(config, members, columns, part, row)
+        }
+        (CrossRule::Product { members }, Some(Vocabulary::Hashed { rows })) => {
+            let row = |tuple: &[u32]| hashed_row(tuple_key(tuple), *rows);
+            products(config, members, columns, part, row)
+        }
+        _ => unreachable!("a cross of fields has combinations or hashed rows"),
+    }
 }
 
-/// The features of a cross in each row:
+/// The features of a cross of fields in each row, with the indices that `index` gives them:
 ///
 /// φ(x) = Π_m x_m for every combination of one feature `m` of each member.
 ///
@@ -292,53 +314,43 @@ fn pick<'a>(columns: &'a [Jagged], members: &[FieldId]) -> Vec<&'a Jagged> {
 ///
 /// # Source
 /// Cheng et al., Wide & Deep Learning for Recommender Systems (2016), equation 1.
-fn column(
-    cross: &FittedCross,
-    vocabulary: Option<&Vocabulary>,
+fn products(
+    cross: &CrossConfig,
+    members: &[FieldId],
     columns: &[Jagged],
     part: &'static str,
+    mut index: impl FnMut(&[u32]) -> u32,
 ) -> Result<Jagged, Error> {
-    let members = match &cross.rule {
-        CrossRule::Product { members } => pick(columns, members),
-        CrossRule::Condition { all } => return condition_column(all, columns, cross),
-    };
-    let name = cross.config.name();
+    let members: Vec<&Jagged> = members.iter().map(|&member| &columns[member]).collect();
     let mut encoded = ListColumn::default();
     for row in 0..members[0].rows() {
         // A product that f32 cannot hold.
         let mut beyond = None;
         each_combination(&members, row, &mut |tuple, product| {
-            let index = match vocabulary {
-                Some(Vocabulary::Combinations { tuples, .. }) => {
-                    tuples.get(tuple).map_or(0, |id| id + 1)
-                }
-                Some(Vocabulary::Hashed { rows }) => hashed_row(tuple_key(tuple), *rows),
-                _ => unreachable!("a cross of fields has combinations or hashed rows"),
-            };
             let weight = product as f32;
             if !weight.is_finite() {
                 beyond = Some(product);
             }
-            encoded.push(index, weight);
+            encoded.push(index(tuple), weight);
         });
         if let Some(value) = beyond {
             return Err(Error::Overflow {
-                field: name.to_owned(),
+                field: cross.name().to_owned(),
                 row,
                 part,
                 value,
             });
         }
-        encoded.end_row(Pooling::Sum, name)?;
+        encoded.end_row(Pooling::Sum, cross.name())?;
     }
     Ok(encoded.lists)
 }
 
 /// One feature where all conditions hold, none elsewhere.
 fn condition_column(
+    cross: &CrossConfig,
     all: &[(FieldId, Option<u32>)],
     columns: &[Jagged],
-    cross: &FittedCross,
 ) -> Result<Jagged, Error> {
     let mut encoded = ListColumn::default();
     // All fields have the same number of rows, and a condition is of one.
@@ -347,7 +359,7 @@ fn condition_column(
         if each.all(|&(field, index)| holds(&columns[field], row, index)) {
             encoded.push(0, 1.0);
         }
-        encoded.end_row(Pooling::Sum, cross.config.name())?;
+        encoded.end_row(Pooling::Sum, cross.name())?;
     }
     Ok(encoded.lists)
 }
@@ -392,25 +404,31 @@ struct Seen {
     counts: Vec<u64>,
 }
 
-fn count(members: &[&Jagged]) -> Seen {
-    let mut tuples = Tuples::new(members.len());
-    let mut counts = Vec::new();
-    for row in 0..members[0].rows() {
-        each_combination(members, row, &mut |tuple, _| {
-            let id = tuples.intern(tuple) as usize;
-            if id == counts.len() {
-                counts.push(0);
-            }
-            counts[id] += 1;
-        });
-    }
-    Seen { tuples, counts }
-}
-
 impl Seen {
+    fn new(width: usize) -> Self {
+        Self {
+            tuples: Tuples::new(width),
+            counts: Vec::new(),
+        }
+    }
+
+    /// Counts a combination, and gives its id.
+    fn see(&mut self, tuple: &[u32]) -> u32 {
+        let id = self.tuples.intern(tuple);
+        if id as usize == self.counts.len() {
+            self.counts.push(0);
+        }
+        self.counts[id as usize] += 1;
+        id
+    }
+
     /// The rows of the combinations: hashed, or those that are not too rare, by falling count, then
-    /// by first appearance.
-    fn vocabulary(self, cross: &CrossConfig, report: &mut CrossReport) -> Vocabulary {
+    /// by first appearance. Beside it the row of each id.
+    fn into_vocabulary(
+        self,
+        cross: &CrossConfig,
+        report: &mut CrossReport,
+    ) -> (Vocabulary, Vec<u32>) {
         let Self { tuples, counts } = self;
         report.distinct = Some(counts.len() as u64);
         let mut sorted = counts.clone();
@@ -420,27 +438,29 @@ impl Seen {
         }
         drop(sorted);
         if let Some(rows) = cross.hash_rows {
-            let places = tuples
-                .iter()
-                .map(|tuple| hashed_row(tuple_key(tuple), rows));
-            let (used, share) = shared_rows(places.collect());
+            let places = tuples.iter().map(|it| hashed_row(tuple_key(it), rows));
+            let places: Vec<u32> = places.collect();
+            let (used, share) = shared_rows(places.clone());
             report.kept = Some(used);
             report.collisions = Some(share);
-            return Vocabulary::Hashed { rows };
+            return (Vocabulary::Hashed { rows }, places);
         }
         let min_count = cross.min_count.unwrap_or(1);
         let mut kept: Vec<u32> = (0..counts.len() as u32)
             .filter(|&id| counts[id as usize] >= min_count)
             .collect();
-        kept.sort_by_key(|&id| (Reverse(counts[id as usize]), id));
+        // Stable: ids follow first appearance.
+        kept.sort_by_key(|&id| Reverse(counts[id as usize]));
         report.kept = Some(kept.len() as u64);
+        let mut rows = vec![0; counts.len()];
         let mut by_count = Tuples::with_capacity(tuples.width(), kept.len());
         for &id in &kept {
-            by_count.intern(tuples.tuple(id));
+            rows[id as usize] = by_count.intern(tuples.tuple(id)) + 1;
         }
-        Vocabulary::Combinations {
+        let vocabulary = Vocabulary::Combinations {
             tuples: by_count,
             counts: kept.iter().map(|&id| counts[id as usize]).collect(),
-        }
+        };
+        (vocabulary, rows)
     }
 }

@@ -686,14 +686,17 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Format;
+    use crate::config::{CrossConfig, Format};
     use crate::prepare;
 
-    /// Field 0 is one-hot, field 1 a list.
-    fn three_rows(directory: &Path) -> (Prepared, Origin) {
+    /// Field 0 is one-hot, field 1 a list; the crosses come behind them.
+    fn three_rows(directory: &Path, cross: Vec<CrossConfig>) -> (Prepared, Origin) {
         let file = directory.join("t.ffm");
         fs::write(&file, "1 0:2:1 1:7:1\n0 0:3:1 1:8:0.5\n1 0:2:1\n").unwrap();
-        let mut spec = DataSpec::default();
+        let mut spec = DataSpec {
+            cross,
+            ..DataSpec::default()
+        };
         spec.data.format = Format::Libffm;
         spec.data.train = vec![file.to_str().unwrap().to_owned()];
         let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
@@ -705,7 +708,9 @@ mod tests {
     fn a_flipped_bit_anywhere_is_caught_or_harmless() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rows.cache");
-        let (plain, origin) = three_rows(directory.path());
+        let crosses = r#"[{"fields": ["0", "1"]}, {"when": "0=2"}]"#;
+        let crosses = serde_json::from_str(crosses).unwrap();
+        let (plain, origin) = three_rows(directory.path(), crosses);
         save(&path, &plain, &origin).unwrap();
         let whole = fs::read(&path).unwrap();
         let (mut caught, mut harmless) = (0, 0);
@@ -727,8 +732,8 @@ mod tests {
             }
             put(at, *byte);
         }
-        // The gaps between arrays alone are harmless; there are ten arrays.
-        assert!(harmless > 0 && harmless < 10 * ALIGNMENT);
+        // The gaps between arrays alone are harmless; there are sixteen arrays.
+        assert!(harmless > 0 && harmless < 16 * ALIGNMENT);
         assert!(caught > harmless, "{caught} {harmless}");
     }
 
@@ -736,7 +741,7 @@ mod tests {
     fn an_index_beyond_its_vocabulary_is_refused_whatever_the_checksums_say() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rows.cache");
-        let (plain, origin) = three_rows(directory.path());
+        let (plain, origin) = three_rows(directory.path(), Vec::new());
         let refusal = |change: &dyn Fn(&mut Dataset)| {
             let mut wrong = plain.clone();
             change(&mut wrong.train);

@@ -6,6 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use crossfield_core::rng::name_key;
 use crossfield_core::{Field, FieldId, FieldKind, Schema};
 use serde::{Deserialize, Serialize};
 
@@ -716,7 +717,11 @@ fn load_combinations(path: &Path) -> Result<Vocabulary, Error> {
     Ok(Vocabulary::Combinations { tuples, counts })
 }
 
-/// The file of a vocabulary. Bytes that some file system does not take are escaped.
+/// Longest name of a file that is kept as it is; most file systems take 255 bytes.
+const LONG_NAME: usize = 200;
+
+/// The file of a vocabulary. Bytes that some file system does not take are escaped, and the end of a
+/// long name gives way to a hash of it.
 pub(crate) fn vocabulary_file(name: &str) -> String {
     let mut file = "vocabularies/".to_owned();
     for (position, byte) in name.bytes().enumerate() {
@@ -727,6 +732,10 @@ pub(crate) fn vocabulary_file(name: &str) -> String {
             }
             _ => file.push_str(&format!("%{byte:02X}")),
         }
+    }
+    if file.len() > LONG_NAME {
+        file.truncate(LONG_NAME);
+        file.push_str(&format!("~{:016x}", name_key(name)));
     }
     file + ".csv"
 }
@@ -764,7 +773,7 @@ struct Fnv(u64);
 
 impl Default for Fnv {
     fn default() -> Self {
-        Self(crossfield_core::rng::name_key(""))
+        Self(name_key(""))
     }
 }
 
@@ -804,5 +813,8 @@ mod tests {
     fn file_names_of_vocabularies_are_escaped() {
         assert_eq!(vocabulary_file("item"), "vocabularies/item.csv");
         assert_eq!(vocabulary_file("../a b"), "vocabularies/%2E.%2Fa%20b.csv");
+        // Names that differ at their ends only have files that differ.
+        let long = |end: &str| vocabulary_file(&format!("{}{end}", "은행".repeat(60)));
+        assert!(long("a").len() < 240 && long("a") != long("b"));
     }
 }

@@ -151,6 +151,19 @@ fn rare_combinations_share_the_row_of_unseen_ones() {
 }
 
 #[test]
+fn rare_values_of_a_member_are_crossed_as_one() {
+    let files = Files::new();
+    let mut spec = files.csv(vec![of(&["bank", "clicked"])]);
+    // Of the banks, only kookmin is left.
+    spec.field[0].min_count = Some(3);
+    let prepared = read(&spec);
+    assert_eq!(prepared.train.column(5).indices, [1, 3, 1, 4, 2, 2]);
+    assert_eq!(prepared.valid.unwrap().column(5).indices, [1, 3]);
+    let name = prepared.schema.name(5, 3, 1.0);
+    assert_eq!(name, "bank=(unseen) & clicked=travel");
+}
+
+#[test]
 fn a_bag_is_crossed_value_by_value_with_the_product_of_the_weights() {
     let files = Files::new();
     let prepared = read(&files.csv(vec![of(&["tags", "age"])]));

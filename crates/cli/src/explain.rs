@@ -61,12 +61,21 @@ pub(crate) fn explain(args: &ExplainArgs) -> Anyhow<()> {
         let score = trained.model.score(&lookup).into_scalar::<f32>();
         (score, trained.model.explain(&lookup))
     })?;
+    let (output, shift) = (trained.output(), trained.output().shift());
+    if shift != 0.0 {
+        parts.push(Contribution {
+            row: 0,
+            what: What::Named("down-sampling".to_owned()),
+            weight: shift as f32,
+            contribution: shift as f32,
+        });
+    }
     // Of parts of one size the first stays first.
     parts.sort_by(|a, b| b.contribution.abs().total_cmp(&a.contribution.abs()));
     let mut text = format!(
         "score       {}\nprediction  {}\n\n",
-        nine_digits(f64::from(score)),
-        nine_digits(trained.output().prediction(score)),
+        nine_digits(f64::from(score) + shift),
+        nine_digits(output.prediction(score)),
     );
     text += &lines(&finished.fitted, &parts, args.top);
     print(&text)

@@ -121,6 +121,7 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         return Ok(());
     }
     run.train.check()?;
+    run.train.check_negatives(run.data_spec().negative_rate())?;
     run.train.device.init()?;
     if run.train.executor == Executor::Fused {
         run.model.check_fused()?;

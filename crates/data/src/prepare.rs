@@ -362,6 +362,7 @@ fn assemble(
     label: LabelKind,
     log: Option<&dyn Generated>,
 ) -> Result<Prepared, Error> {
+    spec.check_negatives(label)?;
     let spec = spec.complete();
     let split_config = spec.data.split.as_ref();
     let mut plan = Plan::new(&spec, split_config)?;
@@ -429,20 +430,27 @@ fn assemble(
         wanted,
         seed,
     )?;
+    let negatives = split::keep_negatives(
+        &mut parts.train,
+        &table.labels,
+        spec.data.keep_negatives,
+        seed,
+    )?;
     parts.valid.extend(train_rows as u32..valid_end as u32);
     parts.test.extend(valid_end as u32..table.rows as u32);
     let schema = fit(&table, &plan.fields, &parts.train, spec.data.unseen)?;
-    let mut named = vec![("train", parts.train.as_slice(), &train_files)];
+    // What is not of a file of its own is of the train files.
+    let mut named = vec![("train", parts.train.as_slice(), &train_files, false)];
     for (name, rows, files) in [
         ("valid", &parts.valid, &valid_files),
         ("test", &parts.test, &test_files),
     ] {
         if !rows.is_empty() {
             let own = !files.is_empty();
-            named.push((name, rows, if own { files } else { &train_files }));
+            named.push((name, rows, if own { files } else { &train_files }, own));
         }
     }
-    let rows: Vec<_> = named.iter().map(|(name, rows, _)| (*name, *rows)).collect();
+    let rows: Vec<_> = named.iter().map(|(name, rows, ..)| (*name, *rows)).collect();
     let (datasets, fields) = encode(
         table,
         &plan.fields,
@@ -453,7 +461,7 @@ fn assemble(
     let part_reports = named
         .iter()
         .zip(&datasets)
-        .map(|((name, rows, files), dataset)| PartReport {
+        .map(|((name, rows, files, _), dataset)| PartReport {
             name: (*name).to_owned(),
             files: files.to_vec(),
             rows: rows.len(),
@@ -463,16 +471,22 @@ fn assemble(
         parts: part_reports.collect(),
         fields,
         left_out,
+        negatives,
         cache: None,
     };
-    let names: Vec<_> = named.iter().map(|(name, ..)| *name).collect();
+    let held_out: Vec<_> = named[1..].iter().map(|&(name, .., own)| (name, own)).collect();
     let mut datasets = datasets.into_iter();
-    let train = datasets
+    let mut train = datasets
         .next()
         .expect("the training part is always encoded");
+    train.negative_rate = spec.negative_rate();
     let (mut valid, mut test) = (None, None);
-    for (name, dataset) in names[1..].iter().zip(datasets) {
-        *(if *name == "valid" {
+    for ((name, own), mut dataset) in held_out.into_iter().zip(datasets) {
+        // Files of their own hold all rows of the traffic.
+        if !own {
+            dataset.negative_rate = spec.label.negative_rate;
+        }
+        *(if name == "valid" {
             &mut valid
         } else {
             &mut test

@@ -553,6 +553,23 @@ fn group_auc(rows: &mut [Scored], report: &mut Report) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shift_moves_probabilities_and_no_rank() {
+        // Logits so near to each other that added to a shift they would be one number.
+        let logits: Vec<f32> = (0..50).map(|row| row as f32 * 1e-9).collect();
+        let labels: Vec<f32> = (0..50).map(|row| f32::from(row * 7 % 5 < 2)).collect();
+        let report = |shift| {
+            let mut metrics = Metrics::new(Kind::Logits).with_shift(shift);
+            metrics.update(&logits, &labels, None, None).unwrap();
+            metrics.finish()
+        };
+        let (plain, shifted) = (report(0.0), report(0.1f64.ln()));
+        assert!(plain.auc.is_some() && plain.auc == shifted.auc);
+        // 20 clicks of 50: a half over 0.4, and 1 / 11 over it.
+        assert!((plain.calibration.unwrap() - 1.25).abs() < 1e-7);
+        assert!((shifted.calibration.unwrap() - 2.5 / 11.0).abs() < 1e-7);
+    }
     use approx::assert_relative_eq;
     use proptest::prelude::*;
 

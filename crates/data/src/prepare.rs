@@ -450,7 +450,10 @@ fn assemble(
             named.push((name, rows, if own { files } else { &train_files }, own));
         }
     }
-    let rows: Vec<_> = named.iter().map(|(name, rows, ..)| (*name, *rows)).collect();
+    let rows: Vec<_> = named
+        .iter()
+        .map(|(name, rows, ..)| (*name, *rows))
+        .collect();
     let (datasets, fields) = encode(
         table,
         &plan.fields,
@@ -474,7 +477,10 @@ fn assemble(
         negatives,
         cache: None,
     };
-    let held_out: Vec<_> = named[1..].iter().map(|&(name, .., own)| (name, own)).collect();
+    let held_out: Vec<_> = named[1..]
+        .iter()
+        .map(|&(name, .., own)| (name, own))
+        .collect();
     let mut datasets = datasets.into_iter();
     let mut train = datasets
         .next()

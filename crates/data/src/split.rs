@@ -225,7 +225,11 @@ pub(crate) fn keep_negatives(
         return Ok(None);
     }
     let is_negative = |row: u32| labels[row as usize] == 0.0;
-    let mut negatives: Vec<u32> = rows.iter().copied().filter(|&row| is_negative(row)).collect();
+    let mut negatives: Vec<u32> = rows
+        .iter()
+        .copied()
+        .filter(|&row| is_negative(row))
+        .collect();
     let of = negatives.len();
     let kept = (keep * of as f64).round() as usize;
     if kept == 0 && of > 0 {

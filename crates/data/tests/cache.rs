@@ -106,7 +106,9 @@ fn what_comes_out_of_the_cache_is_what_comes_out_of_the_files() {
     let files = Files::new();
     let mut own_rows = files.ffm();
     own_rows.data.unseen = Unseen::Own;
-    for spec in [files.csv(), files.ffm(), own_rows] {
+    let mut sampled = files.csv();
+    (sampled.data.keep_negatives, sampled.label.negative_rate) = (0.5, 0.25);
+    for spec in [files.csv(), files.ffm(), own_rows, sampled] {
         let _ = std::fs::remove_file(files.file());
         let plain = read(&spec);
         assert_eq!(plain.report.cache, None);
@@ -184,6 +186,14 @@ fn another_description_or_another_source_builds_it_anew() {
             files.write("t.csv", text + "1,a,,3,3,c,,1,u\n");
         },
         "`DIR/t.csv` has 153 bytes and had 137",
+    );
+    expect(
+        &mut |spec| spec.data.keep_negatives = 0.75,
+        "it was made with another `data.keep_negatives`",
+    );
+    expect(
+        &mut |spec| spec.label.negative_rate = 0.75,
+        "it was made with another `label.negative_rate`",
     );
     // As long as before, and of the same time: the content tells.
     expect(

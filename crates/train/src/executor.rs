@@ -123,7 +123,9 @@ pub(crate) fn rows_by_mean(
     train: &Dataset,
     data: &Dataset,
 ) -> Result<Option<Report>, Error> {
-    let mean = train.traffic_mean().map(|mean| vec![mean as f32; data.len()]);
+    let mean = train
+        .traffic_mean()
+        .map(|mean| vec![mean as f32; data.len()]);
     mean.map(|mean| rows_measured(output, &mean, data))
         .transpose()
 }

@@ -249,15 +249,7 @@ fn load(
 ) -> Anyhow<(Run, Box<dyn Scorer + Send>, Arc<Dataset>)> {
     let finished = Finished::open(directory, sets)?;
     let data = finished.encode(files, labels)?;
-    let scorer: Box<dyn Scorer + Send> = match Fitted::of(&finished.run)? {
-        Some(fitted) => finished.fitted_by_solver(fitted)?,
-        None if finished.run.train.executor == Executor::Fused => {
-            let model = fused_model(&finished.run, finished.fitted.schema())?;
-            let (fingerprint, plans) = (finished.fitted.fingerprint(), finished.plans()?);
-            Box::new(FusedTrained::load(directory, fingerprint, model, plans)?)
-        }
-        None => Box::new(finished.on_burn()?),
-    };
+    let scorer = finished.scorer()?;
     Ok((finished.run, scorer, data))
 }
 
@@ -303,6 +295,20 @@ impl Finished {
         let kind = label_kind(self.run.train.loss);
         let data = encode_files(&self.run.data_spec(), &self.fitted, files, kind, labels)?;
         Ok(Arc::new(data))
+    }
+
+    /// The model, to score rows.
+    pub(crate) fn scorer(&self) -> Anyhow<Box<dyn Scorer + Send>> {
+        Ok(match Fitted::of(&self.run)? {
+            Some(fitted) => self.fitted_by_solver(fitted)?,
+            None if self.run.train.executor == Executor::Fused => {
+                let model = fused_model(&self.run, self.fitted.schema())?;
+                let (fingerprint, plans) = (self.fitted.fingerprint(), self.plans()?);
+                let trained = FusedTrained::load(&self.directory, fingerprint, model, plans)?;
+                Box::new(trained)
+            }
+            None => Box::new(self.on_burn()?),
+        })
     }
 
     /// The parameters that a solver has left.

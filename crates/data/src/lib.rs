@@ -30,7 +30,7 @@ pub use config::{
 pub use dataset::Dataset;
 pub use error::Error;
 pub use loader::{Loader, Order};
-pub use prepare::{Generated, Prepared, encode_files, prepare, prepare_generated};
+pub use prepare::{Candidates, Generated, Prepared, encode_files, prepare, prepare_generated};
 pub use raw::{LabelKind, Labels};
 pub use report::{CacheUse, DataReport, FieldReport, Negatives, PartReport};
 pub use schema::FittedSchema;

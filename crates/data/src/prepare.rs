@@ -15,7 +15,7 @@ use crate::report::{DataReport, PartReport};
 use crate::schema::FittedSchema;
 use crate::split::{self, Wanted, split};
 use crate::synth::generate;
-use crate::tabular::{self, Side};
+use crate::tabular::{self, Beside, Rows, Side};
 
 /// Data sets ready to train on, and what was learned to encode them.
 #[derive(Clone, Debug)]
@@ -541,6 +541,52 @@ fn push_generated(table: &mut Table, log: &dyn Generated) -> Result<Vec<f32>, Er
     Ok(probabilities)
 }
 
+/// What encodes new rows with a schema that was learned before.
+struct Encoder<'a> {
+    described: DataSpec,
+    schema: &'a FittedSchema,
+    label: LabelKind,
+    labels: Labels,
+    plan: Plan,
+}
+
+impl<'a> Encoder<'a> {
+    fn new(
+        spec: &DataSpec,
+        schema: &'a FittedSchema,
+        label: LabelKind,
+        labels: Labels,
+    ) -> Result<Self, Error> {
+        let mut described = spec.clone();
+        described.field = schema.field_configs().cloned().collect();
+        let described = described.complete();
+        Ok(Self {
+            plan: Plan::new(&described, None)?,
+            described,
+            schema,
+            label,
+            labels,
+        })
+    }
+
+    /// The rows that `read` reads, in their order.
+    fn encode(&self, read: impl FnOnce(&mut Table) -> Result<(), Error>) -> Result<Dataset, Error> {
+        let mut table = Table::new(
+            self.plan.specs.clone(),
+            self.plan.n_dicts,
+            &self.described.label,
+            self.label,
+            &self.described.data.missing,
+            self.labels,
+        )?;
+        read(&mut table)?;
+        let rows: Vec<u32> = (0..table.rows as u32).collect();
+        let parts = [("encoded", rows.as_slice())];
+        let (datasets, _) = encode(table, &self.plan.fields, self.schema, &parts, None)?;
+        Ok(datasets.into_iter().next().expect("one part was encoded"))
+    }
+}
+
 /// Encodes files with a schema that was learned before: its fields are read, as `spec` describes
 /// the files. Rows keep the order of the files.
 ///
@@ -554,28 +600,113 @@ pub fn encode_files(
     label: LabelKind,
     labels: Labels,
 ) -> Result<Dataset, Error> {
-    let mut described = spec.clone();
-    described.field = schema.field_configs().cloned().collect();
-    let described = described.complete();
-    let plan = Plan::new(&described, None)?;
+    let encoder = Encoder::new(spec, schema, label, labels)?;
     let files = expanded(files)?;
     let Some(first) = files.first() else {
         return Err(config_error("files", "(none)", "at least one file"));
     };
-    let mut table = Table::new(
-        plan.specs.clone(),
-        plan.n_dicts,
-        &described.label,
-        label,
-        &described.data.missing,
-        labels,
-    )?;
-    let mut reader = Reader::new(&described, &plan, first)?;
+    let mut reader = Reader::new(&encoder.described, &encoder.plan, first)?;
     if spec.field.is_empty() {
         reader.columns.close();
     }
-    reader.read(&mut table, &files)?;
-    let rows: Vec<u32> = (0..table.rows as u32).collect();
-    let (datasets, _) = encode(table, &plan.fields, schema, &[("encoded", &rows)], None)?;
-    Ok(datasets.into_iter().next().expect("one part was encoded"))
+    encoder.encode(|table| reader.read(table, &files))
+}
+
+/// Candidates, each beside every context: rows whose columns stand in two files.
+///
+/// Both files are csv as the files of `spec` are, and begin with a line that names their columns.
+/// They are held in memory; rows are encoded a context at a time.
+///
+/// ```
+/// use crossfield_data::{Candidates, DataSpec, FieldConfig, LabelKind, prepare};
+///
+/// let folder = tempfile::tempdir()?;
+/// let write = |name: &str, text: &str| {
+///     let file = folder.path().join(name);
+///     std::fs::write(&file, text).map(|()| file.display().to_string())
+/// };
+/// let mut spec = DataSpec::default();
+/// spec.data.train = vec![write("a.csv", "label,user,ad\n1,u,x\n0,v,y\n")?];
+/// let field = |name: &str| FieldConfig { name: name.into(), ..FieldConfig::default() };
+/// spec.field = vec![field("user"), field("ad")];
+/// let schema = prepare(&spec, 1, LabelKind::Binary)?.schema;
+/// let (context, ads) = (write("f.csv", "user\nv\n")?, write("g.csv", "ad\nx\ny\n")?);
+/// let candidates = Candidates::open(&spec, &schema, &context, &ads, LabelKind::Binary)?;
+/// let rows = candidates.encode(0)?;
+/// assert_eq!(rows.examples().one_hot_of(0), [2, 1]);
+/// assert_eq!(rows.examples().one_hot_of(1), [2, 2]);
+/// assert_eq!(candidates.cells(1).collect::<Vec<_>>(), ["y"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Candidates<'a> {
+    encoder: Encoder<'a>,
+    sides: Vec<Side>,
+    contexts: Rows,
+    rows: Rows,
+}
+
+impl<'a> Candidates<'a> {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// As [`encode_files`]; [`Error::Config`] for a format whose files have no columns,
+    /// [`Error::DuplicateColumn`] for one that stands in both files.
+    pub fn open(
+        spec: &DataSpec,
+        schema: &'a FittedSchema,
+        contexts: &str,
+        candidates: &str,
+        label: LabelKind,
+    ) -> Result<Self, Error> {
+        if spec.data.format.is_indexed() {
+            return Err(config_error(
+                "data.format",
+                if spec.data.format == Format::Libsvm {
+                    "libsvm"
+                } else {
+                    "libffm"
+                },
+                "csv or ratings to put contexts and candidates together by their columns; write \
+                 whole rows for `predict`",
+            ));
+        }
+        let encoder = Encoder::new(spec, schema, label, Labels::Optional)?;
+        let data = &encoder.described.data;
+        let sides = data.join.iter().map(|join| Side::open(join, data));
+        let opened = Self {
+            sides: sides.collect::<Result<_, _>>()?,
+            contexts: Rows::open(&expand(contexts)?, data)?,
+            rows: Rows::open(&expand(candidates)?, data)?,
+            encoder,
+        };
+        Beside::new(&opened.contexts, &opened.rows)?;
+        Ok(opened)
+    }
+
+    /// Number of contexts, at least one.
+    pub fn contexts(&self) -> usize {
+        self.contexts.len()
+    }
+
+    /// The cells of a candidate as they stand in its file.
+    ///
+    /// # Panics
+    /// If there is no such candidate.
+    pub fn cells(&self, candidate: usize) -> impl Iterator<Item = &str> {
+        self.rows.cells(candidate)
+    }
+
+    /// All candidates beside one context, in the order of their file.
+    ///
+    /// # Errors
+    /// [`Error`] for a missing column or a value that is not what its column should hold, with its
+    /// place.
+    ///
+    /// # Panics
+    /// If there is no such context.
+    pub fn encode(&self, context: usize) -> Result<Dataset, Error> {
+        let beside = Beside::new(&self.contexts, &self.rows)?;
+        self.encoder
+            .encode(|table| beside.read(table, context, &self.sides))
+    }
 }

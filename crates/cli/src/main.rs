@@ -16,6 +16,7 @@ mod similar;
 mod solver;
 mod vectors;
 mod warm_start;
+mod weights;
 
 use clap::Parser;
 use crossfield_core::Initializer;

@@ -20,6 +20,7 @@ use crate::mf::MfModel;
 use crate::model::{Components, ModelConfig};
 use crate::solver::{Fitted, FmModel};
 use crate::warm_start::WarmStart;
+use crate::weights::sparsity;
 
 pub(crate) type Run = RunFile<ModelConfig>;
 pub(crate) type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
@@ -209,6 +210,7 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     drop(console);
     eprintln!();
     print(&console::summary(&metrics))?;
+    print(&sparsity(&out, &plans, &schema)?)?;
     eprintln!("saved in {}", out.display());
     Ok(())
 }

@@ -32,6 +32,6 @@ pub use error::Error;
 pub use loader::{Loader, Order};
 pub use prepare::{Candidates, Generated, Prepared, encode_files, prepare, prepare_generated};
 pub use raw::{LabelKind, Labels};
-pub use report::{CacheUse, DataReport, FieldReport, Negatives, PartReport};
+pub use report::{CacheUse, DataReport, FieldReport, Negatives, PartReport, grouped};
 pub use schema::FittedSchema;
 pub use tabular::side_column;

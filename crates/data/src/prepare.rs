@@ -670,7 +670,10 @@ impl<'a> Candidates<'a> {
                  whole rows for `predict`",
             ));
         }
-        let encoder = Encoder::new(spec, schema, label, Labels::Optional)?;
+        let mut spec = spec.clone();
+        // A candidate is a candidate whatever its label, should there be one.
+        spec.label.only_positive = false;
+        let encoder = Encoder::new(&spec, schema, label, Labels::Optional)?;
         let data = &encoder.described.data;
         let sides = data.join.iter().map(|join| Side::open(join, data));
         let opened = Self {

@@ -123,7 +123,12 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-fn grouped(number: u64) -> String {
+/// A number with commas between its thousands.
+///
+/// ```
+/// assert_eq!(crossfield_data::grouped(45_840_617), "45,840,617");
+/// ```
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (position, digit) in digits.chars().enumerate() {

@@ -1,6 +1,7 @@
 //! From a run file's data sections to encoded data sets.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crossfield_core::FieldKind;
 
@@ -649,8 +650,8 @@ impl<'a> Candidates<'a> {
     /// Reads both files.
     ///
     /// # Errors
-    /// As [`encode_files`]; [`Error::Config`] for a format whose files have no columns,
-    /// [`Error::DuplicateColumn`] for one that stands in both files.
+    /// As [`encode_files`], for the contexts; [`Error::Config`] for a format whose files have no
+    /// columns, [`Error::DuplicateColumn`] for one that stands in both files.
     pub fn open(
         spec: &DataSpec,
         schema: &'a FittedSchema,
@@ -682,7 +683,8 @@ impl<'a> Candidates<'a> {
             rows: Rows::open(&expand(candidates)?, data)?,
             encoder,
         };
-        Beside::new(&opened.contexts, &opened.rows)?;
+        // What is wrong with any context shows before the first is ranked.
+        opened.rows_of(0..opened.contexts(), 0..1)?;
         Ok(opened)
     }
 
@@ -702,14 +704,17 @@ impl<'a> Candidates<'a> {
     /// All candidates beside one context, in the order of their file.
     ///
     /// # Errors
-    /// [`Error`] for a missing column or a value that is not what its column should hold, with its
-    /// place.
+    /// [`Error::Value`], [`Error::JoinKey`] for what is wrong with a candidate, with its place.
     ///
     /// # Panics
     /// If there is no such context.
     pub fn encode(&self, context: usize) -> Result<Dataset, Error> {
+        self.rows_of(context..context + 1, 0..self.rows.len())
+    }
+
+    fn rows_of(&self, contexts: Range<usize>, candidates: Range<usize>) -> Result<Dataset, Error> {
         let beside = Beside::new(&self.contexts, &self.rows)?;
         self.encoder
-            .encode(|table| beside.read(table, context, &self.sides))
+            .encode(|table| beside.read(table, contexts, candidates, &self.sides))
     }
 }

@@ -1,6 +1,7 @@
 //! Csv files, ratings files and the side files that are joined to them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::config::{DataConfig, Encoding, Header, JoinConfig, expand};
 use crate::error::{At, Error};
@@ -421,23 +422,26 @@ impl<'a> Beside<'a> {
         })
     }
 
-    /// Reads all candidates beside one row of the context into `table`.
+    /// Reads these candidates beside these rows of the context into `table`.
     pub(crate) fn read(
         &self,
         table: &mut Table,
-        context: usize,
+        contexts: Range<usize>,
+        candidates: Range<usize>,
         sides: &[Side],
     ) -> Result<(), Error> {
         let joined = Joined::new(table, &self.file, &self.header, sides)?;
-        for candidate in 0..self.candidates.len() {
-            let cells = self.context.cells(context);
-            let cells = cells.chain(self.candidates.cells(candidate)).collect();
-            let at = At {
-                file: &self.candidates.file,
-                line: self.candidates.lines[candidate],
-            };
-            let pushed = joined.push(table, cells, at);
-            pushed.map_err(|error| self.in_context(error, context))?;
+        for context in contexts {
+            for candidate in candidates.clone() {
+                let cells = self.context.cells(context);
+                let cells = cells.chain(self.candidates.cells(candidate)).collect();
+                let at = At {
+                    file: &self.candidates.file,
+                    line: self.candidates.lines[candidate],
+                };
+                let pushed = joined.push(table, cells, at);
+                pushed.map_err(|error| self.in_context(error, context))?;
+            }
         }
         Ok(())
     }

@@ -76,7 +76,7 @@ fn a_tenth_of_the_negatives_gives_the_probabilities_of_all() {
         let train = |out: &str, set: &str| {
             folder.succeed(&format!(
                 "train ads.toml --out {out} --set train.executor={executor} \
-                 --set train.batch_size={batch} {set}"
+                 --set train.batch_size={batch} --set data.valid=test.csv {set}"
             ))
         };
         let (whole, tenth) = (format!("{executor}-all"), format!("{executor}-tenth"));
@@ -91,6 +91,11 @@ fn a_tenth_of_the_negatives_gives_the_probabilities_of_all() {
                 "{executor} {part} {calibration}"
             );
         }
+        // So are those at the end of each epoch.
+        let epochs = folder.read(&format!("{tenth}/metrics.jsonl"));
+        let last: serde_json::Value = serde_json::from_str(epochs.lines().last().unwrap()).unwrap();
+        let last = last["valid"]["calibration"].as_f64().unwrap();
+        assert_eq!(last, figure(&folder, &tenth, "valid", "calibration"));
         for name in ["logloss", "normalized_entropy"] {
             let (all, some) = (
                 figure(&folder, &whole, "test", name),

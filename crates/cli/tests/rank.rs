@@ -204,3 +204,34 @@ fn files_without_columns_cannot_be_put_together() {
          their columns; write whole rows for `predict`"
     );
 }
+
+#[test]
+fn both_files_name_their_columns_where_those_of_the_run_do_not() {
+    let folder = Folder::new();
+    folder.write(
+        "r.tsv",
+        "u1\ta\t5\t1\nu2\tb\t1\t2\nu1\tb\t4\t3\nu2\ta\t2\t4\n",
+    );
+    folder.write(
+        "r.toml",
+        "[data]\nformat = 'ratings'\ntrain = 'r.tsv'\n[label]\ncolumn = 'rating'\n\
+         [[field]]\nname = 'user'\n[[field]]\nname = 'item'\n[model]\nkind = 'fm'\n\
+         [train]\nloss = 'squared'\n",
+    );
+    folder.succeed("train r.toml --out a");
+    folder.write("f.tsv", "user\nu1\n");
+    folder.write("g.tsv", "item\tname\na\tAlien\nb\tBrazil\n");
+    let ranked = folder
+        .succeed("rank a --context f.tsv --candidates g.tsv")
+        .stdout;
+    folder.write("rows.tsv", "u1\ta\t0\t0\nu1\tb\t0\t0\n");
+    let predicted = folder.succeed("predict a --data rows.tsv").stdout;
+    let predicted: Vec<&str> = predicted.lines().collect();
+    assert_eq!(
+        ranked,
+        format!(
+            "1\t{}\ta\tAlien\n2\t{}\tb\tBrazil\n",
+            predicted[0], predicted[1]
+        )
+    );
+}

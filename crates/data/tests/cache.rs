@@ -195,6 +195,10 @@ fn another_description_or_another_source_builds_it_anew() {
         &mut |spec| spec.label.negative_rate = 0.75,
         "it was made with another `label.negative_rate`",
     );
+    expect(
+        &mut |spec| spec.data.keep_negatives = 1.0,
+        "it was made with another `data.keep_negatives`",
+    );
     // As long as before, and of the same time: the content tells.
     expect(
         &mut |_| {
@@ -232,7 +236,7 @@ fn another_description_or_another_source_builds_it_anew() {
 }
 
 #[test]
-fn the_seed_counts_where_it_draws_the_split() {
+fn the_seed_counts_where_it_draws_the_split_or_the_negatives() {
     let files = Files::new();
     let random = SplitConfig::Random {
         valid: 0.0,
@@ -253,6 +257,11 @@ fn the_seed_counts_where_it_draws_the_split() {
         spec.data.cache = None;
         assert_same(&other, &prepare(&spec, 2, LabelKind::Binary).unwrap());
     }
+    let mut spec = files.cached(&files.csv());
+    spec.data.keep_negatives = 0.5;
+    read(&spec);
+    let other = prepare(&spec, 2, LabelKind::Binary).unwrap();
+    assert_eq!(rebuilt(&other).unwrap(), "it was made with another `seed`");
 }
 
 #[test]
@@ -277,7 +286,7 @@ fn damage_is_named() {
     );
     let mut version = whole.clone();
     version[8] = 9;
-    assert_eq!(reason(&version), "the one there has version 9, expected 1");
+    assert_eq!(reason(&version), "the one there has version 9, expected 2");
     let mut header = whole.clone();
     header[24] ^= 1;
     assert_eq!(

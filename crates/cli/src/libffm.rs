@@ -117,7 +117,13 @@ fn make_run(reader: Reader<BufReader<File>>, out: &Path) -> Anyhow<()> {
 /// Writes the model of a finished run as libffm's own.
 pub(crate) fn export(finished: &Finished, out: &Path, binary: bool) -> Anyhow<()> {
     let (header, blocks) = as_libffm(finished)?;
-    State::read(&finished.directory, finished.fitted.fingerprint())?;
+    let state = State::read(&finished.directory, finished.fitted.fingerprint())?;
+    if state.negative_rate != 1.0 {
+        eprintln!(
+            "this model was trained on {} of the negatives: libffm will not correct its predictions",
+            state.negative_rate
+        );
+    }
     let plans = finished.plans()?;
     check_memory(&plans)?;
     let mut tables = EmbeddingCollection::new(&plans, 0)?;

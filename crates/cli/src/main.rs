@@ -9,12 +9,14 @@ mod libffm;
 mod lists;
 mod mf;
 mod model;
+mod rank;
 mod recommend;
 mod run;
 mod similar;
 mod solver;
 mod vectors;
 mod warm_start;
+mod weights;
 
 use clap::Parser;
 use crossfield_core::Initializer;
@@ -32,7 +34,9 @@ enum Command {
     Eval(run::EvalArgs),
     /// Prints a prediction a line: a probability, or a rating.
     Predict(run::PredictArgs),
-    /// Takes the score of one row apart.
+    /// Ranks candidates for a context, best first.
+    Rank(rank::RankArgs),
+    /// Takes the score of one row apart, or lists the heaviest weights of a model.
     Explain(explain::ExplainArgs),
     /// Finds the nearest neighbours of a key by the vectors that were learned.
     Similar(similar::SimilarArgs),
@@ -54,6 +58,7 @@ fn main() -> std::process::ExitCode {
         Command::Train(args) => run::train(&args),
         Command::Eval(args) => run::eval(&args),
         Command::Predict(args) => run::predict(&args),
+        Command::Rank(args) => rank::rank(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Similar(args) => similar::similar(&args),
         Command::Recommend(args) => recommend::recommend(&args),

@@ -39,6 +39,8 @@ pub enum Purpose {
     Rounding = 8,
     /// Draws of a posterior: `a` = iteration, `b` = step within it.
     Gibbs = 9,
+    /// Which negatives a down-sampled training part keeps.
+    KeepNegatives = 10,
 }
 
 /// The stream of random numbers for one purpose.

@@ -38,7 +38,7 @@ use crate::schema::{Bits, FittedCross, FittedField, FittedSchema, Vocabulary, vo
 use crate::slice::Slice;
 
 /// To be raised whenever the same files would be encoded otherwise, or the layout changes.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const MAGIC: u64 = u64::from_le_bytes(*b"CFcache\n");
 const HEADER: usize = 7 * 8;
 const ALIGNMENT: u64 = 64;
@@ -74,7 +74,7 @@ impl Origin {
         let mut files: Vec<&String> = (data.train.iter().chain(&data.valid).chain(&data.test))
             .chain(data.join.iter().map(|join| &join.file))
             .collect();
-        let mut drawn = false;
+        let mut drawn = data.keep_negatives != 1.0;
         match &data.split {
             Some(SplitConfig::Random { .. }) => drawn = true,
             Some(SplitConfig::Rows { test, valid }) => {
@@ -243,6 +243,7 @@ struct CachedPart {
     weights: Option<Section>,
     groups: Option<Section>,
     probabilities: Option<Section>,
+    negative_rate: f64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -432,6 +433,7 @@ fn save_part(sections: &mut Sections, dataset: &Dataset) -> io::Result<CachedPar
         weights: sections.push_any(&dataset.weights)?,
         groups: sections.push_any(&dataset.groups)?,
         probabilities: sections.push_any(&dataset.probabilities)?,
+        negative_rate: dataset.negative_rate,
     })
 }
 
@@ -678,6 +680,7 @@ impl Cache {
             weights: self.sized_any(&part.weights, rows, &what("weights"))?,
             groups: self.sized_any(&part.groups, rows, &what("groups"))?,
             probabilities: self.sized_any(&part.probabilities, rows, &what("probabilities"))?,
+            negative_rate: part.negative_rate,
             shuffle_block: 0,
         })
     }

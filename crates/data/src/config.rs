@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::error::Error;
 pub use crate::line::Encoding;
 use crate::planted;
+use crate::raw::LabelKind;
 use crate::synth::SynthConfig;
 
 /// Where the data is and what of it is used: the run file's `[data]`, `[label]`, `[[field]]` and
@@ -33,6 +34,36 @@ pub struct DataSpec {
 }
 
 impl DataSpec {
+    /// Share of the traffic's rows of label 0 that are left in the training part: what the train
+    /// files hold of them, and what is kept of those.
+    pub fn negative_rate(&self) -> f64 {
+        self.label.negative_rate * self.data.keep_negatives
+    }
+
+    /// Whether the shares of rows of label 0 are shares, and the labels are such that there are some.
+    pub(crate) fn check_negatives(&self, label: LabelKind) -> Result<(), Error> {
+        for (key, share) in [
+            ("label.negative_rate", self.label.negative_rate),
+            ("data.keep_negatives", self.data.keep_negatives),
+        ] {
+            let expected = if !(share > 0.0 && share <= 1.0) {
+                "a share above 0, at most 1"
+            } else if share < 1.0 && label == LabelKind::Number {
+                "1: only the labels 0 and 1, under a loss of clicks, have negatives"
+            } else if share < 1.0 && self.label.only_positive {
+                "1: label.only_positive leaves no negatives"
+            } else {
+                continue;
+            };
+            return Err(Error::Config {
+                key: key.to_owned(),
+                value: share.to_string(),
+                expected: expected.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
     /// The same with every default that its format and its kinds of fields imply written out.
     pub fn complete(&self) -> Self {
         let mut label = self.label.clone();
@@ -99,6 +130,9 @@ pub struct DataConfig {
     /// their own are not split off. Default: none; of a generated log `random`, a tenth each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<SplitConfig>,
+    /// Share of the training part's rows of label 0 that are trained on, drawn by the run's seed
+    /// after the split; predictions are corrected for it. Default: 1. Above 0.
+    pub keep_negatives: f64,
     /// One ASCII character between cells. Default: `,`, for ratings a tab.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub separator: Option<String>,
@@ -143,6 +177,7 @@ impl Default for DataConfig {
             valid: Vec::new(),
             test: Vec::new(),
             split: None,
+            keep_negatives: 1.0,
             separator: None,
             header: None,
             encoding: Encoding::Utf8,
@@ -327,6 +362,10 @@ pub struct LabelConfig {
     /// Whether rows whose label is 0 are left out, before anything is split or counted: for models
     /// that learn from what people did and not from ratings. Default: false. (csv, ratings, synth)
     pub only_positive: bool,
+    /// Share of the rows of label 0 that the train files still hold, of all that there were:
+    /// predictions are corrected for it. Files of `data.valid` and `data.test` hold all. Default: 1.
+    /// Above 0.
+    pub negative_rate: f64,
     /// The column of the sample weights. Default: none, all rows weigh 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<String>,
@@ -343,6 +382,7 @@ impl Default for LabelConfig {
             negative: Vec::new(),
             threshold: None,
             only_positive: false,
+            negative_rate: 1.0,
             weight: None,
             group: None,
         }

@@ -32,8 +32,8 @@ pub use config::{
 pub use dataset::Dataset;
 pub use error::Error;
 pub use loader::{Loader, Order};
-pub use prepare::{Generated, Prepared, encode_files, prepare, prepare_generated};
+pub use prepare::{Candidates, Generated, Prepared, encode_files, prepare, prepare_generated};
 pub use raw::{LabelKind, Labels};
-pub use report::{CacheUse, CrossReport, DataReport, FieldReport, PartReport};
+pub use report::{CacheUse, CrossReport, DataReport, FieldReport, Negatives, PartReport, grouped};
 pub use schema::FittedSchema;
 pub use tabular::side_column;

@@ -18,9 +18,39 @@ pub struct DataReport {
     /// Rows of all files that were left out, for they are not positive (`label.only_positive`).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: u64,
+    /// What `data.keep_negatives` left of the training part; `None` where it leaves all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negatives: Option<Negatives>,
     /// How the cache was used; `None` without `data.cache`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheUse>,
+}
+
+/// Rows of label 0 of the training part.
+///
+/// ```
+/// let negatives = crossfield_data::Negatives { kept: 1_000, of: 10_000 };
+/// assert_eq!(
+///     negatives.to_string(),
+///     "1,000 of 10,000 negatives of the training part kept (data.keep_negatives)"
+/// );
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Negatives {
+    /// Those that are trained on.
+    pub kept: u64,
+    /// All of them.
+    pub of: u64,
+}
+
+impl fmt::Display for Negatives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kept, of) = (grouped(self.kept), grouped(self.of));
+        write!(
+            f,
+            "{kept} of {of} negatives of the training part kept (data.keep_negatives)"
+        )
+    }
 }
 
 /// How the cache of encoded rows was used.
@@ -197,7 +227,12 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-fn grouped(number: u64) -> String {
+/// A number with commas between its thousands.
+///
+/// ```
+/// assert_eq!(crossfield_data::grouped(45_840_617), "45,840,617");
+/// ```
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (position, digit) in digits.chars().enumerate() {
@@ -234,6 +269,9 @@ impl fmt::Display for DataReport {
                 f,
                 "{left_out} rows left out: not positive (label.only_positive)"
             )?;
+        }
+        if let Some(negatives) = &self.negatives {
+            writeln!(f, "{negatives}")?;
         }
         writeln!(f)?;
         let parts: Vec<_> = self.parts.iter().map(|part| &part.name).collect();
@@ -329,6 +367,7 @@ mod tests {
             }],
             crosses: Vec::new(),
             left_out: 0,
+            negatives: None,
             cache: None,
         };
         let text = report.to_string();

@@ -363,6 +363,20 @@ impl FittedSchema {
         names.collect::<Vec<_>>().join(" & ")
     }
 
+    /// What `index` stands for in a field whatever the value: its [`name`](Self::name), and the field
+    /// alone where the index is that of a number, of which it has one for all values.
+    ///
+    /// # Panics
+    /// If the schema has no such field.
+    pub fn feature_name(&self, field: FieldId, index: u32) -> String {
+        match self.fields.get(field).map(|fitted| &fitted.transform) {
+            Some(Transform::Standard { .. }) if index == 0 => {
+                self.schema.fields[field].name.clone()
+            }
+            _ => self.name(field, index, 1.0),
+        }
+    }
+
     /// The schema of libffm files for a model of libffm: its fields are `0` to `fields - 1`, its
     /// indices are rows from 0 to `features - 1`, and one row behind them is for larger ones.
     ///

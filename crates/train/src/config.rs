@@ -898,6 +898,26 @@ impl TrainConfig {
         })
     }
 
+    /// Checks that predictions of a model of this loss can be corrected for the share of the negatives
+    /// that it is trained on.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a share other than 1 and a loss other than the logistic one, whose scores
+    /// are no logits.
+    pub fn check_negatives(&self, rate: f64) -> Result<(), Error> {
+        if rate == 1.0 || self.loss == Objective::Logistic {
+            return Ok(());
+        }
+        Err(Error::Option {
+            option: "train.loss".into(),
+            reason: format!(
+                "is {}: only with \"logistic\" are predictions corrected for down-sampled negatives \
+                 ({rate} of them, by label.negative_rate and data.keep_negatives)",
+                self.loss.name()
+            ),
+        })
+    }
+
     /// Checks that the executor can train these tables, before any of them is made.
     ///
     /// # Errors

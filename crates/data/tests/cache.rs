@@ -196,7 +196,7 @@ fn another_description_or_another_source_builds_it_anew() {
         "it was made with another `label.negative_rate`",
     );
     expect(
-        &mut |spec| spec.data.keep_negatives = 1.0,
+        &mut |spec| (spec.data.keep_negatives, spec.label.negative_rate) = (1.0, 1.0),
         "it was made with another `data.keep_negatives`",
     );
     // As long as before, and of the same time: the content tells.

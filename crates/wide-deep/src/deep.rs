@@ -3,20 +3,49 @@
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use crossfield_core::{
-    Component, ComponentConfig, Error, FieldKind, Init, Initializer, Lookup, Mlp, MlpConfig,
-    Schema, TableConfig, TableField, check_option, factor_table, tables_for,
+    Activation, Component, ComponentConfig, Contribution, Error, FieldKind, Init, Initializer,
+    Lookup, Mlp, MlpConfig, Normalization, Schema, TableConfig, TableField, What, check_option,
+    factor_table, tables_for,
 };
 use serde::{Deserialize, Serialize};
 
 /// Configuration of a [`Deep`].
+///
+/// ```
+/// use crossfield_core::{ComponentConfig, Field, FieldKind, Schema};
+/// use crossfield_wide_deep::DeepConfig;
+///
+/// let schema = Schema {
+///     fields: vec![Field {
+///         name: "tags".into(),
+///         kind: FieldKind::Bag,
+///         vocabulary: "tags".into(),
+///         rows: 4,
+///         oov_row: Some(0),
+///     }],
+///     dense: Vec::new(),
+/// };
+/// let mut config = DeepConfig::default();
+/// assert_eq!(config.tables(&schema)?[0].name, "v8.tags");
+/// config.residual = true;
+/// assert_eq!(
+///     config.tables(&schema).unwrap_err().to_string(),
+///     "`deep.residual` is true with layers of 8 → [256, 128]: expected a hidden layer as wide as \
+///      what it reads, or false"
+/// );
+/// # Ok::<(), crossfield_core::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeepConfig {
     /// Name of the component, set by its place in a run file; its dense weights are keyed by it.
     #[serde(skip)]
     pub name: String,
-    /// Fields to read; none: all but sequences and crosses. Numeric fields that are not in buckets
-    /// arrive as their dense columns, all others as vectors; those of a bag are added up.
+    /// Fields to read; none: all but sequences and crosses, for a cross remembers what it was
+    /// trained on and is for the wide part (Cheng et al. 2016, section 3.1), and a perceptron makes
+    /// its own. Numeric fields that are not in buckets arrive as their dense columns, with the
+    /// indicator of their missing values; all others as vectors, those of a bag added up. A
+    /// sequence that is named is read as a bag.
     pub fields: Vec<String>,
     /// Length of the vectors.
     pub embedding_dim: usize,
@@ -25,6 +54,14 @@ pub struct DeepConfig {
     pub init_std: f64,
     /// Units of each hidden layer, from the input on. Cheng et al. have three of 1024, 512 and 256.
     pub hidden: Vec<usize>,
+    /// What follows each hidden layer; ReLU as in Cheng et al.
+    pub activation: Activation,
+    /// Probability that a hidden unit is left out at a step of training; 0 as in Cheng et al.
+    pub dropout: f64,
+    /// How hidden units are normalized before the activation.
+    pub norm: Normalization,
+    /// Whether a hidden layer adds its input to its output where both have one width.
+    pub residual: bool,
     /// Prefix of the tables instead of `v<embedding_dim>`, which other components share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<String>,
@@ -38,6 +75,10 @@ impl Default for DeepConfig {
             embedding_dim: 8,
             init_std: 0.01,
             hidden: vec![256, 128],
+            activation: Activation::Relu,
+            dropout: 0.0,
+            norm: Normalization::None,
+            residual: false,
             share: None,
         }
     }
@@ -50,10 +91,15 @@ impl Default for DeepConfig {
 /// z = MLP(a)
 /// ```
 ///
+/// An empty bag is a zero vector. The example of the [crate] adds one to a [`Wide`](crate::Wide).
+///
 /// # Source
-/// Cheng et al. 2016, section 3.2.
+/// Cheng et al. 2016, section 3.2; the layers are those of an [`Mlp`]. The vectors of the source
+/// have 32 weights.
 #[derive(Module, Debug)]
 pub struct Deep {
+    #[module(skip)]
+    name: String,
     #[module(skip)]
     inputs: Inputs,
     mlp: Mlp,
@@ -74,8 +120,8 @@ impl DeepConfig {
             &self.name,
             "embedding_dim",
             self.embedding_dim,
-            self.embedding_dim > 0,
-            "at least 1",
+            (1..=1024).contains(&self.embedding_dim),
+            "1 to 1024",
         )?;
         check_option(
             &self.name,
@@ -111,6 +157,7 @@ impl DeepConfig {
             },
         );
         let width = embedded.len() * self.embedding_dim + columns.len();
+        self.mlp().check(&self.name, width)?;
         let columns = (columns.len() < schema.dense.len()).then_some(columns);
         let inputs = Inputs {
             embedded,
@@ -118,6 +165,17 @@ impl DeepConfig {
             width,
         };
         Ok((tables, inputs))
+    }
+
+    fn mlp(&self) -> MlpConfig {
+        MlpConfig {
+            hidden: self.hidden.clone(),
+            output: 1,
+            activation: self.activation,
+            dropout: self.dropout,
+            norm: self.norm,
+            residual: self.residual,
+        }
     }
 }
 
@@ -130,12 +188,9 @@ impl ComponentConfig for DeepConfig {
 
     fn init(&self, schema: &Schema, init: &Init) -> Result<Deep, Error> {
         let inputs = self.inputs(schema)?.1;
-        let mlp = MlpConfig {
-            hidden: self.hidden.clone(),
-            output: 1,
-        };
         Ok(Deep {
-            mlp: mlp.init(&self.name, inputs.width, init),
+            name: self.name.clone(),
+            mlp: self.mlp().init(&self.name, inputs.width, init)?,
             inputs,
         })
     }
@@ -166,6 +221,19 @@ impl Inputs {
 
 impl Component for Deep {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
-        self.mlp.forward(self.inputs.of(x))
+        self.mlp.forward(self.inputs.of(x), x.training())
+    }
+
+    /// The score under the component's own name: a perceptron has no parts that add up.
+    fn explain(&self, x: &Lookup) -> Vec<Contribution> {
+        let scores = self.forward(x).into_data().convert::<f32>();
+        let scores = scores.as_slice::<f32>().expect("scores were made f32");
+        let of_row = |(row, &score): (usize, &f32)| Contribution {
+            row,
+            what: What::Named(self.name.clone()),
+            weight: 1.0,
+            contribution: score,
+        };
+        scores.iter().enumerate().map(of_row).collect()
     }
 }

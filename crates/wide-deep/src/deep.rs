@@ -240,6 +240,8 @@ mod tests {
     use burn::module::{ModuleVisitor, Param};
     use burn::optim::{GradientsParams, SgdConfig};
     use burn::tensor::Device;
+    #[cfg(feature = "ndarray")]
+    use crossfield_core::TrainingStep;
     use crossfield_core::{Batch, Field, Jagged, What};
     use crossfield_embedding::{EmbeddingCollection, RowOptimizer, RowOptimizerKind, TablePlan};
 
@@ -498,6 +500,41 @@ mod tests {
                     moved.get_mut(path).unwrap()[at] += by;
                     total(&start, &moved)
                 });
+            }
+        }
+    }
+
+    #[cfg(feature = "ndarray")]
+    #[test]
+    #[expect(deprecated, reason = "kept as the second CPU backend")]
+    fn ndarray_trains_on_a_batch_as_flex_does() {
+        let config = DeepConfig {
+            dropout: 0.2,
+            norm: Normalization::Batch,
+            ..config(&[], &[4, 3])
+        };
+        let step = TrainingStep {
+            seed: 1,
+            epoch: 0,
+            step: 9,
+        };
+        let on = |device: Device| {
+            let device = device.autodiff();
+            let deep = deep(&config, &device);
+            let (lookup, _) = tables(&config).stage(batch(&[0, 1, 2]), &device);
+            let scores = deep.forward(&lookup.for_training(step));
+            let gradients = scores.clone().square().sum().backward();
+            let gradients = GradientsParams::from_grads(gradients, &deep);
+            let after = SgdConfig::new().init().step(1.0, deep, gradients);
+            (scores.try_into_vec_as::<f32>().unwrap(), weights(&after))
+        };
+        let (flex, ndarray) = (on(Device::flex()), on(Device::ndarray()));
+        for (flex, ndarray) in flex.0.iter().zip(&ndarray.0) {
+            assert_relative_eq!(flex, ndarray, epsilon = 1e-5);
+        }
+        for (path, flex) in &flex.1 {
+            for (flex, ndarray) in flex.iter().zip(&ndarray.1[path]) {
+                assert_relative_eq!(flex, ndarray, epsilon = 1e-4);
             }
         }
     }

@@ -29,7 +29,7 @@ pub enum Purpose {
     Shuffle = 3,
     /// Which rows are held out.
     Split = 4,
-    /// Dropout masks: `a` = epoch, `b` = step.
+    /// Dropout masks: `a` = [`name_key`] of the layer, `b` = step over all epochs.
     Dropout = 5,
     /// Sampled negatives: `a` = epoch, `b` = step.
     Negatives = 6,

@@ -56,7 +56,7 @@ pub struct OptimizerConfig {
 }
 
 /// `[[optimizer.table]]`: what differs for the tables whose name matches.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TableOptions {
     /// Name of a table; `*` stands for any characters.

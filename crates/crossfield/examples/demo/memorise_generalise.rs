@@ -34,7 +34,7 @@ const RULE_ROWS: f64 = 0.2;
 /// Share of the pairs of an age and a price that are kept out of training.
 const HELD_OUT: f64 = 0.15;
 /// Regions of ages and prices with a taste of their own.
-const TASTES: usize = 4;
+const TASTES: usize = 8;
 /// Ids seen less often in training share a row, from which new ones are scored.
 const MIN_COUNT: u64 = 30;
 const TRAIN_ROWS: usize = 100_000;

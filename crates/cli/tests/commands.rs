@@ -363,7 +363,7 @@ fn what_models_prints_is_a_run_file() {
         assert!(models.lines().any(|line| line == key), "{models}");
     }
     folder.write("models.toml", models);
-    let sum = "--set model.sum=[\"wide\",\"fm\",\"ffm\",\"mf\",\"dot\"] --set model.mf.item=ad --set \
+    let sum = "--set model.sum=[\"wide\",\"deep\",\"fm\",\"ffm\",\"mf\",\"dot\"] --set model.mf.item=ad --set \
                model.dot.right=[\"ad\"]";
     folder.succeed(&format!(
         "train models.toml {sum} --set data.train=train.csv --set label.column=click \

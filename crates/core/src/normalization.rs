@@ -109,8 +109,8 @@ impl BatchNorm {
             let [mean, var] = [mean, var].map(|running| as_row(running.value()));
             return self.scale(input - mean, var);
         }
-        // Along the rows as they lie in memory: Burn's operation for any number of dimensions turns
-        // them around, forward and backward, which takes three times as long as all other layers.
+        // Along the rows as they lie in memory: Burn's operation, for any number of dimensions, copies
+        // them with rows and units exchanged, forward and backward.
         let of_batch = input.clone().mean_dim(0);
         let centered = input - of_batch.clone();
         let variance = centered.clone().square().mean_dim(0);

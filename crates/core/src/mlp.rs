@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Tensor, TensorData, activation};
-use rand::RngExt;
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::normalization::Norm;
@@ -274,13 +274,19 @@ impl Dropout {
     fn apply(self, units: Tensor<2>, at: TrainingStep) -> Tensor<2> {
         let shape = units.dims();
         let mut rng = rng(at.seed, Purpose::Dropout, self.layer, at.step);
+        let mut bytes = vec![0; shape[0] * shape[1] * size_of::<u32>()];
+        rng.fill_bytes(&mut bytes);
+        let (draws, _) = bytes.as_chunks();
+        let below = (self.probability * 2f64.powi(32)) as u32;
         let kept = (1.0 / (1.0 - self.probability)) as f32;
-        let mask: Vec<f32> = (0..shape[0] * shape[1])
-            .map(|_| {
-                let is_dropped = f64::from(rng.random::<f32>()) < self.probability;
-                if is_dropped { 0.0 } else { kept }
-            })
-            .collect();
+        let mask_of = |&draw| {
+            if u32::from_le_bytes(draw) < below {
+                0.0
+            } else {
+                kept
+            }
+        };
+        let mask: Vec<f32> = draws.iter().map(mask_of).collect();
         let device = units.device();
         units * Tensor::from_data(TensorData::new(mask, shape), &device)
     }

@@ -2,7 +2,6 @@
 
 use burn::module::{Module, Param, RunningState};
 use burn::nn::{LayerNorm, LayerNormConfig};
-use burn::tensor::module::{batch_norm, batch_norm_train};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -104,24 +103,42 @@ impl BatchNorm {
     /// A single row has no variance: it goes by the running statistics, as in evaluation, and
     /// leaves them as they are.
     fn forward(&self, input: Tensor<2>, is_training: bool) -> Tensor<2> {
-        let [gamma, beta] = [self.gamma.val(), self.beta.val()];
         let rows = input.dims()[0];
+        let [mean, var] = [&self.running_mean, &self.running_var];
         if !is_training || rows < 2 {
-            let [mean, var] = [self.running_mean.value(), self.running_var.value()];
-            return batch_norm(input, gamma, beta, mean, var, EPSILON);
+            let [mean, var] = [mean, var].map(|running| as_row(running.value()));
+            return self.scale(input - mean, var);
         }
-        let batch = batch_norm_train(input, gamma, beta, EPSILON);
+        // Along the rows as they lie in memory: Burn's operation, for any number of dimensions, copies
+        // them with rows and units exchanged, forward and backward.
+        let of_batch = input.clone().mean_dim(0);
+        let centered = input - of_batch.clone();
+        let variance = centered.clone().square().mean_dim(0);
         // Of the batch as a sample: algorithm 2 of Ioffe and Szegedy, step 10.
-        let unbiased = batch.variance.mul_scalar(rows as f64 / (rows as f64 - 1.0));
-        take_in(&self.running_mean, batch.mean);
-        take_in(&self.running_var, unbiased);
-        batch.output
+        let sample = rows as f64 / (rows as f64 - 1.0);
+        take_in(mean, of_batch);
+        take_in(var, variance.clone().mul_scalar(sample));
+        self.scale(centered, variance)
+    }
+
+    /// # Shapes
+    /// - centered: `[batch, units]`
+    /// - variance: `[1, units]`
+    fn scale(&self, centered: Tensor<2>, variance: Tensor<2>) -> Tensor<2> {
+        let deviation = variance.add_scalar(EPSILON).sqrt();
+        centered * (as_row(self.gamma.val()) / deviation) + as_row(self.beta.val())
     }
 }
 
-fn take_in(running: &RunningState<Tensor<1>>, of_batch: Tensor<1>) {
-    let before = running.value().mul_scalar(1.0 - MOMENTUM);
-    running.update((before + of_batch.mul_scalar(MOMENTUM)).detach());
+fn as_row(units: Tensor<1>) -> Tensor<2> {
+    units.unsqueeze_dim(0)
+}
+
+/// # Shapes
+/// - of_batch: `[1, units]`
+fn take_in(running: &RunningState<Tensor<1>>, of_batch: Tensor<2>) {
+    let of_batch = of_batch.detach().squeeze_dim::<1>(0).mul_scalar(MOMENTUM);
+    running.update(running.value().mul_scalar(1.0 - MOMENTUM) + of_batch);
     running.value_sync();
 }
 

@@ -2,10 +2,10 @@
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::Init;
+use crate::{Init, dense_layer, dense_layer_relu};
 
 /// Configuration of an [`Mlp`].
 ///
@@ -63,11 +63,18 @@ impl Mlp {
     /// - output: `[batch, output]`
     pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
         let (last, hidden) = self.layers.split_last().expect("the output layer");
-        let hidden = hidden
-            .iter()
-            .fold(input, |input, layer| activation::relu(layer.forward(input)));
-        last.forward(hidden)
+        let hidden = hidden.iter().fold(input, |input, layer| {
+            let (weight, bias) = weights(layer);
+            dense_layer_relu(input, weight, bias)
+        });
+        let (weight, bias) = weights(last);
+        dense_layer(hidden, weight, bias)
     }
+}
+
+fn weights(layer: &Linear) -> (Tensor<2>, Tensor<1>) {
+    let bias = layer.bias.as_ref().expect("layers are made with a bias");
+    (layer.weight.val(), bias.val())
 }
 
 #[cfg(test)]

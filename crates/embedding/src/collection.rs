@@ -540,6 +540,55 @@ mod tests {
     }
 
     #[test]
+    fn tables_that_the_same_fields_read_share_the_numbering_of_their_rows() {
+        let plans = [
+            plan("v2.ad", 9, 2, &[0, 1]),
+            plan("v2.site", 5, 2, &[2]),
+            plan("wide.ad", 9, 1, &[0, 1]),
+            plan("wide.site", 5, 1, &[2]),
+        ];
+        let mut tables = EmbeddingCollection::new(&plans, 5).unwrap();
+        let before: Vec<f32> = (0..9).map(|ad| tables.tables()[2].weights(ad)[0]).collect();
+        let device = Device::flex().autodiff();
+        // Row 0: ads 7 and 1, site 4; row 1: ads 1 and 1, site 3.
+        let batch = one_hot(&[&[7, 1], &[1, 1], &[4, 3]]);
+        let (lookup, staged) = tables.stage(batch, &device);
+        let [linear, factors] = &staged.leaves[..] else {
+            panic!("a leaf for each dim");
+        };
+        assert!(Arc::ptr_eq(&linear[0].unique, &factors[0].unique));
+
+        let all = |prefix: &str| {
+            let ad = format!("{prefix}.ad");
+            [
+                field(&ad, 0),
+                field(&ad, 1),
+                field(&format!("{prefix}.site"), 2),
+            ]
+        };
+        let (scores, vectors) = (lookup.pooled(&all("wide")), lookup.fields(&all("v2")));
+        let site = |row| tables.tables()[3].weights(row)[0];
+        let expected = [
+            before[7] + before[1] + site(4),
+            before[1] + before[1] + site(3),
+        ];
+        let got = scores.clone().try_into_vec_as::<f32>().unwrap();
+        assert_eq!(got, expected);
+        let got = vectors.clone().try_into_vec_as::<f32>().unwrap();
+        let expected = [(0, 7), (0, 1), (1, 4), (0, 1), (0, 1), (1, 3)];
+        let expected = expected.map(|(table, row)| tables.tables()[table].weights(row));
+        assert_eq!(got, expected.concat());
+
+        // SGD at rate 1 takes away how often a row occurs.
+        let mut gradients = (scores.sum() + vectors.sum()).backward();
+        tables.apply(&lookup, &staged, &mut gradients, 1.0).unwrap();
+        let after: Vec<f32> = (0..9).map(|ad| tables.tables()[2].weights(ad)[0]).collect();
+        for (ad, times) in [(7, 1.0), (1, 3.0), (2, 0.0)] {
+            assert_eq!(after[ad], before[ad] - times);
+        }
+    }
+
+    #[test]
     fn bags_are_weighted_sums_and_empty_ones_are_zero() {
         let mut tables = EmbeddingCollection::new(&[plan("v", 10, 3, &[0])], 5).unwrap();
         let bag = Jagged {

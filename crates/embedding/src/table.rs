@@ -641,6 +641,55 @@ mod tests {
     }
 
     #[test]
+    fn many_rows_are_read_and_updated_as_one_by_one() {
+        let kinds = [
+            RowOptimizerKind::Sgd,
+            RowOptimizerKind::Adagrad,
+            RowOptimizerKind::RowwiseAdagrad,
+            RowOptimizerKind::Adam,
+            RowOptimizerKind::Ftrl,
+        ];
+        for (kind, dim) in kinds
+            .into_iter()
+            .flat_map(|kind| [(kind, 1), (kind, 5), (kind, 8)])
+        {
+            let plan = TablePlan {
+                max_norm: None,
+                config: TableConfig {
+                    rows: 100,
+                    dim,
+                    initializer: Initializer::Normal { std: 0.5 },
+                    ..plan(kind, 1.0).config
+                },
+                ..plan(kind, 1.0)
+            };
+            let make = || Table::new(&plan, 1).unwrap();
+            let (mut together, mut apart) = (make(), make());
+            // More than are asked for ahead, without an order.
+            let rows: Vec<u32> = (0..60).map(|row| row * 37 % 100).collect();
+            let gradients: Vec<f32> = (0..rows.len() * dim)
+                .map(|at| (at * 13 % 29) as f32 / 29.0 - 0.5)
+                .collect();
+            let step = |nth: usize| RowStep {
+                rate: 0.5,
+                share: nth as f32 / 60.0,
+            };
+            for _ in 0..2 {
+                together.update_rows(&rows, &gradients, step);
+                for (nth, gradient) in gradients.chunks_exact(dim).enumerate() {
+                    apart.update_row(rows[nth], gradient, step(nth));
+                }
+            }
+            assert!(together.bytes() == apart.bytes(), "{kind:?}, dim {dim}");
+            let mut weights = vec![f32::NAN; rows.len() * dim];
+            together.read_rows(&rows, &mut weights);
+            for (row, weights) in rows.iter().zip(weights.chunks_exact(dim)) {
+                assert_eq!(weights, apart.weights(*row));
+            }
+        }
+    }
+
+    #[test]
     fn a_row_that_is_begun_has_the_state_of_its_weights() {
         let plan = TablePlan {
             max_norm: None,

@@ -157,7 +157,9 @@ fn deep() -> DeepConfig {
 /// The layers alone, on inputs of the same shape.
 fn dense_alone(mlp: &Mlp, batch: usize, parts: &mut Parts, device: &Device) {
     let input = Tensor::<2>::ones([batch, IDS.len() * DIM], device).require_grad();
-    let output = parts.time("dense forward", || mlp.forward(input)).sum();
+    let output = parts
+        .time("dense forward", || mlp.forward(input, None))
+        .sum();
     parts.time("dense backward", || drop(output.backward()));
 }
 
@@ -281,9 +283,10 @@ fn mlp(device: &Device) -> Mlp {
     };
     let config = MlpConfig {
         hidden: HIDDEN.to_vec(),
-        output: 1,
+        ..MlpConfig::default()
     };
-    config.init("deep", IDS.len() * DIM, &init)
+    let mlp = config.init("deep", IDS.len() * DIM, &init);
+    mlp.expect("legal layers")
 }
 
 fn predict(trainer: &mut Trainer, data: &Arc<Dataset>, rounds: u64) {
@@ -302,7 +305,7 @@ fn predict(trainer: &mut Trainer, data: &Arc<Dataset>, rounds: u64) {
         cpu.extend(cpu_seconds().zip(before).map(|(now, then)| now - then));
     }
     for _ in 0..20 {
-        parts.time("dense forward", || mlp.forward(input.clone()));
+        parts.time("dense forward", || mlp.forward(input.clone(), None));
     }
     println!("prediction, ms a batch of {SCORE_BATCH} (fastest batches)");
     for part in ["stage", "score", "dense forward"] {

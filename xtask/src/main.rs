@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 const HELP: &str = "\
 cargo xtask train [ARGS]   crossfield train ARGS; without ARGS: FM on the planted ad log
 cargo xtask data ARGS      crossfield data ARGS
-cargo xtask demo NAME      an experiment: one-hot, neighbours, warm-start, transfer or
+cargo xtask demo NAME      an experiment: one-hot, neighbours, warm-start, transfer,
                            fields; a seed may follow
 cargo xtask bench [ARGS]   all benches, or those that ARGS name, as `cargo bench` takes them
 cargo xtask check          formatting, lints, docs, spelling; all warnings are errors

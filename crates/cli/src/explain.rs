@@ -1,4 +1,4 @@
-//! `explain`: what the score of a row is made of.
+//! `explain`: what the score of a row is made of, and which weights are the heaviest.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use crossfield_train::{Error, Scorer, in_pool};
 
 use crate::console::nine_digits;
 use crate::run::{Anyhow, Finished, print};
+use crate::weights::heaviest;
 
 /// Features of a row beyond which its pairs are too many to be named one by one.
 const MOST_FEATURES: usize = 2000;
@@ -20,23 +21,29 @@ const WIDTH: usize = 40;
 pub(crate) struct ExplainArgs {
     /// A finished run.
     run: PathBuf,
-    /// Files of rows, in the format of the run's data; the label column may be missing.
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    /// Files of rows, in the format of the run's data; the label column may be missing. Without them
+    /// the heaviest weights of the model's linear terms are listed.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
     data: Vec<String>,
-    /// The row, from 1, over all files: the one whose prediction is on that line of `predict`.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    row: usize,
-    /// Contributions to print; the smaller ones are added up in one line.
+    /// The row, from 1, over all files: the one whose prediction is on that line of `predict`
+    /// [default: 1].
+    #[arg(long, value_name = "N", requires = "data")]
+    row: Option<usize>,
+    /// Contributions to print, of which the smaller ones are added up in one line; or weights.
     #[arg(long, value_name = "K", default_value_t = 40)]
     top: usize,
 }
 
 pub(crate) fn explain(args: &ExplainArgs) -> Anyhow<()> {
     let finished = Finished::open(&args.run, &[])?;
+    if args.data.is_empty() {
+        return print(&heaviest(&finished, args.top)?);
+    }
+    let row = args.row.unwrap_or(1);
     let data = finished.encode(&args.data, Labels::Optional)?;
-    let place = args.row.checked_sub(1).filter(|&row| row < data.len());
+    let place = row.checked_sub(1).filter(|&row| row < data.len());
     let place = place.ok_or_else(|| Error::Option {
-        option: format!("--row {}", args.row),
+        option: format!("--row {row}"),
         reason: format!(
             "expected 1 to {}, a row of {}",
             data.len(),
@@ -48,7 +55,7 @@ pub(crate) fn explain(args: &ExplainArgs) -> Anyhow<()> {
     let features: usize = batch.sparse.iter().map(|field| field.indices.len()).sum();
     if features > MOST_FEATURES {
         return Err(Error::Option {
-            option: format!("--row {}", args.row),
+            option: format!("--row {row}"),
             reason: format!(
                 "has {features} features, {} pairs: expected at most {MOST_FEATURES} features",
                 features * (features - 1) / 2
@@ -61,12 +68,21 @@ pub(crate) fn explain(args: &ExplainArgs) -> Anyhow<()> {
         let score = trained.model.score(&lookup).into_scalar::<f32>();
         (score, trained.model.explain(&lookup))
     })?;
+    let (output, shift) = (trained.output(), trained.output().shift());
+    if shift != 0.0 {
+        parts.push(Contribution {
+            row: 0,
+            what: What::Named("down-sampling".to_owned()),
+            weight: shift as f32,
+            contribution: shift as f32,
+        });
+    }
     // Of parts of one size the first stays first.
     parts.sort_by(|a, b| b.contribution.abs().total_cmp(&a.contribution.abs()));
     let mut text = format!(
         "score       {}\nprediction  {}\n\n",
-        nine_digits(f64::from(score)),
-        nine_digits(trained.output().prediction(score)),
+        nine_digits(f64::from(score) + shift),
+        nine_digits(output.prediction(score)),
     );
     text += &lines(&finished.fitted, &parts, args.top);
     print(&text)

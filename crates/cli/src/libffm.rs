@@ -117,7 +117,13 @@ fn make_run(reader: Reader<BufReader<File>>, out: &Path) -> Anyhow<()> {
 /// Writes the model of a finished run as libffm's own.
 pub(crate) fn export(finished: &Finished, out: &Path, binary: bool) -> Anyhow<()> {
     let (header, blocks) = as_libffm(finished)?;
-    State::read(&finished.directory, finished.fitted.fingerprint())?;
+    let state = State::read(&finished.directory, finished.fitted.fingerprint())?;
+    if state.negative_rate != 1.0 {
+        eprintln!(
+            "this model was trained on {} of the negatives: libffm will not correct its predictions",
+            state.negative_rate
+        );
+    }
     let plans = finished.plans()?;
     check_memory(&plans)?;
     let mut tables = EmbeddingCollection::new(&plans, 0)?;
@@ -190,6 +196,10 @@ fn as_libffm(finished: &Finished) -> Result<(Header, Vec<Option<usize>>), Error>
             "libffm reads all fields of its files, with one range of indices; train without \
              [[field]] to export",
         );
+    }
+    if !run.cross.is_empty() {
+        let reason = "libffm has no crosses of fields; train without [[cross]] to export";
+        return refuse("cross", reason);
     }
     let Some(ffm) = run.model.only_ffm() else {
         let reason = format!(

@@ -9,15 +9,18 @@ mod libffm;
 mod lists;
 mod mf;
 mod model;
+mod rank;
 mod recommend;
 mod run;
 mod similar;
 mod solver;
 mod vectors;
 mod warm_start;
+mod weights;
 
 use clap::Parser;
 use crossfield_core::Initializer;
+use crossfield_data::CrossConfig;
 use crossfield_embedding::{Compress, Precision, RowOptimizer};
 use crossfield_train::{Executor, Objective, TableOptions, TrainConfig};
 
@@ -31,7 +34,9 @@ enum Command {
     Eval(run::EvalArgs),
     /// Prints a prediction a line: a probability, or a rating.
     Predict(run::PredictArgs),
-    /// Takes the score of one row apart.
+    /// Ranks candidates for a context, best first.
+    Rank(rank::RankArgs),
+    /// Takes the score of one row apart, or lists the heaviest weights of a model.
     Explain(explain::ExplainArgs),
     /// Finds the nearest neighbours of a key by the vectors that were learned.
     Similar(similar::SimilarArgs),
@@ -53,6 +58,7 @@ fn main() -> std::process::ExitCode {
         Command::Train(args) => run::train(&args),
         Command::Eval(args) => run::eval(&args),
         Command::Predict(args) => run::predict(&args),
+        Command::Rank(args) => rank::rank(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Similar(args) => similar::similar(&args),
         Command::Recommend(args) => recommend::recommend(&args),
@@ -99,7 +105,22 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
         let section = toml::Table::from_iter([(name.to_owned(), section)]);
         text += &format!("\n{}", toml::to_string(&section)?);
     }
-    // As comments, what not every run may have: no other executor takes these.
+    // As comments, what not every run may have. These name its fields.
+    let cross = CrossConfig {
+        fields: ["bank", "clicked"].map(str::to_owned).to_vec(),
+        ..CrossConfig::default()
+    };
+    let condition = CrossConfig {
+        when: Some("bank=kookmin AND clicked=travel".to_owned()),
+        ..CrossConfig::default()
+    };
+    text += "\n# crosses of fields; hash_rows = 10000 in place of min_count for no vocabulary\n";
+    for cross in [cross, condition] {
+        text += "# [[cross]]\n";
+        let cross = toml::to_string(&cross.complete())?;
+        text.extend(cross.lines().map(|line| format!("# {line}\n")));
+    }
+    // No other executor takes these.
     let solvers = [
         (Executor::Als, Objective::Squared),
         (Executor::Als, Objective::Wrmf),

@@ -20,6 +20,7 @@ use crate::mf::MfModel;
 use crate::model::{Components, ModelConfig};
 use crate::solver::{Fitted, FmModel};
 use crate::warm_start::WarmStart;
+use crate::weights::sparsity;
 
 pub(crate) type Run = RunFile<ModelConfig>;
 pub(crate) type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
@@ -121,6 +122,7 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         return Ok(());
     }
     run.train.check()?;
+    run.train.check_negatives(run.data_spec().negative_rate())?;
     run.train.device.init()?;
     if run.train.executor == Executor::Fused {
         run.model.check_fused()?;
@@ -208,6 +210,7 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     drop(console);
     eprintln!();
     print(&console::summary(&metrics))?;
+    print(&sparsity(&out, &plans, &schema)?)?;
     eprintln!("saved in {}", out.display());
     Ok(())
 }
@@ -248,15 +251,7 @@ fn load(
 ) -> Anyhow<(Run, Box<dyn Scorer + Send>, Arc<Dataset>)> {
     let finished = Finished::open(directory, sets)?;
     let data = finished.encode(files, labels)?;
-    let scorer: Box<dyn Scorer + Send> = match Fitted::of(&finished.run)? {
-        Some(fitted) => finished.fitted_by_solver(fitted)?,
-        None if finished.run.train.executor == Executor::Fused => {
-            let model = fused_model(&finished.run, finished.fitted.schema())?;
-            let (fingerprint, plans) = (finished.fitted.fingerprint(), finished.plans()?);
-            Box::new(FusedTrained::load(directory, fingerprint, model, plans)?)
-        }
-        None => Box::new(finished.on_burn()?),
-    };
+    let scorer = finished.scorer()?;
     Ok((finished.run, scorer, data))
 }
 
@@ -302,6 +297,20 @@ impl Finished {
         let kind = label_kind(self.run.train.loss);
         let data = encode_files(&self.run.data_spec(), &self.fitted, files, kind, labels)?;
         Ok(Arc::new(data))
+    }
+
+    /// The model, to score rows.
+    pub(crate) fn scorer(&self) -> Anyhow<Box<dyn Scorer + Send>> {
+        Ok(match Fitted::of(&self.run)? {
+            Some(fitted) => self.fitted_by_solver(fitted)?,
+            None if self.run.train.executor == Executor::Fused => {
+                let model = fused_model(&self.run, self.fitted.schema())?;
+                let (fingerprint, plans) = (self.fitted.fingerprint(), self.plans()?);
+                let trained = FusedTrained::load(&self.directory, fingerprint, model, plans)?;
+                Box::new(trained)
+            }
+            None => Box::new(self.on_burn()?),
+        })
     }
 
     /// The parameters that a solver has left.

@@ -245,6 +245,10 @@ fn unknown_keys_of_a_run_file_get_the_nearest() {
             "a.toml:5: unknown key `field[0].nam`: did you mean `name`?",
         ),
         (
+            "[[cross]]\nfield = ['item']\n",
+            "a.toml:5: unknown key `cross[0].field`: did you mean `fields`?",
+        ),
+        (
             "[model.fm]\nembeding_dim = 4\n",
             "a.toml:2: unknown key `model.fm.embeding_dim`: did you mean `embedding_dim`?",
         ),
@@ -281,6 +285,74 @@ fn a_field_that_no_column_has_gets_the_nearest() {
         refused(&folder, "--set model.fm.fields=[\"itme\"]"),
         "`fm` reads field `itme`, which the data does not have (fields: item, age)"
     );
+}
+
+#[test]
+fn crosses_that_cannot_be_are_refused_and_odd_ones_are_warned_of() {
+    let folder = small();
+    // The label as a field, to have a second categorical one.
+    let with_label = "[[field]]\nname = 'label'\n\n[model]\nkind = 'wide'";
+    folder.write("a.toml", RUN.replace("[model]\nkind = 'fm'", with_label));
+    for (cross, message) in [
+        (
+            "fields=[\"item\",\"itme\"]",
+            "cross `item & itme`: fields = itme: expected a field of the run file; did you mean \
+             `item`?",
+        ),
+        (
+            "fields=[\"item\",\"age\"]",
+            "cross `item & age`: fields = age: expected values that are told apart: put the field \
+             in buckets, with transform = \"quantile\" or \"buckets\"",
+        ),
+        (
+            "when=\"item=d\"",
+            "cross `item=d`: when = item=d: expected a value that the training rows have; it has \
+             `a`, `b`, `c`",
+        ),
+    ] {
+        assert_eq!(
+            refused(&folder, &format!("--set cross=[{{{cross}}}]")),
+            message
+        );
+    }
+    let crosses = "--set cross=[{fields=[\"item\",\"label\"],hash_rows=2},{when=\"item=a\"}]";
+    let warning = "warning: cross `item & label`: 3 combinations in 2 rows (hash_rows); ";
+    let stats = folder
+        .succeed(&format!("data stats a.toml {crosses}"))
+        .stdout;
+    assert!(stats.contains(warning), "{stats}");
+    assert!(
+        stats.lines().any(|line| line == "  holds in 2 rows"),
+        "{stats}"
+    );
+    let train = folder.succeed(&format!("train a.toml {crosses} --out a"));
+    assert!(train.stderr.contains(warning), "{}", train.stderr);
+    let run = folder.read("a/run.toml");
+    assert!(run.contains("name = \"item & label\"\n"), "{run}");
+}
+
+#[test]
+fn labels_of_one_class_train_to_a_finite_score_and_have_no_auc() {
+    for executor in ["burn", "fused"] {
+        for label in [0, 1] {
+            let folder = small();
+            let rows = "a,3\nb,4\na,5\nc,6".replace('\n', &format!("\n{label},"));
+            folder.write("a.csv", format!("label,item,age\n{label},{rows}\n"));
+            folder.succeed(&format!(
+                "train a.toml --out a --set train.executor={executor}"
+            ));
+            let metrics: serde_json::Value =
+                serde_json::from_str(&folder.read("a/metrics.json")).unwrap();
+            let train = &metrics["train"];
+            assert!(train["auc"].is_null(), "{metrics}");
+            let logloss = train["logloss"].as_f64().unwrap();
+            assert!((0.0..1e-3).contains(&logloss), "{metrics}");
+            for line in folder.succeed("predict a --data a.csv").stdout.lines() {
+                let prediction: f64 = line.parse().unwrap();
+                assert!((prediction - f64::from(label)).abs() < 1e-2, "{line}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -761,6 +833,12 @@ fn what_libffm_cannot_hold_is_not_exported_and_says_why() {
             model,
             "field: libffm reads all fields of its files, with one range of indices; train without \
              [[field]] to export",
+        ),
+        (
+            "cross",
+            &format!("{ffm}\n[[cross]]\nfields = ['0', '1']"),
+            model,
+            "cross: libffm has no crosses of fields; train without [[cross]] to export",
         ),
         (
             "sum",

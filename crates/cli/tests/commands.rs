@@ -356,6 +356,9 @@ fn what_models_prints_is_a_run_file() {
     assert_eq!(table["optimizer"]["rows"]["kind"].as_str(), Some("adagrad"));
     assert_eq!(table["train"]["epochs"].as_integer(), Some(5));
     for key in [
+        "# [[cross]]",
+        "# fields = [\"bank\", \"clicked\"]",
+        "# when = \"bank=kookmin AND clicked=travel\"",
         "# alpha = 1.0",
         "# max_norm = 1.0",
         "# init_from = \"runs/mf\"",
@@ -363,7 +366,7 @@ fn what_models_prints_is_a_run_file() {
         assert!(models.lines().any(|line| line == key), "{models}");
     }
     folder.write("models.toml", models);
-    let sum = "--set model.sum=[\"wide\",\"fm\",\"ffm\",\"mf\",\"dot\"] --set model.mf.item=ad --set \
+    let sum = "--set model.sum=[\"wide\",\"deep\",\"fm\",\"ffm\",\"mf\",\"dot\"] --set model.mf.item=ad --set \
                model.dot.right=[\"ad\"]";
     folder.succeed(&format!(
         "train models.toml {sum} --set data.train=train.csv --set label.column=click \

@@ -4,11 +4,16 @@
 
 mod common;
 
-use common::{Folder, RICH_RUN};
+use common::{DEEP_RUN, Folder, RICH_RUN};
 
 /// Large batches and wide rows, so that the tensor operations are worth sharing among threads.
 const LARGE: &str = "--set train.batch_size=4096 --set model.fm.embedding_dim=32 \
                      --set train.epochs=2 --set train.checkpoint_every=0";
+
+const LARGE_DEEP: &str = "--set train.batch_size=4096 --set model.deep.hidden=[160,160] \
+                          --set model.gelu.hidden=[160] --set model.silu.hidden=[160] \
+                          --set model.tanh.hidden=[160] --set model.sigmoid.hidden=[160] \
+                          --set train.epochs=2 --set train.checkpoint_every=0";
 
 fn same_seed_same_bytes(run_file: &str, sets: &str) {
     let folder = Folder::new();
@@ -58,6 +63,11 @@ fn wide_and_deep_gives_the_same_bytes_at_any_number_of_threads() {
 }
 
 #[test]
+fn deep_parts_give_the_same_bytes_at_any_number_of_threads() {
+    same_seed_same_bytes(DEEP_RUN, &format!("{LARGE_DEEP} --device flex"));
+}
+
+#[test]
 fn fused_runs_give_the_same_bytes_at_any_number_of_threads() {
     for (name, run_file) in common::fused_runs() {
         println!("{name}");
@@ -69,6 +79,7 @@ fn fused_runs_give_the_same_bytes_at_any_number_of_threads() {
 #[test]
 fn ndarray_gives_the_same_bytes_at_any_number_of_threads() {
     same_seed_same_bytes(RICH_RUN, &format!("{LARGE} --device ndarray"));
+    same_seed_same_bytes(DEEP_RUN, &format!("{LARGE_DEEP} --device ndarray"));
 }
 
 /// The two backends add up in another order, so that each step rounds differently by some units

@@ -132,3 +132,87 @@ fn all_but_the_largest_are_one_line() {
     assert_eq!(short[7], *whole.last().unwrap());
     assert_eq!(short.len(), 8);
 }
+
+/// The lines of rules, cut into weight, count and name.
+fn rules(text: &str) -> Vec<(f64, &str, &str)> {
+    let (_, rules) = text.split_once("rule\n").unwrap();
+    let cut = |line| {
+        let mut cells = str::split_whitespace(line);
+        let weight = cells.next().unwrap().parse().unwrap();
+        (weight, cells.next().unwrap(), cells.next().unwrap())
+    };
+    rules.lines().map(cut).collect()
+}
+
+#[test]
+fn the_heaviest_weights_are_listed_with_how_often_they_were_seen() {
+    let folder = trained("sum = ['wide', 'fm']\n[model.fm]\nlinear = false");
+    for run in ["burn", "fused"] {
+        let text = folder.succeed(&format!("explain {run}")).stdout;
+        let first = text.lines().next().unwrap();
+        assert!(first.starts_with("wide: ") && first.contains(" weights are exactly 0 ("));
+        let rules = rules(&text);
+        assert!(rules.is_sorted_by(|a, b| a.0.abs() >= b.0.abs()), "{text}");
+        let of = |name: &str| *rules.iter().find(|rule| rule.2 == name).unwrap();
+        assert_eq!(of("item=a").1, "2");
+        assert_eq!(of("tags=y").1, "2");
+        // A weight for each standard deviation, without a value.
+        assert_eq!(of("age").1, "-");
+        assert_eq!(of("age=(missing)").1, "-");
+
+        // A row's explanation has the same weights.
+        let row = folder
+            .succeed(&format!("explain {run} --data a.csv"))
+            .stdout;
+        let line = format!("{:>+10.6}  item=a", of("item=a").0);
+        assert!(row.contains(&line), "{row}");
+        let short = folder.succeed(&format!("explain {run} --top 2")).stdout;
+        assert_eq!(
+            text.split_inclusive('\n').take(5).collect::<String>(),
+            short
+        );
+    }
+}
+
+#[test]
+fn ftrl_leaves_zeros_and_says_how_many() {
+    let folder = trained("sum = ['wide', 'fm']\n[model.fm]\nlinear = false");
+    let table = "--set optimizer.table=[{match=\"wide.*\",kind=\"ftrl\",l1=1000.0}]";
+    let trained = folder.succeed(&format!("train a.toml --out ftrl {table}"));
+    let line = trained.stdout.lines().last().unwrap().to_owned();
+    assert!(
+        line.starts_with("wide: ") && line.ends_with(" weights are exactly 0 (100.0 %)"),
+        "{line}"
+    );
+    let text = folder.succeed("explain ftrl").stdout;
+    assert_eq!(text, format!("{line}\n\n    weight  seen  rule\n"));
+    let without = folder.succeed("train a.toml --out plain").stdout;
+    assert!(!without.contains("exactly 0"), "{without}");
+}
+
+#[test]
+fn compressed_weights_are_listed_as_they_are_composed() {
+    let folder = trained("kind = 'wide'");
+    let table = "--set optimizer.table=[{match=\"wide.item\",compress={kind=\"hash\",rows=2}}]";
+    folder.succeed(&format!("train a.toml --out small {table}"));
+    let text = folder.succeed("explain small").stdout;
+    let row = folder.succeed("explain small --data a.csv").stdout;
+    let rules = rules(&text);
+    let of = rules.iter().find(|rule| rule.2 == "item=a").unwrap();
+    assert!(
+        row.contains(&format!("{:>+10.6}  item=a", of.0)),
+        "{text}{row}"
+    );
+}
+
+#[test]
+fn a_model_without_linear_terms_has_no_weights_to_list() {
+    let folder = trained("kind = 'fm'\n[model.fm]\nlinear = false\nembedding_dim = 1");
+    assert_eq!(
+        folder.fail("explain burn"),
+        "model: is fm, without linear terms that have weights to list: expected --data for the \
+         score of a row"
+    );
+    let refused = folder.run("explain burn --row 3");
+    assert_eq!(refused.code, Some(2));
+}

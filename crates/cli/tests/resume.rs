@@ -6,7 +6,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Draws, Folder, RICH_RUN, assert_same_files, fused_runs};
+use common::{DEEP_RUN, Draws, Folder, RICH_RUN, assert_same_files, fused_runs};
 
 /// Kills `rounds` runs of a run file at random moments; each ends as an undisturbed one does.
 fn killed_runs_end_with_the_same_bytes(run_file: &str, rounds: usize, seed: u64) {
@@ -53,6 +53,11 @@ fn killed_runs_end_with_the_same_bytes(run_file: &str, rounds: usize, seed: u64)
 #[test]
 fn a_run_that_is_killed_at_random_moments_ends_with_the_same_bytes() {
     killed_runs_end_with_the_same_bytes(RICH_RUN, 10, 20_261_124);
+}
+
+#[test]
+fn a_run_with_dropout_and_running_statistics_ends_with_the_same_bytes_when_it_is_killed() {
+    killed_runs_end_with_the_same_bytes(DEEP_RUN, 4, 20_261_129);
 }
 
 #[test]

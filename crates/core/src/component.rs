@@ -154,18 +154,7 @@ pub trait Component: Module + ModuleDisplay {
     fn explain(&self, x: &Lookup) -> Vec<Contribution> {
         let path = std::any::type_name::<Self>();
         let name = path.rsplit("::").next().unwrap_or(path);
-        let scores = self.forward(x).into_data().convert::<f32>();
-        let scores = scores.as_slice::<f32>().expect("scores were made f32");
-        scores
-            .iter()
-            .enumerate()
-            .map(|(row, &score)| Contribution {
-                row,
-                what: What::Named(name.to_owned()),
-                weight: 1.0,
-                contribution: score,
-            })
-            .collect()
+        Contribution::whole(name, self.forward(x))
     }
 }
 
@@ -218,6 +207,34 @@ pub struct Contribution {
     pub weight: f32,
     /// What it adds to the score.
     pub contribution: f32,
+}
+
+impl Contribution {
+    /// The scores of rows as they are, for a component that cannot take them apart.
+    ///
+    /// ```
+    /// use burn::tensor::{Device, Tensor};
+    /// use crossfield_core::{Contribution, What};
+    ///
+    /// let scores = Tensor::from_data([[0.5], [-2.0]], &Device::flex());
+    /// let parts = Contribution::whole("deep", scores);
+    /// assert_eq!(parts[1].what, What::Named("deep".into()));
+    /// assert_eq!((parts[1].row, parts[1].contribution), (1, -2.0));
+    /// ```
+    ///
+    /// # Shapes
+    /// - scores: `[batch, 1]`
+    pub fn whole(name: &str, scores: Tensor<2>) -> Vec<Self> {
+        let scores = scores.into_data().convert::<f32>();
+        let scores = scores.as_slice::<f32>().expect("scores were made f32");
+        let of_row = |(row, &score): (usize, &f32)| Self {
+            row,
+            what: What::Named(name.to_owned()),
+            weight: 1.0,
+            contribution: score,
+        };
+        scores.iter().enumerate().map(of_row).collect()
+    }
 }
 
 /// What the training loop trains.

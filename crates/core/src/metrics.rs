@@ -202,6 +202,8 @@ struct Bin {
 #[derive(Clone, Debug)]
 pub struct Metrics {
     kind: Kind,
+    /// What is added to a logit before it becomes a probability.
+    shift: f64,
     exact_rows: usize,
     rows: u64,
     grouped: Option<bool>,
@@ -221,6 +223,7 @@ impl Metrics {
     pub fn new(kind: Kind) -> Self {
         Self {
             kind,
+            shift: 0.0,
             exact_rows: EXACT_ROWS,
             rows: 0,
             grouped: None,
@@ -240,6 +243,23 @@ impl Metrics {
     /// them it is bucketed in 16 MiB, and there is no GAUC.
     pub fn with_exact_rows(mut self, rows: usize) -> Self {
         self.exact_rows = rows;
+        self
+    }
+
+    /// Adds `shift` to every logit before it becomes a probability. What only asks for the order of
+    /// the logits, the AUC, is taken from them as they are: to the bit what it is without a shift.
+    ///
+    /// ```
+    /// use crossfield_core::metrics::{Kind, Metrics};
+    ///
+    /// // Odds of 1 to 1, and ten times as many non-clicks as the model knows of: 1 to 10.
+    /// let mut metrics = Metrics::new(Kind::Logits).with_shift(0.1f64.ln());
+    /// metrics.update(&[0.0; 11], &[1., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0.], None, None)?;
+    /// assert!((metrics.finish().calibration.unwrap() - 1.0).abs() < 1e-12);
+    /// # Ok::<(), crossfield_core::metrics::MetricsError>(())
+    /// ```
+    pub fn with_shift(mut self, shift: f64) -> Self {
+        self.shift = shift;
         self
     }
 
@@ -349,7 +369,7 @@ impl Metrics {
     fn add_click(&mut self, prediction: f32, label: bool, weight: f32, group: u32) {
         let (prob, loss) = match self.kind {
             Kind::Logits => {
-                let logit = f64::from(prediction);
+                let logit = f64::from(prediction) + self.shift;
                 (sigmoid(logit), logloss_of_logit(logit, label))
             }
             Kind::Probabilities | Kind::Ratings => {
@@ -533,6 +553,23 @@ fn group_auc(rows: &mut [Scored], report: &mut Report) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shift_moves_probabilities_and_no_rank() {
+        // Logits so near to each other that added to a shift they would be one number.
+        let logits: Vec<f32> = (0..50).map(|row| row as f32 * 1e-9).collect();
+        let labels: Vec<f32> = (0..50).map(|row| f32::from(row * 7 % 5 < 2)).collect();
+        let report = |shift| {
+            let mut metrics = Metrics::new(Kind::Logits).with_shift(shift);
+            metrics.update(&logits, &labels, None, None).unwrap();
+            metrics.finish()
+        };
+        let (plain, shifted) = (report(0.0), report(0.1f64.ln()));
+        assert!(plain.auc.is_some() && plain.auc == shifted.auc);
+        // 20 clicks of 50: a half over 0.4, and 1 / 11 over it.
+        assert!((plain.calibration.unwrap() - 1.25).abs() < 1e-7);
+        assert!((shifted.calibration.unwrap() - 2.5 / 11.0).abs() < 1e-7);
+    }
     use approx::assert_relative_eq;
     use proptest::prelude::*;
 

@@ -2,16 +2,21 @@
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData, activation};
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::{Init, dense_layer, dense_layer_relu};
+use crate::normalization::Norm;
+use crate::rng::{Purpose, name_key, rng};
+use crate::{
+    Error, Init, Normalization, TrainingStep, check_option, dense_layer, dense_layer_relu,
+};
 
 /// Configuration of an [`Mlp`].
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
-/// use crossfield_core::{Init, MlpConfig};
+/// use crossfield_core::{Init, MlpConfig, TrainingStep};
 ///
 /// let init = Init {
 ///     device: Device::flex(),
@@ -19,56 +24,272 @@ use crate::{Init, dense_layer, dense_layer_relu};
 /// };
 /// let config = MlpConfig {
 ///     hidden: vec![16, 8],
-///     output: 1,
+///     dropout: 0.5,
+///     ..MlpConfig::default()
 /// };
-/// let mlp = config.init("deep", 4, &init);
-/// let input = Tensor::<2>::ones([3, 4], &init.device);
-/// assert_eq!(mlp.forward(input).dims(), [3, 1]);
+/// let mlp = config.init("deep", 4, &init)?;
+/// let input = || Tensor::<2>::ones([3, 4], &init.device);
+/// let scores = mlp.forward(input(), None);
+/// assert_eq!(scores.dims(), [3, 1]);
+/// // At a step of training half of the hidden units are left out.
+/// let step = TrainingStep {
+///     seed: 1,
+///     epoch: 0,
+///     step: 7,
+/// };
+/// assert_ne!(mlp.forward(input(), Some(step)).into_data(), scores.into_data());
+/// # Ok::<(), crossfield_core::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct MlpConfig {
-    /// Units of each hidden layer, from the input on.
+    /// Units of each hidden layer, from the input on; none: the output is linear in the input.
     pub hidden: Vec<usize>,
     /// Units of the output layer.
     pub output: usize,
+    /// What follows each hidden layer.
+    pub activation: Activation,
+    /// Probability that a hidden unit is left out of a row at a step of training (Srivastava et
+    /// al. 2014); those that stay are divided by the probability to stay, so that the mean of a
+    /// unit is the same and evaluation takes all units as they are.
+    pub dropout: f64,
+    /// How the units of a hidden layer are normalized before the activation.
+    pub norm: Normalization,
+    /// Whether a hidden layer adds its input to its output where both have one width (He et al.
+    /// 2016, equation 1).
+    pub residual: bool,
 }
 
-/// Hidden layers with ReLU between them, and a linear output.
-#[derive(Module, Debug)]
-pub struct Mlp {
-    layers: Vec<Linear>,
-}
-
-impl MlpConfig {
-    /// Makes the layers for inputs of `inputs` columns; `name` keys their random weights.
-    pub fn init(&self, name: &str, inputs: usize, init: &Init) -> Mlp {
-        let widths: Vec<usize> = std::iter::once(inputs)
-            .chain(self.hidden.iter().copied())
-            .chain([self.output])
-            .collect();
-        Mlp {
-            layers: widths
-                .windows(2)
-                .enumerate()
-                .map(|(nth, width)| init.linear(&format!("{name}.{nth}"), width[0], width[1]))
-                .collect(),
+impl Default for MlpConfig {
+    /// One linear layer to one number; hidden layers take ReLU and nothing else.
+    fn default() -> Self {
+        Self {
+            hidden: Vec::new(),
+            output: 1,
+            activation: Activation::Relu,
+            dropout: 0.0,
+            norm: Normalization::None,
+            residual: false,
         }
     }
 }
 
+/// The non-linear function of a hidden layer.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use crossfield_core::Activation;
+///
+/// let units = Tensor::<1>::from_data([-2.0, 3.0], &Device::flex());
+/// let units = Activation::Relu.apply(units).try_into_vec_as::<f32>();
+/// assert_eq!(units.unwrap(), [0.0, 3.0]);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// max(x, 0), what Cheng et al. 2016 use.
+    #[default]
+    Relu,
+    /// x Φ(x), with Φ of the standard normal distribution (Hendrycks and Gimpel 2016).
+    Gelu,
+    /// x σ(x), Swish with β = 1 (Ramachandran et al. 2017).
+    Silu,
+    /// tanh(x).
+    Tanh,
+    /// σ(x) = 1 / (1 + e⁻ˣ).
+    Sigmoid,
+}
+
+impl Activation {
+    /// The function of each element.
+    pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Relu => activation::relu(x),
+            Self::Gelu => activation::gelu(x),
+            Self::Silu => activation::silu(x),
+            Self::Tanh => activation::tanh(x),
+            Self::Sigmoid => activation::sigmoid(x),
+        }
+    }
+}
+
+/// Hidden layers and a linear output.
+///
+/// ```text
+/// h_0 = input
+/// h_l = dropout(activation(norm(W_l h_{l−1} + b_l)))  [+ h_{l−1}]
+/// output = W h_L + b
+/// ```
+#[derive(Module, Debug)]
+pub struct Mlp {
+    hidden: Vec<Hidden>,
+    output: Linear,
+}
+
+#[derive(Module, Debug)]
+struct Hidden {
+    linear: Linear,
+    norm: Option<Norm>,
+    #[module(skip)]
+    activation: Activation,
+    #[module(skip)]
+    dropout: Option<Dropout>,
+    #[module(skip)]
+    is_residual: bool,
+}
+
+/// Which units a layer leaves out at a step.
+#[derive(Clone, Copy, Debug)]
+struct Dropout {
+    probability: f64,
+    /// Key of the layer's name.
+    layer: u64,
+}
+
+impl MlpConfig {
+    /// Refuses what cannot be, for inputs of `inputs` columns; `component` is named in messages.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for a width or a dropout out of its range, and for an option of hidden
+    /// layers that applies to none.
+    pub fn check(&self, component: &str, inputs: usize) -> Result<(), Error> {
+        let widths = 1..=65_536;
+        check_option(
+            component,
+            "hidden",
+            format!("{:?}", self.hidden),
+            self.hidden.iter().all(|units| widths.contains(units)),
+            "layers of 1 to 65536 units",
+        )?;
+        check_option(
+            component,
+            "output",
+            self.output,
+            widths.contains(&self.output),
+            "1 to 65536 units",
+        )?;
+        check_option(
+            component,
+            "dropout",
+            self.dropout,
+            (0.0..1.0).contains(&self.dropout),
+            "a probability of at least 0 and below 1",
+        )?;
+        let has_hidden = !self.hidden.is_empty();
+        check_option(
+            component,
+            "dropout",
+            self.dropout,
+            has_hidden || self.dropout == 0.0,
+            "0, for there is no hidden layer",
+        )?;
+        check_option(
+            component,
+            "norm",
+            self.norm.name(),
+            has_hidden || self.norm == Normalization::None,
+            "none, for there is no hidden layer",
+        )?;
+        let widths: Vec<usize> = self.widths(inputs).collect();
+        check_option(
+            component,
+            "residual",
+            format!("true with layers of {inputs} → {:?}", self.hidden),
+            !self.residual || widths.windows(2).any(|width| width[0] == width[1]),
+            "a hidden layer as wide as what it reads, or false",
+        )
+    }
+
+    /// The layers for inputs of `inputs` columns; `name` keys their random weights and which units
+    /// are left out, and is what messages name.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn init(&self, name: &str, inputs: usize, init: &Init) -> Result<Mlp, Error> {
+        self.check(name, inputs)?;
+        let widths: Vec<usize> = self.widths(inputs).collect();
+        let hidden = widths.windows(2).enumerate().map(|(nth, width)| {
+            let name = format!("{name}.{nth}");
+            let dropout = Dropout {
+                probability: self.dropout,
+                layer: name_key(&name),
+            };
+            Hidden {
+                linear: init.linear(&name, width[0], width[1]),
+                norm: self.norm.init(width[1], &init.device),
+                activation: self.activation,
+                dropout: (self.dropout > 0.0).then_some(dropout),
+                is_residual: self.residual && width[0] == width[1],
+            }
+        });
+        let last = widths[self.hidden.len()];
+        let output = format!("{name}.{}", self.hidden.len());
+        Ok(Mlp {
+            hidden: hidden.collect(),
+            output: init.linear(&output, last, self.output),
+        })
+    }
+
+    /// Of the input and of each hidden layer.
+    fn widths(&self, inputs: usize) -> impl Iterator<Item = usize> {
+        std::iter::once(inputs).chain(self.hidden.iter().copied())
+    }
+}
+
 impl Mlp {
+    /// The output for each row. `training` is the step of training that the rows are of, as
+    /// [`Lookup::training`](crate::Lookup::training) has it: without one nothing is dropped, and a
+    /// batch is normalized by running statistics.
+    ///
     /// # Shapes
     /// - input: `[batch, inputs]`
     /// - output: `[batch, output]`
-    pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        let (last, hidden) = self.layers.split_last().expect("the output layer");
-        let hidden = hidden.iter().fold(input, |input, layer| {
-            let (weight, bias) = weights(layer);
-            dense_layer_relu(input, weight, bias)
-        });
-        let (weight, bias) = weights(last);
+    pub fn forward(&self, input: Tensor<2>, training: Option<TrainingStep>) -> Tensor<2> {
+        let hidden = self
+            .hidden
+            .iter()
+            .fold(input, |input, layer| layer.forward(input, training));
+        let (weight, bias) = weights(&self.output);
         dense_layer(hidden, weight, bias)
+    }
+}
+
+impl Hidden {
+    fn forward(&self, input: Tensor<2>, training: Option<TrainingStep>) -> Tensor<2> {
+        let shortcut = self.is_residual.then(|| input.clone());
+        let (weight, bias) = weights(&self.linear);
+        let mut units = match (&self.norm, self.activation) {
+            (None, Activation::Relu) => dense_layer_relu(input, weight, bias),
+            (None, activation) => activation.apply(dense_layer(input, weight, bias)),
+            (Some(norm), activation) => {
+                let sums = dense_layer(input, weight, bias);
+                activation.apply(norm.forward(sums, training.is_some()))
+            }
+        };
+        if let (Some(dropout), Some(step)) = (self.dropout, training) {
+            units = dropout.apply(units, step);
+        }
+        match shortcut {
+            Some(input) => units + input,
+            None => units,
+        }
+    }
+}
+
+impl Dropout {
+    /// The mask follows from the seed, the layer and the step: a run that is resumed draws it again.
+    fn apply(self, units: Tensor<2>, at: TrainingStep) -> Tensor<2> {
+        let shape = units.dims();
+        let mut rng = rng(at.seed, Purpose::Dropout, self.layer, at.step);
+        let kept = (1.0 / (1.0 - self.probability)) as f32;
+        let mask: Vec<f32> = (0..shape[0] * shape[1])
+            .map(|_| {
+                let is_dropped = f64::from(rng.random::<f32>()) < self.probability;
+                if is_dropped { 0.0 } else { kept }
+            })
+            .collect();
+        let device = units.device();
+        units * Tensor::from_data(TensorData::new(mask, shape), &device)
     }
 }
 
@@ -80,25 +301,44 @@ fn weights(layer: &Linear) -> (Tensor<2>, Tensor<1>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use approx::assert_relative_eq;
     use burn::tensor::Device;
+
+    fn init() -> Init {
+        Init {
+            device: Device::flex(),
+            seed: 3,
+        }
+    }
+
+    fn at(step: u64) -> TrainingStep {
+        TrainingStep {
+            seed: 1,
+            epoch: 0,
+            step,
+        }
+    }
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.try_into_vec_as::<f32>().unwrap()
+    }
+
+    /// Weights and bias of a layer.
+    fn of(layer: &Linear) -> (Vec<f32>, Vec<f32>) {
+        let bias = layer.bias.as_ref().unwrap();
+        (values(layer.weight.val()), values(bias.val()))
+    }
 
     #[test]
     fn the_same_seed_and_name_give_the_same_layers() {
         let config = MlpConfig {
             hidden: vec![5, 3],
-            output: 1,
+            ..MlpConfig::default()
         };
         let make = |name, seed| {
-            config
-                .init(
-                    name,
-                    4,
-                    &Init {
-                        device: Device::flex(),
-                        seed,
-                    },
-                )
-                .forward(Tensor::ones([2, 4], &Device::flex()))
+            let init = Init { seed, ..init() };
+            let mlp = config.init(name, 4, &init).unwrap();
+            mlp.forward(Tensor::ones([2, 4], &Device::flex()), None)
         };
         assert_eq!(make("deep", 1).dims(), [2, 1]);
         assert_eq!(make("deep", 1).into_data(), make("deep", 1).into_data());
@@ -107,26 +347,190 @@ mod tests {
     }
 
     #[test]
-    fn one_layer_is_the_affine_map() {
-        let init = Init {
-            device: Device::flex(),
-            seed: 3,
-        };
-        let mlp = MlpConfig {
-            hidden: vec![],
-            output: 1,
+    fn without_hidden_layers_it_is_the_affine_map() {
+        let mlp = MlpConfig::default().init("m", 2, &init()).unwrap();
+        let (weight, bias) = of(&mlp.output);
+        let input = Tensor::from_data([[2.0, -1.0]], &Device::flex());
+        let out = values(mlp.forward(input, Some(at(1))));
+        assert_relative_eq!(
+            out[0],
+            2.0 * weight[0] - weight[1] + bias[0],
+            epsilon = 1e-6
+        );
+    }
+
+    #[test]
+    fn activations_are_their_equations() {
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        for x in [-3.0f64, -0.5, 0.0, 0.25, 2.0] {
+            let normal = 0.5 * (1.0 + libm::erf(x / 2.0f64.sqrt()));
+            for (activation, expected) in [
+                (Activation::Relu, x.max(0.0)),
+                (Activation::Gelu, x * normal),
+                (Activation::Silu, x * sigmoid(x)),
+                (Activation::Tanh, x.tanh()),
+                (Activation::Sigmoid, sigmoid(x)),
+            ] {
+                let x = Tensor::<1>::from_data([x as f32], &Device::flex());
+                let got = f64::from(values(activation.apply(x))[0]);
+                assert_relative_eq!(got, expected, epsilon = 1e-6);
+            }
         }
-        .init("m", 2, &init);
-        let weight = mlp.layers[0].weight.val().try_into_vec_as::<f32>().unwrap();
-        let bias = mlp.layers[0]
-            .bias
-            .as_ref()
-            .unwrap()
-            .val()
-            .into_scalar::<f32>();
-        let out = mlp
-            .forward(Tensor::from_data([[2.0, -1.0]], &init.device))
-            .into_scalar::<f32>();
-        assert!((out - (2.0 * weight[0] - weight[1] + bias)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn layers_are_linear_then_layer_norm_then_activation_then_their_input() {
+        let config = MlpConfig {
+            hidden: vec![2, 3],
+            activation: Activation::Tanh,
+            norm: Normalization::Layer,
+            residual: true,
+            ..MlpConfig::default()
+        };
+        let mlp = config.init("m", 2, &init()).unwrap();
+        let input = [0.5f32, -1.5];
+        let mut units = input.to_vec();
+        for layer in &mlp.hidden {
+            let (weight, bias) = of(&layer.linear);
+            let width = bias.len();
+            let linear: Vec<f32> = (0..width)
+                .map(|out| {
+                    let terms = units.iter().enumerate();
+                    let sum: f32 = terms
+                        .map(|(at, unit)| unit * weight[at * width + out])
+                        .sum();
+                    sum + bias[out]
+                })
+                .collect();
+            let mean = linear.iter().sum::<f32>() / width as f32;
+            let square = |x: &f32| (x - mean).powi(2);
+            let var = linear.iter().map(square).sum::<f32>() / width as f32;
+            let activated = linear
+                .iter()
+                .map(|x| ((x - mean) / (var + 1e-5).sqrt()).tanh());
+            // The second layer is wider than what it reads and adds nothing.
+            units = if width == units.len() {
+                activated.zip(&units).map(|(x, input)| x + input).collect()
+            } else {
+                activated.collect()
+            };
+        }
+        let (weight, bias) = of(&mlp.output);
+        let expected: f32 = units.iter().zip(weight).map(|(x, w)| x * w).sum();
+        let got = values(mlp.forward(Tensor::from_data([input], &Device::flex()), None));
+        assert_relative_eq!(got[0], expected + bias[0], epsilon = 1e-5);
+    }
+
+    #[test]
+    fn dropout_keeps_the_mean_differs_by_step_and_layer_and_ends_with_training() {
+        let dropout = |layer| Dropout {
+            probability: 0.75,
+            layer,
+        };
+        let ones = || Tensor::<2>::ones([100, 100], &Device::flex());
+        let drop = |layer, step| values(dropout(layer).apply(ones(), at(step)));
+        let first = drop(1, 7);
+        // A unit that stays counts four times.
+        assert!(first.iter().all(|&unit| unit == 0.0 || unit == 4.0));
+        // The mean of 10,000 units, of standard deviation √3, is within 4 · √3 / 100 of 1.
+        let mean = first.iter().sum::<f32>() / 1e4;
+        assert!((mean - 1.0).abs() < 0.07, "{mean}");
+        assert_eq!(first, drop(1, 7));
+        for other in [drop(1, 8), drop(2, 7)] {
+            // Two independent masks agree on 3/4 · 3/4 + 1/4 · 1/4 of the units, ± 0.005.
+            let alike = first.iter().zip(&other).filter(|(a, b)| a == b).count();
+            assert!((6000..6500).contains(&alike), "{alike}");
+        }
+
+        let config = MlpConfig {
+            hidden: vec![32],
+            dropout: 0.5,
+            ..MlpConfig::default()
+        };
+        let mlp = config.init("m", 100, &init()).unwrap();
+        let without = MlpConfig {
+            dropout: 0.0,
+            ..config
+        };
+        let without = without.init("m", 100, &init()).unwrap();
+        let scores = values(without.forward(ones(), None));
+        assert_eq!(values(mlp.forward(ones(), None)), scores);
+        assert_ne!(values(mlp.forward(ones(), Some(at(1)))), scores);
+    }
+
+    #[test]
+    fn left_out_units_get_no_gradient() {
+        let config = MlpConfig {
+            hidden: vec![8],
+            activation: Activation::Sigmoid,
+            dropout: 0.5,
+            ..MlpConfig::default()
+        };
+        let device = Device::flex().autodiff();
+        let on_autodiff = Init {
+            device: device.clone(),
+            ..init()
+        };
+        let mlp = config.init("m", 1, &on_autodiff).unwrap();
+        let input = Tensor::ones([1, 1], &device);
+        let gradients = mlp.forward(input, Some(at(3))).sum().backward();
+        let bias = mlp.hidden[0].linear.bias.as_ref().unwrap();
+        let gradient = values(bias.val().grad(&gradients).unwrap());
+        let ones = Tensor::ones([1, 8], &Device::flex());
+        let mask = values(mlp.hidden[0].dropout.unwrap().apply(ones, at(3)));
+        assert!(mask.contains(&0.0) && mask.contains(&2.0), "{mask:?}");
+        for (gradient, mask) in gradient.iter().zip(mask) {
+            assert_eq!(*gradient == 0.0, mask == 0.0);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_and_named() {
+        let with = |change: fn(&mut MlpConfig)| {
+            let mut config = MlpConfig {
+                hidden: vec![4, 2],
+                ..MlpConfig::default()
+            };
+            change(&mut config);
+            config.check("deep", 3).map_err(|error| error.to_string())
+        };
+        for (change, expected) in [
+            (
+                (|config| config.hidden = vec![4, 0]) as fn(&mut MlpConfig),
+                "`deep.hidden` is [4, 0]: expected layers of 1 to 65536 units",
+            ),
+            (
+                |config| config.output = 0,
+                "`deep.output` is 0: expected 1 to 65536 units",
+            ),
+            (
+                |config| config.dropout = 1.0,
+                "`deep.dropout` is 1: expected a probability of at least 0 and below 1",
+            ),
+            (
+                |config| config.dropout = f64::NAN,
+                "`deep.dropout` is NaN: expected a probability of at least 0 and below 1",
+            ),
+            (
+                |config| (config.hidden, config.dropout) = (vec![], 0.5),
+                "`deep.dropout` is 0.5: expected 0, for there is no hidden layer",
+            ),
+            (
+                |config| (config.hidden, config.norm) = (vec![], Normalization::Batch),
+                "`deep.norm` is batch: expected none, for there is no hidden layer",
+            ),
+            (
+                |config| config.residual = true,
+                "`deep.residual` is true with layers of 3 → [4, 2]: expected a hidden layer as \
+                 wide as what it reads, or false",
+            ),
+        ] {
+            assert_eq!(with(change), Err(expected.to_owned()));
+        }
+        assert_eq!(with(|config| config.hidden = vec![]), Ok(()));
+        assert_eq!(
+            with(|config| (config.hidden, config.residual) = (vec![3], true)),
+            Ok(())
+        );
     }
 }

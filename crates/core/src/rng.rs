@@ -29,7 +29,7 @@ pub enum Purpose {
     Shuffle = 3,
     /// Which rows are held out.
     Split = 4,
-    /// Dropout masks: `a` = epoch, `b` = step.
+    /// Dropout masks: `a` = [`name_key`] of the layer, `b` = step over all epochs.
     Dropout = 5,
     /// Sampled negatives: `a` = epoch, `b` = step.
     Negatives = 6,
@@ -39,6 +39,8 @@ pub enum Purpose {
     Rounding = 8,
     /// Draws of a posterior: `a` = iteration, `b` = step within it.
     Gibbs = 9,
+    /// Which negatives a down-sampled training part keeps.
+    KeepNegatives = 10,
 }
 
 /// The stream of random numbers for one purpose.

@@ -4,6 +4,8 @@
 
 #[path = "../examples/demo/fields.rs"]
 mod fields;
+#[path = "../examples/demo/memorise_generalise.rs"]
+mod memorise_generalise;
 #[path = "../examples/demo/neighbours.rs"]
 mod neighbours;
 #[path = "../examples/demo/one_hot.rs"]
@@ -171,5 +173,29 @@ fn vectors_of_plays_start_a_click_model_ahead_where_clicks_are_few() {
         let cold = |of: &warm_start::Outcome| of.random.cold - of.from_plays.cold;
         assert!(cold(few).abs() < 0.02, "{report}");
         assert!(cold(some) < ahead(some), "{report}");
+    }
+}
+
+#[test]
+fn wide_remembers_rules_deep_infers_the_rest_and_both_together_do_both() {
+    use memorise_generalise::Slice::{HeldOut, NewIds, Rules};
+    for seed in SEEDS {
+        let outcomes = memorise_generalise::run(seed).unwrap();
+        let report = memorise_generalise::report(&outcomes);
+        assert_narrow(&report);
+        let [constant, wide, deep, both, best] = &outcomes[..] else {
+            panic!("five predictors");
+        };
+        // In standard errors, row by row: far beyond what another sample would change.
+        assert!(wide.ahead_of(deep, Rules) > 5.0, "{report}");
+        assert!(deep.ahead_of(wide, HeldOut) > 3.0, "{report}");
+        assert!(deep.ahead_of(wide, NewIds) > 2.0, "{report}");
+        for slice in [Rules, HeldOut, NewIds] {
+            for alone in [wide, deep] {
+                assert!(both.ahead_of(alone, slice) > -2.0, "{report}");
+            }
+            assert!(both.logloss(slice) < constant.logloss(slice), "{report}");
+            assert!(best.logloss(slice) < both.logloss(slice), "{report}");
+        }
     }
 }

@@ -40,6 +40,7 @@ fn data() -> Parts {
             ..Default::default()
         },
         field: vec![],
+        cross: vec![],
     };
     prepare(&spec, 1, LabelKind::Binary).unwrap().into()
 }
@@ -143,7 +144,7 @@ fn the_perceptron_is_trained_and_the_sum_learns() {
     let names = snapshot.names();
     for name in [
         "bias",
-        "component.b.mlp.layers.0.weight",
+        "component.b.mlp.hidden.0.linear.weight",
         "tables.v8.ad",
         "tables.fm.ad",
     ] {
@@ -153,7 +154,7 @@ fn the_perceptron_is_trained_and_the_sum_learns() {
         );
     }
     assert_eq!(
-        snapshot.shape("component.b.mlp.layers.0.weight"),
+        snapshot.shape("component.b.mlp.hidden.0.linear.weight"),
         Some(&[10 * DIM, 64][..])
     );
 }

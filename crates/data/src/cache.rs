@@ -30,15 +30,15 @@ use crate::checksum::checksum;
 use crate::config::{DataSpec, RowsPart, SplitConfig, expand};
 use crate::dataset::{Dataset, Lists};
 use crate::error::Error;
-use crate::intern::Interner;
+use crate::intern::{Interner, Tuples};
 use crate::prepare::Prepared;
 use crate::raw::LabelKind;
 use crate::report::{CacheUse, DataReport};
-use crate::schema::{Bits, FittedField, FittedSchema, Vocabulary, vocabulary_file};
+use crate::schema::{Bits, FittedCross, FittedField, FittedSchema, Vocabulary, vocabulary_file};
 use crate::slice::Slice;
 
 /// To be raised whenever the same files would be encoded otherwise, or the layout changes.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const MAGIC: u64 = u64::from_le_bytes(*b"CFcache\n");
 const HEADER: usize = 7 * 8;
 const ALIGNMENT: u64 = 64;
@@ -74,7 +74,7 @@ impl Origin {
         let mut files: Vec<&String> = (data.train.iter().chain(&data.valid).chain(&data.test))
             .chain(data.join.iter().map(|join| &join.file))
             .collect();
-        let mut drawn = false;
+        let mut drawn = data.keep_negatives != 1.0;
         match &data.split {
             Some(SplitConfig::Random { .. }) => drawn = true,
             Some(SplitConfig::Rows { test, valid }) => {
@@ -201,6 +201,8 @@ struct Index {
     origin: Origin,
     schema: Schema,
     fields: Vec<FittedField>,
+    #[serde(default)]
+    crosses: Vec<FittedCross>,
     vocabularies: BTreeMap<String, CachedVocabulary>,
     report: DataReport,
     parts: BTreeMap<String, CachedPart>,
@@ -221,6 +223,11 @@ enum CachedVocabulary {
     Hashed {
         rows: u32,
     },
+    Combinations {
+        width: usize,
+        numbers: Section,
+        counts: Section,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -236,6 +243,7 @@ struct CachedPart {
     weights: Option<Section>,
     groups: Option<Section>,
     probabilities: Option<Section>,
+    negative_rate: f64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -351,6 +359,11 @@ fn save(path: &Path, prepared: &Prepared, origin: &Origin) -> io::Result<()> {
                 rows: *rows,
             },
             Vocabulary::Hashed { rows } => CachedVocabulary::Hashed { rows: *rows },
+            Vocabulary::Combinations { tuples, counts } => CachedVocabulary::Combinations {
+                width: tuples.width(),
+                numbers: sections.push(tuples.numbers())?,
+                counts: sections.push(counts)?,
+            },
         };
         vocabularies.insert(name.clone(), cached);
     }
@@ -369,6 +382,7 @@ fn save(path: &Path, prepared: &Prepared, origin: &Origin) -> io::Result<()> {
         "origin": origin,
         "schema": prepared.schema.schema(),
         "fields": prepared.schema.fields,
+        "crosses": prepared.schema.crosses,
         "vocabularies": vocabularies,
         "report": prepared.report,
         "parts": parts,
@@ -419,6 +433,7 @@ fn save_part(sections: &mut Sections, dataset: &Dataset) -> io::Result<CachedPar
         weights: sections.push_any(&dataset.weights)?,
         groups: sections.push_any(&dataset.groups)?,
         probabilities: sections.push_any(&dataset.probabilities)?,
+        negative_rate: dataset.negative_rate,
     })
 }
 
@@ -529,7 +544,8 @@ impl Cache {
             let what = format!("vocabulary `{name}`");
             vocabularies.insert(name.clone(), self.vocabulary(cached, &what)?);
         }
-        let schema = FittedSchema::checked(index.schema, index.fields, vocabularies)?;
+        let schema =
+            FittedSchema::checked(index.schema, index.fields, index.crosses, vocabularies)?;
         let part = |name: &str| match index.parts.get(name) {
             Some(part) => self.dataset(&schema.schema, part, name).map(Some),
             None => Ok(None),
@@ -563,6 +579,17 @@ impl Cache {
             }
             CachedVocabulary::Hashed { rows: 0 } => Err(wrong()),
             CachedVocabulary::Hashed { rows } => Ok(Vocabulary::Hashed { rows: *rows }),
+            CachedVocabulary::Combinations {
+                width,
+                numbers,
+                counts,
+            } => {
+                let numbers = self.slice::<u32>(numbers, what)?;
+                let tuples = Tuples::from_numbers(*width, &numbers).ok_or_else(wrong)?;
+                let counts = self.sized::<u64>(counts, Some(tuples.len()), what)?;
+                let counts = counts.to_vec();
+                Ok(Vocabulary::Combinations { tuples, counts })
+            }
         }
     }
 
@@ -653,6 +680,7 @@ impl Cache {
             weights: self.sized_any(&part.weights, rows, &what("weights"))?,
             groups: self.sized_any(&part.groups, rows, &what("groups"))?,
             probabilities: self.sized_any(&part.probabilities, rows, &what("probabilities"))?,
+            negative_rate: part.negative_rate,
             shuffle_block: 0,
         })
     }
@@ -661,14 +689,17 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Format;
+    use crate::config::{CrossConfig, Format};
     use crate::prepare;
 
-    /// Field 0 is one-hot, field 1 a list.
-    fn three_rows(directory: &Path) -> (Prepared, Origin) {
+    /// Field 0 is one-hot, field 1 a list; the crosses come behind them.
+    fn three_rows(directory: &Path, cross: Vec<CrossConfig>) -> (Prepared, Origin) {
         let file = directory.join("t.ffm");
         fs::write(&file, "1 0:2:1 1:7:1\n0 0:3:1 1:8:0.5\n1 0:2:1\n").unwrap();
-        let mut spec = DataSpec::default();
+        let mut spec = DataSpec {
+            cross,
+            ..DataSpec::default()
+        };
         spec.data.format = Format::Libffm;
         spec.data.train = vec![file.to_str().unwrap().to_owned()];
         let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
@@ -680,7 +711,9 @@ mod tests {
     fn a_flipped_bit_anywhere_is_caught_or_harmless() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rows.cache");
-        let (plain, origin) = three_rows(directory.path());
+        let crosses = r#"[{"fields": ["0", "1"]}, {"when": "0=2"}]"#;
+        let crosses = serde_json::from_str(crosses).unwrap();
+        let (plain, origin) = three_rows(directory.path(), crosses);
         save(&path, &plain, &origin).unwrap();
         let whole = fs::read(&path).unwrap();
         let (mut caught, mut harmless) = (0, 0);
@@ -702,8 +735,8 @@ mod tests {
             }
             put(at, *byte);
         }
-        // The gaps between arrays alone are harmless; there are ten arrays.
-        assert!(harmless > 0 && harmless < 10 * ALIGNMENT);
+        // The gaps between arrays alone are harmless; there are sixteen arrays.
+        assert!(harmless > 0 && harmless < 16 * ALIGNMENT);
         assert!(caught > harmless, "{caught} {harmless}");
     }
 
@@ -711,7 +744,7 @@ mod tests {
     fn an_index_beyond_its_vocabulary_is_refused_whatever_the_checksums_say() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rows.cache");
-        let (plain, origin) = three_rows(directory.path());
+        let (plain, origin) = three_rows(directory.path(), Vec::new());
         let refusal = |change: &dyn Fn(&mut Dataset)| {
             let mut wrong = plain.clone();
             change(&mut wrong.train);

@@ -1,4 +1,4 @@
-//! The sections `[data]`, `[label]` and `[[field]]` of a run file.
+//! The sections `[data]`, `[label]`, `[[field]]` and `[[cross]]` of a run file.
 
 use crossfield_core::FieldKind;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -6,9 +6,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::error::Error;
 pub use crate::line::Encoding;
 use crate::planted;
+use crate::raw::LabelKind;
 use crate::synth::SynthConfig;
 
-/// Where the data is and what of it is used: the run file's `[data]`, `[label]` and `[[field]]`.
+/// Where the data is and what of it is used: the run file's `[data]`, `[label]`, `[[field]]` and
+/// `[[cross]]`.
 ///
 /// ```
 /// use crossfield_data::{DataSpec, FieldConfig};
@@ -26,9 +28,42 @@ pub struct DataSpec {
     pub label: LabelConfig,
     /// `[[field]]`.
     pub field: Vec<FieldConfig>,
+    /// `[[cross]]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cross: Vec<CrossConfig>,
 }
 
 impl DataSpec {
+    /// Share of the traffic's rows of label 0 that are left in the training part: what the train
+    /// files hold of them, and what is kept of those.
+    pub fn negative_rate(&self) -> f64 {
+        self.label.negative_rate * self.data.keep_negatives
+    }
+
+    /// Whether the shares of rows of label 0 are shares, and the labels are such that there are some.
+    pub(crate) fn check_negatives(&self, label: LabelKind) -> Result<(), Error> {
+        for (key, share) in [
+            ("label.negative_rate", self.label.negative_rate),
+            ("data.keep_negatives", self.data.keep_negatives),
+        ] {
+            let expected = if !(share > 0.0 && share <= 1.0) {
+                "a share above 0, at most 1"
+            } else if share < 1.0 && label == LabelKind::Number {
+                "1: only the labels 0 and 1, under a loss of clicks, have negatives"
+            } else if share < 1.0 && self.label.only_positive {
+                "1: label.only_positive leaves no negatives"
+            } else {
+                continue;
+            };
+            return Err(Error::Config {
+                key: key.to_owned(),
+                value: share.to_string(),
+                expected: expected.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
     /// The same with every default that its format and its kinds of fields imply written out.
     pub fn complete(&self) -> Self {
         let mut label = self.label.clone();
@@ -46,6 +81,7 @@ impl DataSpec {
             field: (self.field.iter().chain(&planted))
                 .map(|field| field.complete(self.data.format))
                 .collect(),
+            cross: self.cross.iter().map(CrossConfig::complete).collect(),
         }
     }
 }
@@ -94,6 +130,9 @@ pub struct DataConfig {
     /// their own are not split off. Default: none; of a generated log `random`, a tenth each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<SplitConfig>,
+    /// Share of the training part's rows of label 0 that are trained on, drawn by the run's seed
+    /// after the split; predictions are corrected for it. Default: 1. Above 0.
+    pub keep_negatives: f64,
     /// One ASCII character between cells. Default: `,`, for ratings a tab.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub separator: Option<String>,
@@ -138,6 +177,7 @@ impl Default for DataConfig {
             valid: Vec::new(),
             test: Vec::new(),
             split: None,
+            keep_negatives: 1.0,
             separator: None,
             header: None,
             encoding: Encoding::Utf8,
@@ -322,6 +362,10 @@ pub struct LabelConfig {
     /// Whether rows whose label is 0 are left out, before anything is split or counted: for models
     /// that learn from what people did and not from ratings. Default: false. (csv, ratings, synth)
     pub only_positive: bool,
+    /// Share of the rows of label 0 that the train files still hold, of all that there were:
+    /// predictions are corrected for it. Files of `data.valid` and `data.test` hold all. Default: 1.
+    /// Above 0.
+    pub negative_rate: f64,
     /// The column of the sample weights. Default: none, all rows weigh 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<String>,
@@ -338,6 +382,7 @@ impl Default for LabelConfig {
             negative: Vec::new(),
             threshold: None,
             only_positive: false,
+            negative_rate: 1.0,
             weight: None,
             group: None,
         }
@@ -563,6 +608,65 @@ impl FieldConfig {
             ),
             (None, _) => Ok(()),
         }
+    }
+}
+
+/// `[[cross]]`: values of several fields together, as features of their own. Either `fields` or
+/// `when`.
+///
+/// ```
+/// use crossfield_data::CrossConfig;
+///
+/// let cross = CrossConfig {
+///     fields: vec!["bank".into(), "clicked".into()],
+///     ..CrossConfig::default()
+/// };
+/// let complete = cross.complete();
+/// assert_eq!(complete.name.as_deref(), Some("bank & clicked"));
+/// assert_eq!(complete.min_count, Some(1));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CrossConfig {
+    /// Name, unique among fields and crosses. Default: the fields, joined by ` & `, or the
+    /// condition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Two to four fields: every combination of their values is a feature.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// One to four conditions, `field=value` joined by ` AND `: one feature, which a row has where
+    /// all of them hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// Rows that the combinations are hashed into. Default: none, each has a row of its own.
+    /// (fields)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_rows: Option<u32>,
+    /// Combinations seen less often in training are out of vocabulary. Default: 1. (fields, without
+    /// `hash_rows`)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_count: Option<u64>,
+}
+
+impl CrossConfig {
+    /// The same with every default written out.
+    pub fn complete(&self) -> Self {
+        let mut complete = self.clone();
+        let name = match &self.when {
+            Some(when) => when.trim().to_owned(),
+            None => self.fields.join(" & "),
+        };
+        complete.name.get_or_insert(name);
+        if self.when.is_none() && self.hash_rows.is_none() {
+            complete.min_count.get_or_insert(1);
+        }
+        complete
+    }
+
+    /// The name of one that is complete.
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Encoded rows.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crossfield_core::{Batch, Examples, FeatureLists, FieldId, Jagged, Schema, Targets};
@@ -45,6 +47,8 @@ pub struct Dataset {
     pub(crate) weights: Option<Slice<f32>>,
     pub(crate) groups: Option<Slice<u32>>,
     pub(crate) probabilities: Option<Slice<f32>>,
+    /// Share of the traffic's rows of label 0 that are among these.
+    pub(crate) negative_rate: f64,
     /// How many rows stay together when they are shuffled; 0: none.
     pub(crate) shuffle_block: usize,
 }
@@ -147,6 +151,7 @@ impl Dataset {
             weights: None,
             groups: None,
             probabilities: None,
+            negative_rate: 1.0,
             shuffle_block: 0,
         }
     }
@@ -207,6 +212,35 @@ impl Dataset {
     /// Sample weights; `None`: all are 1.
     pub fn weights(&self) -> Option<&[f32]> {
         self.weights.as_deref()
+    }
+
+    /// Share of the traffic's rows of label 0 that are among these rows, 1 for all. Rows of label 1
+    /// are all there.
+    pub fn negative_rate(&self) -> f64 {
+        self.negative_rate
+    }
+
+    /// The weights by which some of the rows stand for the traffic that they are from: the sample
+    /// weight, of a row of label 0 over [`negative_rate`](Self::negative_rate), so that figures are
+    /// those of the whole traffic in expectation; `None`: all are 1.
+    ///
+    /// # Panics
+    /// If there is no such row, or no labels where rows of label 0 are missing.
+    pub fn traffic_weights(&self, rows: Range<usize>) -> Option<Cow<'_, [f32]>> {
+        let weights = self.weights().map(|weights| &weights[rows.clone()]);
+        if self.negative_rate == 1.0 {
+            return weights.map(Cow::Borrowed);
+        }
+        let labels = self.labels[rows].iter().enumerate();
+        let weight = |(row, &label): (usize, &f32)| {
+            let weight = weights.map_or(1.0, |weights| weights[row]);
+            if label == 0.0 {
+                (f64::from(weight) / self.negative_rate) as f32
+            } else {
+                weight
+            }
+        };
+        Some(labels.map(weight).collect())
     }
 
     /// Group of each row (a user, a query), for GAUC.
@@ -276,9 +310,18 @@ impl Dataset {
 
     /// Mean of the labels, each with its weight; `None` without labels or weight.
     pub fn label_mean(&self) -> Option<f64> {
+        self.mean_by(self.weights())
+    }
+
+    /// Mean of the labels of the traffic that the rows are from, by
+    /// [their weights](Self::traffic_weights); `None` without labels or weight.
+    pub fn traffic_mean(&self) -> Option<f64> {
+        self.mean_by(self.traffic_weights(0..self.labels.len()).as_deref())
+    }
+
+    fn mean_by(&self, weights: Option<&[f32]>) -> Option<f64> {
         let mut sum = 0.0;
         let mut total = 0.0;
-        let weights = self.weights();
         for (row, &label) in self.labels.iter().enumerate() {
             let weight = weights.map_or(1.0, |all| f64::from(all[row]));
             sum += weight * f64::from(label);
@@ -370,6 +413,23 @@ mod tests {
             assert_eq!(batch.sparse, expected);
             assert_eq!(batch.batch_size, rows.len());
         }
+    }
+
+    #[test]
+    fn negatives_stand_for_those_that_are_not_there() {
+        let mut data = Dataset::new(Arc::new(Schema::default()), 3, Vec::new());
+        data.labels = vec![1.0, 0.0, 0.0].into();
+        assert_eq!(data.traffic_weights(0..3), None);
+        data.negative_rate = 0.25;
+        // One click and two negatives, of eight.
+        let weights = data.traffic_weights(0..3);
+        assert_eq!(weights.as_deref(), Some(&[1.0, 4.0, 4.0][..]));
+        assert_eq!(data.traffic_mean(), Some(1.0 / 9.0));
+        assert_eq!(data.label_mean(), Some(1.0 / 3.0));
+        data.weights = Some(vec![3.0, 0.5, 1.0].into());
+        let weights = data.traffic_weights(1..3);
+        assert_eq!(weights.as_deref(), Some(&[2.0, 4.0][..]));
+        assert_eq!(data.weights(), Some(&[3.0, 0.5, 1.0][..]));
     }
 
     #[test]

@@ -107,6 +107,7 @@ pub(crate) fn fit(
     Ok(FittedSchema {
         schema: Arc::new(schema),
         fields: fitted,
+        crosses: Vec::new(),
         vocabularies,
     })
 }
@@ -270,14 +271,21 @@ struct Counts {
     missing: u64,
 }
 
+/// Encoded columns, and the table that has the rest of what belongs to their rows.
+pub(crate) struct Encoded {
+    /// The columns of each part, with its name.
+    pub(crate) parts: Vec<(&'static str, Vec<Jagged>)>,
+    dense: Vec<Vec<f32>>,
+    table: Table,
+}
+
 /// Encodes `parts`, rows of `table`, field by field; the raw columns are dropped on the way.
 pub(crate) fn encode(
     table: Table,
     fields: &[Planned],
     fitted: &FittedSchema,
     parts: &[(&'static str, &[u32])],
-    probabilities: Option<&[f32]>,
-) -> Result<(Vec<Dataset>, Vec<FieldReport>), Error> {
+) -> Result<(Encoded, Vec<FieldReport>), Error> {
     let n_dense = fitted.schema.dense.len();
     let mut table = table;
     let mut columns: Vec<Vec<Jagged>> = parts.iter().map(|_| Vec::new()).collect();
@@ -361,20 +369,38 @@ pub(crate) fn encode(
         }
     }
     drop(row_of);
-    let datasets = parts.iter().zip(columns).zip(dense);
-    let datasets = datasets.map(|(((_, rows), columns), dense)| Dataset {
-        dense: dense.into(),
-        labels: if table.labels.is_empty() {
-            Vec::new().into()
-        } else {
-            pick(&table.labels, rows)
-        },
-        weights: (!table.weights.is_empty()).then(|| pick(&table.weights, rows)),
-        groups: (!table.groups.is_empty()).then(|| pick(&table.groups, rows)),
-        probabilities: probabilities.map(|all| pick(all, rows)),
-        ..Dataset::new(fitted.schema.clone(), rows.len(), columns)
-    });
-    Ok((datasets.collect(), reports))
+    let encoded = Encoded {
+        parts: parts.iter().map(|(name, _)| *name).zip(columns).collect(),
+        dense,
+        table,
+    };
+    Ok((encoded, reports))
+}
+
+impl Encoded {
+    /// The data sets of these `parts`, whose columns are the fields of `schema`.
+    pub(crate) fn into_datasets(
+        self,
+        schema: &Arc<Schema>,
+        parts: &[(&'static str, &[u32])],
+        probabilities: Option<&[f32]>,
+    ) -> Vec<Dataset> {
+        let table = &self.table;
+        let datasets = parts.iter().zip(self.parts).zip(self.dense);
+        let datasets = datasets.map(|(((_, rows), (_, columns)), dense)| Dataset {
+            dense: dense.into(),
+            labels: if table.labels.is_empty() {
+                Vec::new().into()
+            } else {
+                pick(&table.labels, rows)
+            },
+            weights: (!table.weights.is_empty()).then(|| pick(&table.weights, rows)),
+            groups: (!table.groups.is_empty()).then(|| pick(&table.groups, rows)),
+            probabilities: probabilities.map(|all| pick(all, rows)),
+            ..Dataset::new(schema.clone(), rows.len(), columns)
+        });
+        datasets.collect()
+    }
 }
 
 fn pick<T: Copy>(all: &[T], rows: &[u32]) -> Slice<T> {
@@ -407,18 +433,11 @@ fn describe(
             let mut keys: Vec<u64> = rows.map(|row| keys[row]).collect();
             keys.sort_unstable();
             keys.dedup();
-            let mut places: Vec<u32> = keys.iter().map(|&key| hashed_row(key, *n_rows)).collect();
-            places.sort_unstable();
-            let alone = places
-                .chunk_by(|a, b| a == b)
-                .filter(|chunk| chunk.len() == 1)
-                .count();
-            let distinct = places.len();
-            places.dedup();
-            report.distinct = Some(distinct as u64);
-            report.kept = Some(places.len() as u64);
-            // The training part has at least one row, hence one value.
-            report.collisions = Some((distinct - alone) as f64 / distinct as f64);
+            let places = keys.iter().map(|&key| hashed_row(key, *n_rows));
+            let (used, share) = shared_rows(places.collect());
+            report.distinct = Some(keys.len() as u64);
+            report.kept = Some(used);
+            report.collisions = Some(share);
             return;
         }
     }
@@ -433,7 +452,23 @@ fn describe(
     });
 }
 
-fn hashed_row(key: u64, rows: u32) -> u32 {
+/// The distinct rows of what is hashed to `places`, and the share of it that is not alone there.
+pub(crate) fn shared_rows(mut places: Vec<u32>) -> (u64, f64) {
+    places.sort_unstable();
+    let alone = places
+        .chunk_by(|a, b| a == b)
+        .filter(|chunk| chunk.len() == 1)
+        .count();
+    let all = places.len();
+    places.dedup();
+    // Of nothing, nothing is shared.
+    (
+        places.len() as u64,
+        (all - alone) as f64 / all.max(1) as f64,
+    )
+}
+
+pub(crate) fn hashed_row(key: u64, rows: u32) -> u32 {
     (key % u64::from(rows)) as u32
 }
 

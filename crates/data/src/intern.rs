@@ -1,4 +1,4 @@
-//! Texts as small numbers.
+//! Texts, and tuples of small numbers, as small numbers.
 
 /// The texts seen so far, each with an id in the order of first appearance.
 ///
@@ -52,7 +52,7 @@ impl Interner {
     }
 
     /// All texts in the order of their ids.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> + Clone {
         (0..self.len() as u32).map(|id| self.text(id))
     }
 
@@ -107,6 +107,132 @@ impl Interner {
         }
         self.slots = slots;
     }
+}
+
+/// The tuples seen so far, all of one width, each with an id in the order of first appearance.
+///
+/// As of an [`Interner`], all of them lie in one allocation.
+#[derive(Clone, Debug)]
+pub(crate) struct Tuples {
+    width: usize,
+    numbers: Vec<u32>,
+    /// As of an [`Interner`].
+    slots: Vec<u32>,
+}
+
+impl Tuples {
+    /// None yet, of `width` numbers each, at least one.
+    pub(crate) fn new(width: usize) -> Self {
+        Self {
+            width,
+            numbers: Vec::new(),
+            slots: Vec::new(),
+        }
+    }
+
+    /// As [`new`](Self::new), with room for so many.
+    pub(crate) fn with_capacity(width: usize, count: usize) -> Self {
+        Self {
+            width,
+            numbers: Vec::with_capacity(width * count),
+            slots: vec![FREE; (2 * count + 2).next_power_of_two().max(16)],
+        }
+    }
+
+    /// The tuples that lie in `numbers` one after the other; `None` if the width does not fit, or
+    /// one stands twice.
+    pub(crate) fn from_numbers(width: usize, numbers: &[u32]) -> Option<Self> {
+        if width == 0 || !numbers.len().is_multiple_of(width) {
+            return None;
+        }
+        let mut tuples = Self::with_capacity(width, numbers.len() / width);
+        let mut each = numbers.chunks_exact(width).enumerate();
+        each.all(|(id, tuple)| tuples.intern(tuple) as usize == id)
+            .then_some(tuples)
+    }
+
+    /// All tuples, one after the other.
+    pub(crate) fn numbers(&self) -> &[u32] {
+        &self.numbers
+    }
+
+    /// Numbers in a tuple.
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Number of tuples.
+    pub(crate) fn len(&self) -> usize {
+        self.numbers.len() / self.width
+    }
+
+    /// The tuple with this id.
+    pub(crate) fn tuple(&self, id: u32) -> &[u32] {
+        &self.numbers[id as usize * self.width..][..self.width]
+    }
+
+    /// All tuples in the order of their ids.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u32]> {
+        self.numbers.chunks_exact(self.width)
+    }
+
+    /// The id of `tuple`, if it has one.
+    pub(crate) fn get(&self, tuple: &[u32]) -> Option<u32> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let id = self.slots[self.slot(tuple)];
+        (id != FREE).then_some(id)
+    }
+
+    /// The id of `tuple`, a new one if it has none yet.
+    pub(crate) fn intern(&mut self, tuple: &[u32]) -> u32 {
+        if self.slots.len() < 2 * (self.len() + 1) {
+            self.grow();
+        }
+        let slot = self.slot(tuple);
+        if self.slots[slot] != FREE {
+            return self.slots[slot];
+        }
+        let id = self.len() as u32;
+        assert!(id < FREE, "more than 4 billion distinct combinations");
+        self.slots[slot] = id;
+        self.numbers.extend_from_slice(tuple);
+        id
+    }
+
+    /// The slot that holds `tuple`, or the free one where it belongs.
+    fn slot(&self, tuple: &[u32]) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut slot = tuple_key(tuple) as usize & mask;
+        while self.slots[slot] != FREE && self.tuple(self.slots[slot]) != tuple {
+            slot = (slot + 1) & mask;
+        }
+        slot
+    }
+
+    fn grow(&mut self) {
+        let mask = (self.slots.len() * 2).max(16) - 1;
+        let mut slots = vec![FREE; mask + 1];
+        for (id, tuple) in self.iter().enumerate() {
+            let mut slot = tuple_key(tuple) as usize & mask;
+            while slots[slot] != FREE {
+                slot = (slot + 1) & mask;
+            }
+            slots[slot] = id as u32;
+        }
+        self.slots = slots;
+    }
+}
+
+/// A 64-bit key of a tuple, the same on every platform: hashed crosses are encoded by it.
+pub(crate) fn tuple_key(tuple: &[u32]) -> u64 {
+    let start = tuple.len() as u64;
+    tuple.iter().fold(start, |key, &number| {
+        mix(key
+            .wrapping_add(0x9e37_79b9_7f4a_7c15)
+            .wrapping_add(u64::from(number)))
+    })
 }
 
 /// A fast hash of bytes; it decides nothing but the place in a table that is never written.
@@ -164,6 +290,35 @@ mod tests {
         for ends in [&[1, 5][..], &[3, 4], &[2, 1, 4], &[1, 1, 1, 4], &[1]] {
             assert!(Interner::from_parts("abé", ends).is_none(), "{ends:?}");
         }
+    }
+
+    #[test]
+    fn ids_of_tuples_follow_first_appearance_and_survive_growth() {
+        let mut tuples = Tuples::new(2);
+        assert_eq!((tuples.len(), tuples.get(&[0, 0])), (0, None));
+        for id in 0..1000 {
+            assert_eq!(tuples.intern(&[id % 10, id]), id);
+        }
+        assert_eq!(tuples.intern(&[9, 999]), 999);
+        assert_eq!(tuples.get(&[999, 9]), None);
+        assert_eq!((tuples.tuple(12), tuples.len()), (&[2, 12][..], 1000));
+        let again = Tuples::from_numbers(2, tuples.numbers()).unwrap();
+        assert_eq!(again.numbers(), tuples.numbers());
+        // A tuple that stands twice, one that is cut short, tuples of nothing.
+        for (width, numbers) in [(2, &[1, 2, 1, 2][..]), (2, &[1, 2, 3]), (0, &[])] {
+            assert!(Tuples::from_numbers(width, numbers).is_none());
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_tuple_depends_on_order_and_width() {
+        // mix(2 + γ + 3) and then mix(… + γ + 5), γ the golden gamma of splitmix64.
+        let gamma = 0x9e37_79b9_7f4a_7c15_u64;
+        let first = mix(gamma.wrapping_add(5));
+        let second = mix(first.wrapping_add(gamma).wrapping_add(5));
+        assert_eq!(tuple_key(&[3, 5]), second);
+        assert_ne!(tuple_key(&[5, 3]), second);
+        assert_ne!(tuple_key(&[3, 5, 0]), second);
     }
 
     #[test]

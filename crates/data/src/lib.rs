@@ -2,7 +2,9 @@
 
 mod cache;
 mod checksum;
+mod condition;
 mod config;
+mod cross;
 mod dataset;
 mod error;
 #[cfg(feature = "fetch")]
@@ -24,14 +26,14 @@ pub mod synth;
 mod tabular;
 
 pub use config::{
-    Buckets, DataConfig, DataSpec, Encoding, FieldConfig, Format, Header, JoinConfig, LabelConfig,
-    Pooling, RowsPart, SplitConfig, TransformKind, Unseen, expand,
+    Buckets, CrossConfig, DataConfig, DataSpec, Encoding, FieldConfig, Format, Header, JoinConfig,
+    LabelConfig, Pooling, RowsPart, SplitConfig, TransformKind, Unseen, expand,
 };
 pub use dataset::Dataset;
 pub use error::Error;
 pub use loader::{Loader, Order};
-pub use prepare::{Generated, Prepared, encode_files, prepare, prepare_generated};
+pub use prepare::{Candidates, Generated, Prepared, encode_files, prepare, prepare_generated};
 pub use raw::{LabelKind, Labels};
-pub use report::{CacheUse, DataReport, FieldReport, PartReport};
+pub use report::{CacheUse, CrossReport, DataReport, FieldReport, Negatives, PartReport, grouped};
 pub use schema::FittedSchema;
 pub use tabular::side_column;

@@ -1,11 +1,13 @@
 //! From a run file's data sections to encoded data sets.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crossfield_core::FieldKind;
 
 use crate::cache;
 use crate::config::{DataSpec, FieldConfig, Format, Pooling, SplitConfig, Unseen, expand};
+use crate::cross;
 use crate::dataset::Dataset;
 use crate::error::{At, Error};
 use crate::fit::{Planned, encode, fit};
@@ -15,7 +17,7 @@ use crate::report::{DataReport, PartReport};
 use crate::schema::FittedSchema;
 use crate::split::{self, Wanted, split};
 use crate::synth::generate;
-use crate::tabular::{self, Side};
+use crate::tabular::{self, Beside, Rows, Side};
 
 /// Data sets ready to train on, and what was learned to encode them.
 #[derive(Clone, Debug)]
@@ -212,6 +214,12 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Whether the crosses of `spec` can be made of the fields.
+    fn check_crosses(&self, spec: &DataSpec) -> Result<(), Error> {
+        let fields: Vec<_> = self.fields.iter().map(|field| &field.config).collect();
+        cross::check(&spec.cross, &fields)
+    }
+
     /// The column for `spec`; one that is kept already if it reads the same.
     fn keep(&mut self, spec: Spec) -> usize {
         let same = |kept: &Spec| kept.columns == spec.columns && kept.read == spec.read;
@@ -362,9 +370,14 @@ fn assemble(
     label: LabelKind,
     log: Option<&dyn Generated>,
 ) -> Result<Prepared, Error> {
+    spec.check_negatives(label)?;
     let spec = spec.complete();
     let split_config = spec.data.split.as_ref();
     let mut plan = Plan::new(&spec, split_config)?;
+    // Where the files name the fields, they are read first.
+    if !spec.field.is_empty() {
+        plan.check_crosses(&spec)?;
+    }
     let files = [&spec.data.train, &spec.data.valid, &spec.data.test].map(|files| expanded(files));
     let [train_files, valid_files, test_files] = files;
     let (mut train_files, valid_files, test_files) = (train_files?, valid_files?, test_files?);
@@ -405,6 +418,7 @@ fn assemble(
                 dict: None,
             });
         }
+        plan.check_crosses(&spec)?;
     }
     reader.read(&mut table, &valid_files)?;
     let valid_end = table.rows;
@@ -429,31 +443,37 @@ fn assemble(
         wanted,
         seed,
     )?;
+    let negatives = split::keep_negatives(
+        &mut parts.train,
+        &table.labels,
+        spec.data.keep_negatives,
+        seed,
+    )?;
     parts.valid.extend(train_rows as u32..valid_end as u32);
     parts.test.extend(valid_end as u32..table.rows as u32);
-    let schema = fit(&table, &plan.fields, &parts.train, spec.data.unseen)?;
-    let mut named = vec![("train", parts.train.as_slice(), &train_files)];
+    let mut schema = fit(&table, &plan.fields, &parts.train, spec.data.unseen)?;
+    // What is not of a file of its own is of the train files.
+    let mut named = vec![("train", parts.train.as_slice(), &train_files, false)];
     for (name, rows, files) in [
         ("valid", &parts.valid, &valid_files),
         ("test", &parts.test, &test_files),
     ] {
         if !rows.is_empty() {
             let own = !files.is_empty();
-            named.push((name, rows, if own { files } else { &train_files }));
+            named.push((name, rows, if own { files } else { &train_files }, own));
         }
     }
-    let rows: Vec<_> = named.iter().map(|(name, rows, _)| (*name, *rows)).collect();
-    let (datasets, fields) = encode(
-        table,
-        &plan.fields,
-        &schema,
-        &rows,
-        probabilities.as_deref(),
-    )?;
+    let rows: Vec<_> = named
+        .iter()
+        .map(|(name, rows, ..)| (*name, *rows))
+        .collect();
+    let (mut encoded, fields) = encode(table, &plan.fields, &schema, &rows)?;
+    let crosses = cross::learn(&spec.cross, &mut schema, &mut encoded.parts)?;
+    let datasets = encoded.into_datasets(&schema.schema, &rows, probabilities.as_deref());
     let part_reports = named
         .iter()
         .zip(&datasets)
-        .map(|((name, rows, files), dataset)| PartReport {
+        .map(|((name, rows, files, _), dataset)| PartReport {
             name: (*name).to_owned(),
             files: files.to_vec(),
             rows: rows.len(),
@@ -462,17 +482,27 @@ fn assemble(
     let report = DataReport {
         parts: part_reports.collect(),
         fields,
+        crosses,
         left_out,
+        negatives,
         cache: None,
     };
-    let names: Vec<_> = named.iter().map(|(name, ..)| *name).collect();
+    let held_out: Vec<_> = named[1..]
+        .iter()
+        .map(|&(name, .., own)| (name, own))
+        .collect();
     let mut datasets = datasets.into_iter();
-    let train = datasets
+    let mut train = datasets
         .next()
         .expect("the training part is always encoded");
+    train.negative_rate = spec.negative_rate();
     let (mut valid, mut test) = (None, None);
-    for (name, dataset) in names[1..].iter().zip(datasets) {
-        *(if *name == "valid" {
+    for ((name, own), mut dataset) in held_out.into_iter().zip(datasets) {
+        // Files of their own hold all rows of the traffic.
+        if !own {
+            dataset.negative_rate = spec.label.negative_rate;
+        }
+        *(if name == "valid" {
             &mut valid
         } else {
             &mut test
@@ -521,6 +551,56 @@ fn push_generated(table: &mut Table, log: &dyn Generated) -> Result<Vec<f32>, Er
     Ok(probabilities)
 }
 
+/// What encodes new rows with a schema that was learned before.
+struct Encoder<'a> {
+    described: DataSpec,
+    schema: &'a FittedSchema,
+    label: LabelKind,
+    labels: Labels,
+    plan: Plan,
+}
+
+impl<'a> Encoder<'a> {
+    fn new(
+        spec: &DataSpec,
+        schema: &'a FittedSchema,
+        label: LabelKind,
+        labels: Labels,
+    ) -> Result<Self, Error> {
+        let mut described = spec.clone();
+        described.field = schema.field_configs().cloned().collect();
+        let described = described.complete();
+        Ok(Self {
+            plan: Plan::new(&described, None)?,
+            described,
+            schema,
+            label,
+            labels,
+        })
+    }
+
+    /// The rows that `read` reads, in their order.
+    fn encode(&self, read: impl FnOnce(&mut Table) -> Result<(), Error>) -> Result<Dataset, Error> {
+        let mut table = Table::new(
+            self.plan.specs.clone(),
+            self.plan.n_dicts,
+            &self.described.label,
+            self.label,
+            &self.described.data.missing,
+            self.labels,
+        )?;
+        read(&mut table)?;
+        let rows: Vec<u32> = (0..table.rows as u32).collect();
+        let parts = [("encoded", rows.as_slice())];
+        let (mut encoded, _) = encode(table, &self.plan.fields, self.schema, &parts)?;
+        for (part, columns) in &mut encoded.parts {
+            cross::encode(self.schema, part, columns)?;
+        }
+        let datasets = encoded.into_datasets(&self.schema.schema, &parts, None);
+        Ok(datasets.into_iter().next().expect("one part was encoded"))
+    }
+}
+
 /// Encodes files with a schema that was learned before: its fields are read, as `spec` describes
 /// the files. Rows keep the order of the files.
 ///
@@ -534,28 +614,120 @@ pub fn encode_files(
     label: LabelKind,
     labels: Labels,
 ) -> Result<Dataset, Error> {
-    let mut described = spec.clone();
-    described.field = schema.field_configs().cloned().collect();
-    let described = described.complete();
-    let plan = Plan::new(&described, None)?;
+    let encoder = Encoder::new(spec, schema, label, labels)?;
     let files = expanded(files)?;
     let Some(first) = files.first() else {
         return Err(config_error("files", "(none)", "at least one file"));
     };
-    let mut table = Table::new(
-        plan.specs.clone(),
-        plan.n_dicts,
-        &described.label,
-        label,
-        &described.data.missing,
-        labels,
-    )?;
-    let mut reader = Reader::new(&described, &plan, first)?;
+    let mut reader = Reader::new(&encoder.described, &encoder.plan, first)?;
     if spec.field.is_empty() {
         reader.columns.close();
     }
-    reader.read(&mut table, &files)?;
-    let rows: Vec<u32> = (0..table.rows as u32).collect();
-    let (datasets, _) = encode(table, &plan.fields, schema, &[("encoded", &rows)], None)?;
-    Ok(datasets.into_iter().next().expect("one part was encoded"))
+    encoder.encode(|table| reader.read(table, &files))
+}
+
+/// Candidates, each beside every context: rows whose columns stand in two files.
+///
+/// Both files are csv as the files of `spec` are, and begin with a line that names their columns.
+/// They are held in memory; rows are encoded a context at a time.
+///
+/// ```
+/// use crossfield_data::{Candidates, DataSpec, FieldConfig, LabelKind, prepare};
+///
+/// let folder = tempfile::tempdir()?;
+/// let write = |name: &str, text: &str| {
+///     let file = folder.path().join(name);
+///     std::fs::write(&file, text).map(|()| file.display().to_string())
+/// };
+/// let mut spec = DataSpec::default();
+/// spec.data.train = vec![write("a.csv", "label,user,ad\n1,u,x\n0,v,y\n")?];
+/// let field = |name: &str| FieldConfig { name: name.into(), ..FieldConfig::default() };
+/// spec.field = vec![field("user"), field("ad")];
+/// let schema = prepare(&spec, 1, LabelKind::Binary)?.schema;
+/// let (context, ads) = (write("f.csv", "user\nv\n")?, write("g.csv", "ad\nx\ny\n")?);
+/// let candidates = Candidates::open(&spec, &schema, &context, &ads, LabelKind::Binary)?;
+/// let rows = candidates.encode(0)?;
+/// assert_eq!(rows.examples().one_hot_of(0), [2, 1]);
+/// assert_eq!(rows.examples().one_hot_of(1), [2, 2]);
+/// assert_eq!(candidates.cells(1).collect::<Vec<_>>(), ["y"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Candidates<'a> {
+    encoder: Encoder<'a>,
+    sides: Vec<Side>,
+    contexts: Rows,
+    rows: Rows,
+}
+
+impl<'a> Candidates<'a> {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// As [`encode_files`], for the contexts; [`Error::Config`] for a format whose files have no
+    /// columns, [`Error::DuplicateColumn`] for one that stands in both files.
+    pub fn open(
+        spec: &DataSpec,
+        schema: &'a FittedSchema,
+        contexts: &str,
+        candidates: &str,
+        label: LabelKind,
+    ) -> Result<Self, Error> {
+        if spec.data.format.is_indexed() {
+            return Err(config_error(
+                "data.format",
+                if spec.data.format == Format::Libsvm {
+                    "libsvm"
+                } else {
+                    "libffm"
+                },
+                "csv or ratings to put contexts and candidates together by their columns; write \
+                 whole rows for `predict`",
+            ));
+        }
+        let mut spec = spec.clone();
+        // A candidate is a candidate whatever its label, should there be one.
+        spec.label.only_positive = false;
+        let encoder = Encoder::new(&spec, schema, label, Labels::Optional)?;
+        let data = &encoder.described.data;
+        let sides = data.join.iter().map(|join| Side::open(join, data));
+        let opened = Self {
+            sides: sides.collect::<Result<_, _>>()?,
+            contexts: Rows::open(&expand(contexts)?, data)?,
+            rows: Rows::open(&expand(candidates)?, data)?,
+            encoder,
+        };
+        // What is wrong with any context shows before the first is ranked.
+        opened.rows_of(0..opened.contexts(), 0..1)?;
+        Ok(opened)
+    }
+
+    /// Number of contexts, at least one.
+    pub fn contexts(&self) -> usize {
+        self.contexts.len()
+    }
+
+    /// The cells of a candidate as they stand in its file.
+    ///
+    /// # Panics
+    /// If there is no such candidate.
+    pub fn cells(&self, candidate: usize) -> impl Iterator<Item = &str> {
+        self.rows.cells(candidate)
+    }
+
+    /// All candidates beside one context, in the order of their file.
+    ///
+    /// # Errors
+    /// [`Error::Value`], [`Error::JoinKey`] for what is wrong with a candidate, with its place.
+    ///
+    /// # Panics
+    /// If there is no such context.
+    pub fn encode(&self, context: usize) -> Result<Dataset, Error> {
+        self.rows_of(context..context + 1, 0..self.rows.len())
+    }
+
+    fn rows_of(&self, contexts: Range<usize>, candidates: Range<usize>) -> Result<Dataset, Error> {
+        let beside = Beside::new(&self.contexts, &self.rows)?;
+        self.encoder
+            .encode(|table| beside.read(table, contexts, candidates, &self.sides))
+    }
 }

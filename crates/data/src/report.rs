@@ -10,14 +10,47 @@ use serde::{Deserialize, Serialize};
 pub struct DataReport {
     /// The parts that exist: train, valid, test.
     pub parts: Vec<PartReport>,
-    /// The fields in the order of the schema.
+    /// The fields that are columns, in the order of the schema.
     pub fields: Vec<FieldReport>,
+    /// The crosses, which come behind them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crosses: Vec<CrossReport>,
     /// Rows of all files that were left out, for they are not positive (`label.only_positive`).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: u64,
+    /// What `data.keep_negatives` left of the training part; `None` where it leaves all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negatives: Option<Negatives>,
     /// How the cache was used; `None` without `data.cache`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheUse>,
+}
+
+/// Rows of label 0 of the training part.
+///
+/// ```
+/// let negatives = crossfield_data::Negatives { kept: 1_000, of: 10_000 };
+/// assert_eq!(
+///     negatives.to_string(),
+///     "1,000 of 10,000 negatives of the training part kept (data.keep_negatives)"
+/// );
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Negatives {
+    /// Those that are trained on.
+    pub kept: u64,
+    /// All of them.
+    pub of: u64,
+}
+
+impl fmt::Display for Negatives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kept, of) = (grouped(self.kept), grouped(self.of));
+        write!(
+            f,
+            "{kept} of {of} negatives of the training part kept (data.keep_negatives)"
+        )
+    }
 }
 
 /// How the cache of encoded rows was used.
@@ -88,12 +121,118 @@ pub struct FieldReport {
     pub collisions: Option<f64>,
 }
 
+/// One cross.
+///
+/// ```
+/// // A condition that holds in 3 of 10 training rows.
+/// let report = crossfield_data::CrossReport {
+///     name: "bank=kookmin AND clicked=travel".into(),
+///     seen: vec![3],
+///     ..Default::default()
+/// };
+/// assert_eq!(report.warning(10), None);
+/// assert!(report.warning(3).is_some());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CrossReport {
+    /// Name.
+    pub name: String,
+    /// Distinct combinations in training. `None` for a condition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distinct: Option<u64>,
+    /// Of those, the ones with a row of their own (hashed: rows with at least one combination).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<u64>,
+    /// How often the rarest, the median and the most frequent of them occur in training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counts: Option<[u64; 3]>,
+    /// Occurrences of combinations, or rows in which the condition holds, by part.
+    pub seen: Vec<u64>,
+    /// Occurrences that go to the out-of-vocabulary row, by part; empty where there is no such row.
+    pub out_of_vocabulary: Vec<u64>,
+    /// Rows that the combinations are hashed into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_rows: Option<u32>,
+    /// Hashed: share of the distinct combinations that share their row with another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collisions: Option<f64>,
+}
+
+impl CrossReport {
+    /// What is probably not meant: more combinations than rows to hash them into, or a condition
+    /// that says the same of all `rows` training rows.
+    pub fn warning(&self, rows: usize) -> Option<String> {
+        let holds = self.seen.first().copied().unwrap_or_default();
+        let name = &self.name;
+        match (self.distinct, self.hash_rows, self.collisions) {
+            (Some(distinct), Some(rows), Some(share)) if distinct > u64::from(rows) => {
+                let (distinct, rows) = (grouped(distinct), grouped(u64::from(rows)));
+                let percent = 100.0 * share;
+                Some(format!(
+                    "cross `{name}`: {distinct} combinations in {rows} rows (hash_rows); \
+                     {percent:.2} % of them share a row"
+                ))
+            }
+            (None, ..) if holds == 0 => Some(format!(
+                "cross `{name}`: it holds in none of the training rows"
+            )),
+            (None, ..) if holds == rows as u64 => Some(format!(
+                "cross `{name}`: it holds in all of the training rows"
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for CrossReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", clipped(&self.name, 40))?;
+        let joined = |each: Vec<String>| each.join(" / ");
+        match (self.distinct, self.kept) {
+            (Some(distinct), Some(kept)) => {
+                let (distinct, kept) = (short(distinct, 11), short(kept, 11));
+                match self.hash_rows {
+                    None => writeln!(f, "  {distinct} distinct, {kept} kept")?,
+                    Some(rows) => {
+                        let rows = short(u64::from(rows), 11);
+                        writeln!(f, "  {distinct} distinct in {rows} rows")?;
+                    }
+                }
+            }
+            _ => {
+                let rows = self.seen.iter().map(|&rows| short(rows, 9)).collect();
+                return writeln!(f, "  holds in {} rows", joined(rows));
+            }
+        }
+        if let Some([smallest, median, largest]) = self.counts {
+            let [smallest, largest] = [smallest, largest].map(|count| short(count, 9));
+            writeln!(f, "  each {smallest} to {largest} times, median {median}")?;
+        }
+        if let Some(share) = self.collisions {
+            writeln!(f, "  {:.2} % of them share a row", 100.0 * share)?;
+        }
+        if !self.out_of_vocabulary.is_empty() {
+            let parts = self.out_of_vocabulary.iter().zip(&self.seen);
+            let shares = parts.map(|(&unknown, &all)| {
+                format!("{:.2}", 100.0 * unknown as f64 / all.max(1) as f64)
+            });
+            writeln!(f, "  {} % oov", joined(shares.collect()))?;
+        }
+        Ok(())
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-fn grouped(number: u64) -> String {
+/// A number with commas between its thousands.
+///
+/// ```
+/// assert_eq!(crossfield_data::grouped(45_840_617), "45,840,617");
+/// ```
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (position, digit) in digits.chars().enumerate() {
@@ -131,6 +270,9 @@ impl fmt::Display for DataReport {
                 "{left_out} rows left out: not positive (label.only_positive)"
             )?;
         }
+        if let Some(negatives) = &self.negatives {
+            writeln!(f, "{negatives}")?;
+        }
         writeln!(f)?;
         let parts: Vec<_> = self.parts.iter().map(|part| &part.name).collect();
         let width = |least: usize, texts: &mut dyn Iterator<Item = usize>| {
@@ -167,6 +309,17 @@ impl fmt::Display for DataReport {
                 let name = clipped(&field.name, 40);
                 writeln!(f, "{name}: {percent:.2} % of its values share a hashed row")?;
             }
+        }
+        if !self.crosses.is_empty() {
+            let parts: Vec<_> = self.parts.iter().map(|part| part.name.as_str()).collect();
+            writeln!(f, "\ncrosses ({})", parts.join(" / "))?;
+        }
+        for cross in &self.crosses {
+            write!(f, "{cross}")?;
+        }
+        let rows = self.parts.first().map_or(0, |part| part.rows);
+        for warning in self.crosses.iter().filter_map(|cross| cross.warning(rows)) {
+            writeln!(f, "warning: {warning}")?;
         }
         match &self.cache {
             Some(cache) => writeln!(f, "{cache}"),
@@ -212,7 +365,9 @@ mod tests {
                 missing: vec![4, 5, 6],
                 collisions: Some(0.125),
             }],
+            crosses: Vec::new(),
             left_out: 0,
+            negatives: None,
             cache: None,
         };
         let text = report.to_string();

@@ -6,21 +6,44 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use crossfield_core::rng::name_key;
 use crossfield_core::{Field, FieldId, FieldKind, Schema};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{FieldConfig, Format, expand};
+use crate::config::{CrossConfig, FieldConfig, Format, expand};
+use crate::cross::MOST;
 use crate::error::Error;
 use crate::indexed;
-use crate::intern::Interner;
+use crate::intern::{Interner, Tuples};
 
 /// The schema of a run: the fields as models see them, and the vocabularies and transforms that
 /// were learned from the training part to encode them.
 #[derive(Clone, Debug)]
 pub struct FittedSchema {
     pub(crate) schema: Arc<Schema>,
+    /// The fields that are columns, which come first in the schema.
     pub(crate) fields: Vec<FittedField>,
+    /// The fields behind them.
+    pub(crate) crosses: Vec<FittedCross>,
     pub(crate) vocabularies: BTreeMap<String, Vocabulary>,
+}
+
+/// A cross and what it is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FittedCross {
+    pub(crate) config: CrossConfig,
+    pub(crate) rule: CrossRule,
+}
+
+/// Which features of its fields a cross has features for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum CrossRule {
+    /// Every combination of one feature of each member.
+    Product { members: Vec<FieldId> },
+    /// Index 0 where every field has its index; none: where it has no feature at all.
+    Condition { all: Vec<(FieldId, Option<u32>)> },
 }
 
 /// A field and what was learned for it alone.
@@ -57,12 +80,15 @@ pub(crate) enum Vocabulary {
     Indices { seen: Bits, rows: u32 },
     /// The hash of the value modulo `rows` is the row.
     Hashed { rows: u32 },
+    /// Indices of the members of a cross. Row 0 is out of vocabulary; tuple `i` has row `i + 1`.
+    Combinations { tuples: Tuples, counts: Vec<u64> },
 }
 
 impl Vocabulary {
     pub(crate) fn rows(&self) -> u32 {
         match self {
             Self::Keys { keys, .. } => keys.len() as u32 + 1,
+            Self::Combinations { tuples, .. } => tuples.len() as u32 + 1,
             Self::Indices { rows, .. } | Self::Hashed { rows } => *rows,
         }
     }
@@ -96,7 +122,7 @@ impl Vocabulary {
 
     pub(crate) fn oov_row(&self) -> Option<u32> {
         match self {
-            Self::Keys { .. } => Some(0),
+            Self::Keys { .. } | Self::Combinations { .. } => Some(0),
             Self::Indices { rows, .. } => Some(rows - 1),
             Self::Hashed { .. } => None,
         }
@@ -190,6 +216,8 @@ struct Saved {
     version: u32,
     schema: Schema,
     fields: Vec<FittedField>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    crosses: Vec<FittedCross>,
     vocabularies: BTreeMap<String, SavedVocabulary>,
 }
 
@@ -199,6 +227,7 @@ enum SavedVocabulary {
     Keys { file: String, rows: u32 },
     Indices { rows: u32, seen: String },
     Hashed { rows: u32 },
+    Combinations { file: String, rows: u32 },
 }
 
 const VERSION: u32 = 1;
@@ -210,7 +239,8 @@ impl FittedSchema {
         &self.schema
     }
 
-    /// The fields as the run file describes them, with every default written out.
+    /// The fields as the run file describes them, with every default written out, without the
+    /// crosses.
     pub fn field_configs(&self) -> impl Iterator<Item = &FieldConfig> {
         self.fields.iter().map(|field| &field.config)
     }
@@ -222,7 +252,7 @@ impl FittedSchema {
             Vocabulary::Keys { keys, .. } => {
                 (row >= 1 && row as usize <= keys.len()).then(|| keys.text(row - 1))
             }
-            Vocabulary::Indices { .. } | Vocabulary::Hashed { .. } => None,
+            _ => None,
         }
     }
 
@@ -230,14 +260,17 @@ impl FittedSchema {
     pub fn row(&self, vocabulary: &str, value: &str) -> Option<u32> {
         match self.vocabularies.get(vocabulary)? {
             Vocabulary::Keys { keys, .. } => keys.get(value).map(|id| id + 1),
-            Vocabulary::Indices { .. } | Vocabulary::Hashed { .. } => None,
+            _ => None,
         }
     }
 
-    /// How often the value behind `row` was seen in training, in a vocabulary of texts.
+    /// How often the value behind `row` was seen in training, in a vocabulary of texts or of
+    /// combinations.
     pub fn count(&self, vocabulary: &str, row: u32) -> Option<u64> {
         match self.vocabularies.get(vocabulary)? {
-            Vocabulary::Keys { counts, .. } => counts.get((row as usize).checked_sub(1)?).copied(),
+            Vocabulary::Keys { counts, .. } | Vocabulary::Combinations { counts, .. } => {
+                counts.get((row as usize).checked_sub(1)?).copied()
+            }
             Vocabulary::Indices { .. } | Vocabulary::Hashed { .. } => None,
         }
     }
@@ -252,20 +285,24 @@ impl FittedSchema {
     }
 
     /// What the data said where a field has the index `index` with the value `x`, for people to
-    /// read: `item=a`, `tags=b × 0.5`, `age=38`, `age=[30, 40)`, `item=(unseen)`.
+    /// read: `item=a`, `tags=b × 0.5`, `age=38`, `age=[30, 40)`, `item=(unseen)`; of a cross
+    /// `item=a & age=[30, 40)`, or its condition.
     ///
     /// A number is found again from its transformed value, to six significant digits.
     ///
     /// # Panics
     /// If the schema has no such field.
     pub fn name(&self, field: FieldId, index: u32, x: f32) -> String {
+        let Some(fitted) = self.fields.get(field) else {
+            return times(self.cross_name(field, index), x);
+        };
         let Field {
             name,
             vocabulary,
             oov_row,
             ..
         } = &self.schema.fields[field];
-        let value = match &self.fields[field].transform {
+        let value = match &fitted.transform {
             Transform::Standard { .. } if index == 1 => "(missing)".to_owned(),
             Transform::Standard {
                 log,
@@ -295,13 +332,48 @@ impl FittedSchema {
                 Some(Vocabulary::Hashed { .. }) => format!("(hash {index})"),
                 _ if *oov_row == Some(index) => "(unseen)".to_owned(),
                 Some(Vocabulary::Keys { keys, .. }) => keys.text(index - 1).to_owned(),
-                Some(Vocabulary::Indices { .. }) | None => index.to_string(),
+                Some(Vocabulary::Indices { .. } | Vocabulary::Combinations { .. }) | None => {
+                    index.to_string()
+                }
             },
         };
-        if x == 1.0 {
-            format!("{name}={value}")
-        } else {
-            format!("{name}={value} × {}", six_digits(f64::from(x)))
+        times(format!("{name}={value}"), x)
+    }
+
+    /// As [`name`](Self::name), of a cross.
+    fn cross_name(&self, field: FieldId, index: u32) -> String {
+        let name = &self.schema.fields[field].name;
+        let members = match &self.crosses[field - self.fields.len()].rule {
+            CrossRule::Condition { .. } => return name.clone(),
+            CrossRule::Product { members } => members,
+        };
+        match self.vocabularies.get(name) {
+            Some(Vocabulary::Combinations { tuples, .. }) if index > 0 => {
+                self.combination(members, tuples.tuple(index - 1))
+            }
+            Some(Vocabulary::Hashed { .. }) => format!("{name}=(hash {index})"),
+            _ => format!("{name}=(unseen)"),
+        }
+    }
+
+    /// The features with these indices of these fields, together.
+    fn combination(&self, members: &[FieldId], indices: &[u32]) -> String {
+        let features = members.iter().zip(indices);
+        let names = features.map(|(&field, &index)| self.name(field, index, 1.0));
+        names.collect::<Vec<_>>().join(" & ")
+    }
+
+    /// What `index` stands for in a field whatever the value: its [`name`](Self::name), and the field
+    /// alone where the index is that of a number, of which it has one for all values.
+    ///
+    /// # Panics
+    /// If the schema has no such field.
+    pub fn feature_name(&self, field: FieldId, index: u32) -> String {
+        match self.fields.get(field).map(|fitted| &fitted.transform) {
+            Some(Transform::Standard { .. }) if index == 0 => {
+                self.schema.fields[field].name.clone()
+            }
+            _ => self.name(field, index, 1.0),
         }
     }
 
@@ -357,6 +429,7 @@ impl FittedSchema {
         Ok(Self {
             schema: Arc::new(schema),
             fields: fitted,
+            crosses: Vec::new(),
             vocabularies: BTreeMap::from([(indexed::INDEX.to_owned(), vocabulary)]),
         })
     }
@@ -368,12 +441,22 @@ impl FittedSchema {
         let mut hash = Fnv::default();
         hash.bytes(&saved);
         for vocabulary in self.vocabularies.values() {
-            if let Vocabulary::Keys { keys, counts } = vocabulary {
-                for (key, count) in keys.iter().zip(counts) {
-                    hash.bytes(&(key.len() as u64).to_le_bytes());
-                    hash.bytes(key.as_bytes());
-                    hash.bytes(&count.to_le_bytes());
+            match vocabulary {
+                Vocabulary::Keys { keys, counts } => {
+                    for (key, count) in keys.iter().zip(counts) {
+                        hash.bytes(&(key.len() as u64).to_le_bytes());
+                        hash.bytes(key.as_bytes());
+                        hash.bytes(&count.to_le_bytes());
+                    }
                 }
+                Vocabulary::Combinations { tuples, counts } => {
+                    for (tuple, count) in tuples.iter().zip(counts) {
+                        tuple.iter().for_each(|row| hash.bytes(&row.to_le_bytes()));
+                        hash.bytes(&count.to_le_bytes());
+                    }
+                }
+                // All of them is in what is saved.
+                Vocabulary::Indices { .. } | Vocabulary::Hashed { .. } => {}
             }
         }
         hash.0
@@ -392,6 +475,10 @@ impl FittedSchema {
                     seen: seen.runs(),
                 },
                 Vocabulary::Hashed { .. } => SavedVocabulary::Hashed { rows },
+                Vocabulary::Combinations { .. } => SavedVocabulary::Combinations {
+                    file: vocabulary_file(name),
+                    rows,
+                },
             };
             (name.clone(), saved)
         });
@@ -399,12 +486,14 @@ impl FittedSchema {
             version: VERSION,
             schema: (*self.schema).clone(),
             fields: self.fields.clone(),
+            crosses: self.crosses.clone(),
             vocabularies: vocabularies.collect(),
         }
     }
 
-    /// Writes `schema.json` and `vocabularies/<name>.csv` (key, count; row 1 first) below
-    /// `directory`. Each file is written beside its place and then renamed.
+    /// Writes `schema.json` and `vocabularies/<name>.csv` below `directory`: key and count, or of a
+    /// cross the row of each member, count and what they stand for; row 1 first. Each file is
+    /// written beside its place and then renamed.
     ///
     /// # Errors
     /// [`Error::Write`] if a file cannot be written; what was there before stays.
@@ -413,21 +502,50 @@ impl FittedSchema {
         let folder = directory.join("vocabularies");
         fs::create_dir_all(&folder).map_err(|source| write_error(&folder, source))?;
         for (name, vocabulary) in &self.vocabularies {
-            if let Vocabulary::Keys { keys, counts } = vocabulary {
-                write_beside(&directory.join(vocabulary_file(name)), |file| {
+            let path = directory.join(vocabulary_file(name));
+            match vocabulary {
+                Vocabulary::Keys { keys, counts } => write_beside(&path, |file| {
                     let mut writer = csv::Writer::from_writer(file);
                     writer.write_record(["key", "count"])?;
                     for (key, count) in keys.iter().zip(counts) {
                         writer.write_record([key, &count.to_string()])?;
                     }
                     writer.flush()
-                })?;
+                })?,
+                Vocabulary::Combinations { tuples, counts } => {
+                    let members = self.members(name);
+                    write_beside(&path, |file| {
+                        let mut writer = csv::Writer::from_writer(file);
+                        for &field in members {
+                            writer.write_field(&self.schema.fields[field].name)?;
+                        }
+                        writer.write_record(["count", "combination"])?;
+                        for (tuple, count) in tuples.iter().zip(counts) {
+                            for row in tuple {
+                                writer.write_field(row.to_string())?;
+                            }
+                            let combination = self.combination(members, tuple);
+                            writer.write_record([count.to_string(), combination])?;
+                        }
+                        writer.flush()
+                    })?;
+                }
+                Vocabulary::Indices { .. } | Vocabulary::Hashed { .. } => {}
             }
         }
         write_beside(&directory.join(SCHEMA_FILE), |file| {
             serde_json::to_writer_pretty(&mut *file, &saved)?;
             file.write_all(b"\n")
         })
+    }
+
+    /// The fields that the cross `name` combines.
+    fn members(&self, name: &str) -> &[FieldId] {
+        let cross = self.crosses.iter().find(|it| it.config.name() == name);
+        match cross.map(|cross| &cross.rule) {
+            Some(CrossRule::Product { members }) => members,
+            _ => unreachable!("combinations are learned for crosses of fields"),
+        }
     }
 
     /// Reads what [`save`](Self::save) wrote; the numbers come back to the bit.
@@ -463,6 +581,9 @@ impl FittedSchema {
                     (Vocabulary::Indices { seen, rows }, rows)
                 }
                 SavedVocabulary::Hashed { rows } => (Vocabulary::Hashed { rows }, rows),
+                SavedVocabulary::Combinations { file, rows } => {
+                    (load_combinations(&directory.join(file))?, rows)
+                }
             };
             if vocabulary.rows() != rows || rows == 0 {
                 let found = vocabulary.rows();
@@ -472,16 +593,17 @@ impl FittedSchema {
             }
             vocabularies.insert(name, vocabulary);
         }
-        Self::checked(saved.schema, saved.fields, vocabularies).map_err(wrong)
+        Self::checked(saved.schema, saved.fields, saved.crosses, vocabularies).map_err(wrong)
     }
 
     /// The parts of a schema put together, if they fit each other.
     pub(crate) fn checked(
         schema: Schema,
         fields: Vec<FittedField>,
+        crosses: Vec<FittedCross>,
         vocabularies: BTreeMap<String, Vocabulary>,
     ) -> Result<Self, String> {
-        if fields.len() != schema.fields.len() {
+        if fields.len() + crosses.len() != schema.fields.len() {
             return Err("two numbers of fields".to_owned());
         }
         for (fitted, field) in fields.iter().zip(&schema.fields) {
@@ -497,11 +619,51 @@ impl FittedSchema {
                 ));
             }
         }
+        let columns = &schema.fields[..fields.len()];
+        for (cross, field) in crosses.iter().zip(&schema.fields[fields.len()..]) {
+            let vocabulary = vocabularies.get(&field.vocabulary);
+            let fits = |member: FieldId, index: u32| {
+                columns.get(member).is_some_and(|field| index < field.rows)
+            };
+            let fit = match (&cross.rule, vocabulary) {
+                (CrossRule::Product { members }, Some(Vocabulary::Combinations { tuples, .. })) => {
+                    (2..=MOST).contains(&members.len())
+                        && tuples.width() == members.len()
+                        && tuples.iter().all(|tuple| {
+                            let mut each = members.iter().zip(tuple);
+                            each.all(|(&member, &index)| fits(member, index))
+                        })
+                }
+                (CrossRule::Product { members }, Some(Vocabulary::Hashed { .. })) => {
+                    let mut each = members.iter();
+                    each.all(|&member| fits(member, 0)) && (2..=MOST).contains(&members.len())
+                }
+                (CrossRule::Condition { all }, None) => {
+                    let mut each = all.iter();
+                    !all.is_empty() && each.all(|&(field, index)| fits(field, index.unwrap_or(0)))
+                }
+                _ => false,
+            };
+            let rows = vocabulary.map_or(1, Vocabulary::rows);
+            if !fit || rows != field.rows || cross.config.name() != field.name {
+                return Err(format!("cross `{}` does not fit its fields", field.name));
+            }
+        }
         Ok(Self {
             schema: Arc::new(schema),
             fields,
+            crosses,
             vocabularies,
         })
+    }
+}
+
+/// What has the value `x` where that is not 1.
+fn times(text: String, x: f32) -> String {
+    if x == 1.0 {
+        text
+    } else {
+        format!("{text} × {}", six_digits(f64::from(x)))
     }
 }
 
@@ -537,7 +699,43 @@ fn load_keys(path: &Path) -> Result<Vocabulary, Error> {
     Ok(Vocabulary::Keys { keys, counts })
 }
 
-/// The file of a vocabulary. Bytes that some file system does not take are escaped.
+fn load_combinations(path: &Path) -> Result<Vocabulary, Error> {
+    let file = path.display().to_string();
+    let opened = File::open(path).map_err(|source| Error::Open {
+        file: file.clone(),
+        source,
+    })?;
+    let wrong = |problem: String| Error::Schema {
+        file: file.clone(),
+        problem,
+    };
+    let mut reader = csv::Reader::from_reader(opened);
+    let headers = reader.headers().map_err(|error| wrong(error.to_string()))?;
+    // Behind the members stand count and text.
+    let width = headers.len().saturating_sub(2);
+    let (mut rows, mut counts) = (Vec::new(), Vec::new());
+    for (number, record) in reader.records().enumerate() {
+        let record = record.map_err(|error| wrong(error.to_string()))?;
+        let mut members = record.iter().take(width).map(str::parse::<u32>);
+        let read = members.try_for_each(|row| row.map(|row| rows.push(row)));
+        match (read, record.get(width).map(str::parse)) {
+            (Ok(()), Some(Ok(count))) => counts.push(count),
+            _ => {
+                let number = number + 1;
+                return Err(wrong(format!("record {number} is not rows and a count")));
+            }
+        }
+    }
+    let tuples = Tuples::from_numbers(width, &rows)
+        .ok_or_else(|| wrong("a combination stands twice".to_owned()))?;
+    Ok(Vocabulary::Combinations { tuples, counts })
+}
+
+/// Longest name of a file that is kept as it is; most file systems take 255 bytes.
+const LONG_NAME: usize = 200;
+
+/// The file of a vocabulary. Bytes that some file system does not take are escaped, and the end of a
+/// long name gives way to a hash of it.
 pub(crate) fn vocabulary_file(name: &str) -> String {
     let mut file = "vocabularies/".to_owned();
     for (position, byte) in name.bytes().enumerate() {
@@ -548,6 +746,10 @@ pub(crate) fn vocabulary_file(name: &str) -> String {
             }
             _ => file.push_str(&format!("%{byte:02X}")),
         }
+    }
+    if file.len() > LONG_NAME {
+        file.truncate(LONG_NAME);
+        file.push_str(&format!("~{:016x}", name_key(name)));
     }
     file + ".csv"
 }
@@ -585,7 +787,7 @@ struct Fnv(u64);
 
 impl Default for Fnv {
     fn default() -> Self {
-        Self(crossfield_core::rng::name_key(""))
+        Self(name_key(""))
     }
 }
 
@@ -625,5 +827,8 @@ mod tests {
     fn file_names_of_vocabularies_are_escaped() {
         assert_eq!(vocabulary_file("item"), "vocabularies/item.csv");
         assert_eq!(vocabulary_file("../a b"), "vocabularies/%2E.%2Fa%20b.csv");
+        // Names that differ at their ends only have files that differ.
+        let long = |end: &str| vocabulary_file(&format!("{}{end}", "은행".repeat(60)));
+        assert!(long("a").len() < 240 && long("a") != long("b"));
     }
 }

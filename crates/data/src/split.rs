@@ -8,6 +8,7 @@ use rand::{Rng, RngExt};
 use crate::config::{RowsPart, SplitConfig, expand};
 use crate::error::{At, Error};
 use crate::line::{Encoding, LineReader};
+use crate::report::Negatives;
 
 /// Row numbers of each part, rising.
 #[derive(Debug, Default, PartialEq)]
@@ -212,6 +213,43 @@ pub(crate) fn split(
     Ok(parts)
 }
 
+/// Keeps the share `keep` of the rows of label 0 among `rows`, and all others. Without a share to
+/// leave out there is nothing to report.
+pub(crate) fn keep_negatives(
+    rows: &mut Vec<u32>,
+    labels: &[f32],
+    keep: f64,
+    seed: u64,
+) -> Result<Option<Negatives>, Error> {
+    if keep == 1.0 {
+        return Ok(None);
+    }
+    let is_negative = |row: u32| labels[row as usize] == 0.0;
+    let mut negatives: Vec<u32> = rows
+        .iter()
+        .copied()
+        .filter(|&row| is_negative(row))
+        .collect();
+    let of = negatives.len();
+    let kept = (keep * of as f64).round() as usize;
+    if kept == 0 && of > 0 {
+        return Err(Error::Config {
+            key: "data.keep_negatives".to_owned(),
+            value: keep.to_string(),
+            expected: format!("a share that leaves one of the {of} negatives of the training part"),
+        });
+    }
+    shuffle(&mut negatives, &mut rng(seed, Purpose::KeepNegatives, 0, 0));
+    negatives.truncate(kept);
+    rows.retain(|&row| !is_negative(row));
+    rows.extend(negatives);
+    rows.sort_unstable();
+    Ok(Some(Negatives {
+        kept: kept as u64,
+        of: of as u64,
+    }))
+}
+
 /// Gives the rows that `file` lists to the part called `name`.
 fn mark(part: &mut [Option<&'static str>], file: &str, name: &'static str) -> Result<(), Error> {
     let file = expand(file)?;
@@ -368,6 +406,31 @@ mod tests {
         assert_eq!(
             parts(&config, 2, few).unwrap_err(),
             "data.split: leave_last finds no user with 3 rows; expected at least one"
+        );
+    }
+
+    #[test]
+    fn a_share_of_the_negatives_and_every_positive_is_kept() {
+        // Rows 0, 10, 20 … are positive.
+        let labels: Vec<f32> = (0..100).map(|row| f32::from(row % 10 == 0)).collect();
+        // Of the rows from 5 on, as if the others were held out: 86 negatives.
+        let kept = |keep, seed| {
+            let mut rows: Vec<u32> = (5..100).collect();
+            let negatives = keep_negatives(&mut rows, &labels, keep, seed);
+            negatives.map(|negatives| (rows, negatives))
+        };
+        let (rows, negatives) = kept(0.25, 1).unwrap();
+        assert_eq!(negatives, Some(Negatives { kept: 22, of: 86 }));
+        assert_eq!(rows.len(), 9 + 22);
+        assert!(rows.is_sorted() && rows.iter().all(|&row| row >= 5));
+        assert_eq!(rows.iter().filter(|&row| row % 10 == 0).count(), 9);
+        assert_eq!(kept(0.25, 1).unwrap().0, rows);
+        assert_ne!(kept(0.25, 2).unwrap().0, rows);
+        assert_eq!(kept(1.0, 1).unwrap(), ((5..100).collect(), None));
+        assert_eq!(
+            kept(0.001, 1).unwrap_err().to_string(),
+            "data.keep_negatives = 0.001: expected a share that leaves one of the 86 negatives of \
+             the training part"
         );
     }
 

@@ -1,12 +1,13 @@
 //! Csv files, ratings files and the side files that are joined to them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::config::{DataConfig, Encoding, Header, JoinConfig, expand};
 use crate::error::{At, Error};
 use crate::intern::Interner;
 use crate::line::{Cutting, LineReader};
-use crate::raw::Table;
+use crate::raw::{Binding, Table};
 
 /// Records of a file of cells.
 struct Records {
@@ -26,6 +27,19 @@ struct Layout<'a> {
     encoding: Encoding,
     trim: bool,
     max_line: usize,
+}
+
+impl<'a> Layout<'a> {
+    /// That of the files of `data`, but for the header.
+    fn of(data: &'a DataConfig, header: &'a Header) -> Self {
+        Self {
+            separator: data.separator.as_deref().unwrap_or(","),
+            header,
+            encoding: data.encoding,
+            trim: data.trim,
+            max_line: data.max_line,
+        }
+    }
 }
 
 impl Records {
@@ -265,44 +279,49 @@ pub fn side_column(
         .collect())
 }
 
-/// Reads a csv or ratings file into `table`.
-pub(crate) fn read(
-    table: &mut Table,
-    file: &str,
-    data: &DataConfig,
-    sides: &[Side],
-) -> Result<(), Error> {
-    let layout = Layout {
-        separator: data.separator.as_deref().unwrap_or(","),
-        header: &data.header.clone().unwrap_or_default(),
-        encoding: data.encoding,
-        trim: data.trim,
-        max_line: data.max_line,
-    };
-    let records = Records::open(file, "data.separator", &layout)?;
-    let header = records.header.clone();
-    let mut joined: Vec<&str> = header.iter().map(String::as_str).collect();
-    let mut keys = Vec::new();
-    for side in sides {
-        let key = joined.iter().position(|name| *name == side.on);
-        keys.push(key.ok_or_else(|| Error::NoColumn {
-            wanted_by: "data.join.on".to_owned(),
-            file: file.to_owned(),
-            column: side.on.clone(),
-            hint: crate::error::hint(&side.on, joined.iter().copied()),
-        })?);
-        for name in &side.header {
-            if joined.contains(&name.as_str()) {
-                let (file, column) = (format!("{file} joined with {}", side.file), name.clone());
-                return Err(Error::DuplicateColumn { file, column });
+/// Where the cells of records and of what is joined to them go.
+struct Joined<'a> {
+    sides: &'a [Side],
+    /// The column of each side's key.
+    keys: Vec<usize>,
+    binding: Binding,
+}
+
+impl<'a> Joined<'a> {
+    /// Finds the columns of `header`, that of `file`, and of the side files.
+    fn new(table: &Table, file: &str, header: &[String], sides: &'a [Side]) -> Result<Self, Error> {
+        let mut joined: Vec<&str> = header.iter().map(String::as_str).collect();
+        let mut keys = Vec::new();
+        for side in sides {
+            let key = joined.iter().position(|name| *name == side.on);
+            keys.push(key.ok_or_else(|| Error::NoColumn {
+                wanted_by: "data.join.on".to_owned(),
+                file: file.to_owned(),
+                column: side.on.clone(),
+                hint: crate::error::hint(&side.on, joined.iter().copied()),
+            })?);
+            for name in &side.header {
+                if joined.contains(&name.as_str()) {
+                    let (file, column) =
+                        (format!("{file} joined with {}", side.file), name.clone());
+                    return Err(Error::DuplicateColumn { file, column });
+                }
+                joined.push(name);
             }
-            joined.push(name);
         }
+        Ok(Self {
+            binding: table.bind(file, &joined)?,
+            sides,
+            keys,
+        })
     }
-    let binding = table.bind(file, &joined)?;
-    records.for_each(|cells, at| {
-        let mut cells = cells;
-        for (side, &key) in sides.iter().zip(&keys) {
+
+    /// Gives a record to the table, with the cells that are joined to it.
+    fn push<'b>(&self, table: &mut Table, mut cells: Vec<&'b str>, at: At<'_>) -> Result<(), Error>
+    where
+        'a: 'b,
+    {
+        for (side, &key) in self.sides.iter().zip(&self.keys) {
             let value = cells[key];
             let row = side.keys.get(value).ok_or_else(|| Error::JoinKey {
                 file: at.file.to_owned(),
@@ -314,6 +333,138 @@ pub(crate) fn read(
             })?;
             side.append(row, &mut cells);
         }
-        table.push(&cells, &binding, at)
-    })
+        table.push(&cells, &self.binding, at)
+    }
+}
+
+/// Reads a csv or ratings file into `table`.
+pub(crate) fn read(
+    table: &mut Table,
+    file: &str,
+    data: &DataConfig,
+    sides: &[Side],
+) -> Result<(), Error> {
+    let header = data.header.clone().unwrap_or_default();
+    let records = Records::open(file, "data.separator", &Layout::of(data, &header))?;
+    let joined = Joined::new(table, file, &records.header, sides)?;
+    records.for_each(|cells, at| joined.push(table, cells, at))
+}
+
+/// The records of a file in memory, cells and lines.
+pub(crate) struct Rows {
+    file: String,
+    header: Vec<String>,
+    /// The cells of all records, one after the other.
+    text: String,
+    ends: Vec<usize>,
+    /// The number of each record's line in the file.
+    lines: Vec<u64>,
+}
+
+impl Rows {
+    /// Reads a file whose first line names its columns.
+    pub(crate) fn open(file: &str, data: &DataConfig) -> Result<Self, Error> {
+        let header = Header::Present(true);
+        let records = Records::open(file, "data.separator", &Layout::of(data, &header))?;
+        let mut rows = Self {
+            file: file.to_owned(),
+            header: records.header.clone(),
+            text: String::new(),
+            ends: Vec::new(),
+            lines: Vec::new(),
+        };
+        records.for_each(|cells, at| {
+            for cell in cells {
+                rows.text.push_str(cell);
+                rows.ends.push(rows.text.len());
+            }
+            rows.lines.push(at.line);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    pub(crate) fn cells(&self, row: usize) -> impl Iterator<Item = &str> {
+        let columns = self.header.len();
+        (row * columns..(row + 1) * columns).map(|cell| {
+            let start = if cell == 0 { 0 } else { self.ends[cell - 1] };
+            &self.text[start..self.ends[cell]]
+        })
+    }
+}
+
+/// Two files whose rows are put together: each of the second beside one of the first.
+pub(crate) struct Beside<'a> {
+    context: &'a Rows,
+    candidates: &'a Rows,
+    header: Vec<String>,
+    /// What messages call the two.
+    file: String,
+}
+
+impl<'a> Beside<'a> {
+    pub(crate) fn new(context: &'a Rows, candidates: &'a Rows) -> Result<Self, Error> {
+        let file = format!("{}` with `{}", context.file, candidates.file);
+        let twice = (candidates.header.iter()).find(|name| context.header.contains(name));
+        if let Some(column) = twice {
+            let column = column.clone();
+            return Err(Error::DuplicateColumn { file, column });
+        }
+        Ok(Self {
+            context,
+            candidates,
+            header: [context.header.as_slice(), &candidates.header].concat(),
+            file,
+        })
+    }
+
+    /// Reads these candidates beside these rows of the context into `table`.
+    pub(crate) fn read(
+        &self,
+        table: &mut Table,
+        contexts: Range<usize>,
+        candidates: Range<usize>,
+        sides: &[Side],
+    ) -> Result<(), Error> {
+        let joined = Joined::new(table, &self.file, &self.header, sides)?;
+        for context in contexts {
+            for candidate in candidates.clone() {
+                let cells = self.context.cells(context);
+                let cells = cells.chain(self.candidates.cells(candidate)).collect();
+                let at = At {
+                    file: &self.candidates.file,
+                    line: self.candidates.lines[candidate],
+                };
+                let pushed = joined.push(table, cells, at);
+                pushed.map_err(|error| self.in_context(error, context))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says of what is wrong in a cell of the context where that stands.
+    fn in_context(&self, mut error: Error, context: usize) -> Error {
+        let is_context = |name: &str| self.context.header.iter().any(|column| column == name);
+        let (file, line) = match &mut error {
+            Error::Value {
+                file, line, column, ..
+            } if column
+                .strip_prefix("column `")
+                .and_then(|name| name.strip_suffix('`'))
+                .is_some_and(is_context) =>
+            {
+                (file, line)
+            }
+            Error::JoinKey {
+                file, line, column, ..
+            } if is_context(column) => (file, line),
+            _ => return error,
+        };
+        (*file, *line) = (self.context.file.clone(), self.context.lines[context]);
+        error
+    }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crossfield_core::FieldKind;
 use crossfield_data::{
-    DataSpec, FieldConfig, Format, Header, JoinConfig, LabelKind, Labels, SplitConfig,
+    CrossConfig, DataSpec, FieldConfig, Format, Header, JoinConfig, LabelKind, Labels, SplitConfig,
     encode_files, prepare,
 };
 
@@ -481,4 +481,199 @@ fn columns_of_the_same_name_and_odd_separators_are_refused() {
         "data.separator = \"::\": expected one ASCII character"
     );
     assert!(Path::new(&files.path("a.csv")).exists());
+}
+
+/// The error of a cross over fields of each kind.
+fn cross_error(files: &Files, cross: &str) -> String {
+    let text = "label,item,user,age,income,seen\n1,a,u,3,5,a|b\n0,b,v,4,6,b\n";
+    let mut spec = csv_spec(&files.write("a.csv", text));
+    let mut income = field("income", FieldKind::Numeric);
+    income.transform = Some(crossfield_data::TransformKind::Quantile);
+    spec.field.push(field("user", FieldKind::Categorical));
+    spec.field.push(income);
+    spec.field.push(field("seen", FieldKind::Sequence));
+    spec.cross = serde_json::from_str::<Vec<CrossConfig>>(&format!("[{cross}]")).unwrap();
+    files.error(&spec)
+}
+
+#[test]
+fn a_cross_is_of_two_to_four_fields_that_have_values() {
+    let files = Files::new();
+    for (cross, expected) in [
+        (
+            r#"{"fields": ["item", "usr"]}"#,
+            "cross `item & usr`: fields = usr: expected a field of the run file; did you mean \
+             `user`?",
+        ),
+        (
+            r#"{"fields": ["item", "seen"]}"#,
+            "cross `item & seen`: fields = seen: expected a field that is not a sequence: make it \
+             a bag, for the order is lost",
+        ),
+        (
+            r#"{"fields": ["item", "age"]}"#,
+            "cross `item & age`: fields = age: expected values that are told apart: put the field \
+             in buckets, with transform = \"quantile\" or \"buckets\"",
+        ),
+        (
+            r#"{"name": "x", "fields": ["item"]}"#,
+            "cross `x`: fields = [\"item\"]: expected two to four fields, not 1",
+        ),
+        (
+            r#"{"name": "x", "fields": ["item", "user", "income", "item", "user"]}"#,
+            "cross `x`: fields = [\"item\", \"user\", \"income\", \"item\", \"user\"]: expected two to \
+             four fields, not 5",
+        ),
+        (
+            r#"{"name": "x", "fields": ["item", "item"]}"#,
+            "cross `x`: fields = [\"item\", \"item\"]: expected each field once",
+        ),
+        (
+            r#"{"name": "x", "fields": ["item", "user"]}, {"fields": ["x", "user"]}"#,
+            "cross `x & user`: fields = x: expected a field: a cross is of fields, not of other \
+             crosses",
+        ),
+        (
+            r#"{"hash_rows": 7}"#,
+            "cross 1 = (neither fields nor when): expected fields = [\"a\", \"b\"], or when = \"a=x AND \
+             b=y\"",
+        ),
+        (
+            r#"{"name": "item", "fields": ["item", "user"]}"#,
+            "cross `item`: name = item: expected a name that no field, vocabulary or other cross \
+             has",
+        ),
+        (
+            r#"{"fields": ["item", "user"]}, {"fields": ["item", "user"], "hash_rows": 7}"#,
+            "cross `item & user`: name = item & user: expected a name that no field, vocabulary or \
+             other cross has",
+        ),
+        (
+            r#"{"fields": ["item", "user"], "hash_rows": 7, "min_count": 2}"#,
+            "cross `item & user`: min_count = 2: expected either hash_rows or min_count: hashed \
+             rows have no counts",
+        ),
+        (
+            r#"{"fields": ["item", "user"], "hash_rows": 0}"#,
+            "cross `item & user`: hash_rows = 0: expected 1 to 4294967294",
+        ),
+        (
+            r#"{"fields": ["item", "user"], "min_count": 0}"#,
+            "cross `item & user`: min_count = 0: expected at least 1",
+        ),
+    ] {
+        assert_eq!(cross_error(&files, cross), expected);
+    }
+}
+
+#[test]
+fn a_condition_is_of_values_that_the_training_rows_have() {
+    let files = Files::new();
+    for (cross, expected) in [
+        (
+            r#"{"when": "item=c AND user=u"}"#,
+            "cross `item=c AND user=u`: when = item=c: expected a value that the training rows \
+             have; it has `a`, `b`",
+        ),
+        (
+            r#"{"when": "item=(missing)"}"#,
+            "cross `item=(missing)`: when = item=(missing): expected a value that the training rows \
+             have; it has `a`, `b`",
+        ),
+        (
+            r#"{"when": "itm=a"}"#,
+            "cross `itm=a`: when = itm: expected a field of the run file; did you mean `item`?",
+        ),
+        (
+            r#"{"when": "seen=a"}"#,
+            "cross `seen=a`: when = seen: expected a field that is not a sequence: make it a bag, \
+             for the order is lost",
+        ),
+        (
+            r#"{"when": "age=3"}"#,
+            "cross `age=3`: when = age: expected values that are told apart: put the field in \
+             buckets, with transform = \"quantile\" or \"buckets\"",
+        ),
+        (
+            r#"{"when": "income=lots"}"#,
+            "cross `income=lots`: when = income=lots: expected a number, for the bucket that it \
+             falls into",
+        ),
+        (
+            r#"{"when": "item a"}"#,
+            "cross `item a`: when = item a: expected field=value, joined by ` AND `",
+        ),
+        (
+            r#"{"name": "x", "when": "item=a AND item=b AND item=a AND item=b AND user=u"}"#,
+            "cross `x`: when = item=a AND item=b AND item=a AND item=b AND user=u: expected one to \
+             four conditions, not 5",
+        ),
+        (
+            r#"{"when": "item=a", "fields": ["item", "user"]}"#,
+            "cross `item=a`: fields = (set): expected no such key beside `when`, which is one \
+             feature",
+        ),
+        (
+            r#"{"when": "item=a", "min_count": 1}"#,
+            "cross `item=a`: min_count = (set): expected no such key beside `when`, which is one \
+             feature",
+        ),
+    ] {
+        assert_eq!(cross_error(&files, cross), expected);
+    }
+    // Indices of libffm files have no spelling to be near to.
+    let mut spec = DataSpec::default();
+    spec.data.format = Format::Libffm;
+    spec.data.train = vec![files.write("a.ffm", "1 0:2:1 1:7:1\n")];
+    spec.cross = serde_json::from_str(r#"[{"when": "0=3"}]"#).unwrap();
+    assert_eq!(
+        files.error(&spec),
+        "cross `0=3`: when = 0=3: expected an index that the training rows have"
+    );
+    spec.cross = serde_json::from_str(r#"[{"fields": ["0", "2"]}]"#).unwrap();
+    assert_eq!(
+        files.error(&spec),
+        "cross `0 & 2`: fields = 2: expected a field of the run file; it has `0`, `1`"
+    );
+}
+
+#[test]
+fn a_product_of_weights_beyond_f32_is_refused() {
+    let files = Files::new();
+    let mut spec = DataSpec::default();
+    spec.data.format = Format::Libffm;
+    spec.data.train = vec![files.write("a.ffm", "1 0:2:1 1:7:1\n0 0:2:1e30 1:7:1e30\n")];
+    spec.cross = serde_json::from_str(r#"[{"fields": ["0", "1"]}]"#).unwrap();
+    let message = files.error(&spec);
+    assert!(
+        message.starts_with("field `0 & 1`, row 1 of the train part: `1000000"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_numeric_column_without_a_number_is_refused_and_a_constant_one_is_not() {
+    let files = Files::new();
+    assert_eq!(
+        files.csv("label,item,age\n1,a,\n0,b,\n"),
+        "field `age`: no value in the training part; expected at least one number"
+    );
+    assert_eq!(
+        files.csv("label,item,age\n1,a,3\n0,b,old\n"),
+        "`DIR/a.csv` line 3, column `age`: `old`; expected a finite number (or declare it in \
+         data.missing)"
+    );
+    let mut spec = csv_spec(&files.write("b.csv", "label,item,age\n1,,7\n0,,7\n"));
+    let mut buckets = field("years", FieldKind::Numeric);
+    buckets.column = Some("age".to_owned());
+    buckets.transform = Some(crossfield_data::TransformKind::Quantile);
+    spec.field.push(buckets);
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    let [item, age, years] = [0, 1, 2].map(|field| prepared.train.column(field));
+    // A column of nothing but missing values is the value `<missing>`, a constant number is 0 or
+    // falls into the one bucket that there is.
+    assert_eq!(item.indices, [1, 1]);
+    assert_eq!(age.weights, Some(vec![0.0, 0.0]));
+    assert_eq!(years.indices, [0, 0]);
+    assert_eq!(prepared.schema.name(2, 0, 1.0), "years=(any)");
 }

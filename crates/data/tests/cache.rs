@@ -106,7 +106,9 @@ fn what_comes_out_of_the_cache_is_what_comes_out_of_the_files() {
     let files = Files::new();
     let mut own_rows = files.ffm();
     own_rows.data.unseen = Unseen::Own;
-    for spec in [files.csv(), files.ffm(), own_rows] {
+    let mut sampled = files.csv();
+    (sampled.data.keep_negatives, sampled.label.negative_rate) = (0.5, 0.25);
+    for spec in [files.csv(), files.ffm(), own_rows, sampled] {
         let _ = std::fs::remove_file(files.file());
         let plain = read(&spec);
         assert_eq!(plain.report.cache, None);
@@ -185,6 +187,18 @@ fn another_description_or_another_source_builds_it_anew() {
         },
         "`DIR/t.csv` has 153 bytes and had 137",
     );
+    expect(
+        &mut |spec| spec.data.keep_negatives = 0.75,
+        "it was made with another `data.keep_negatives`",
+    );
+    expect(
+        &mut |spec| spec.label.negative_rate = 0.75,
+        "it was made with another `label.negative_rate`",
+    );
+    expect(
+        &mut |spec| (spec.data.keep_negatives, spec.label.negative_rate) = (1.0, 1.0),
+        "it was made with another `data.keep_negatives`",
+    );
     // As long as before, and of the same time: the content tells.
     expect(
         &mut |_| {
@@ -222,7 +236,7 @@ fn another_description_or_another_source_builds_it_anew() {
 }
 
 #[test]
-fn the_seed_counts_where_it_draws_the_split() {
+fn the_seed_counts_where_it_draws_the_split_or_the_negatives() {
     let files = Files::new();
     let random = SplitConfig::Random {
         valid: 0.0,
@@ -243,6 +257,11 @@ fn the_seed_counts_where_it_draws_the_split() {
         spec.data.cache = None;
         assert_same(&other, &prepare(&spec, 2, LabelKind::Binary).unwrap());
     }
+    let mut spec = files.cached(&files.csv());
+    spec.data.keep_negatives = 0.5;
+    read(&spec);
+    let other = prepare(&spec, 2, LabelKind::Binary).unwrap();
+    assert_eq!(rebuilt(&other).unwrap(), "it was made with another `seed`");
 }
 
 #[test]
@@ -267,7 +286,7 @@ fn damage_is_named() {
     );
     let mut version = whole.clone();
     version[8] = 9;
-    assert_eq!(reason(&version), "the one there has version 9, expected 1");
+    assert_eq!(reason(&version), "the one there has version 9, expected 2");
     let mut header = whole.clone();
     header[24] ^= 1;
     assert_eq!(

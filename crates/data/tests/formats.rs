@@ -819,3 +819,113 @@ fn adult_is_read_as_its_authors_count_it() {
     assert_eq!(positives(prepared.train.labels()), 7_841);
     assert_eq!(positives(test.labels()), 3_846);
 }
+
+/// Forty rows, every eighth of label 1; the weight says which row it was.
+fn few_clicks() -> Vec<String> {
+    let row = |row: u32| {
+        let (label, item) = (u32::from(row.is_multiple_of(8)), row * 7 % 5);
+        format!("{label},i{item},{}", 1.0 + f64::from(row) / 64.0)
+    };
+    (0..40).map(row).collect()
+}
+
+fn with_header(rows: &[String]) -> String {
+    format!("label,item,w\n{}\n", rows.join("\n"))
+}
+
+#[test]
+fn negatives_that_are_left_out_here_or_before_are_the_same_training_part() {
+    let files = Files::new();
+    let rows = few_clicks();
+    let mut whole = spec(
+        files.write("t.csv", with_header(&rows)),
+        vec![field("item", FieldKind::Categorical)],
+    );
+    whole.label.weight = Some("w".to_owned());
+    whole.data.keep_negatives = 0.2;
+    let kept = prepare(&whole, 1, LabelKind::Binary).unwrap();
+    // Every click, and 7 of 35 others.
+    assert_eq!(kept.train.labels().iter().sum::<f32>(), 5.0);
+    assert_eq!(kept.train.len(), 5 + 7);
+    assert_eq!(kept.train.negative_rate(), 0.2);
+    let negatives = kept.report.negatives.unwrap();
+    assert_eq!((negatives.kept, negatives.of), (7, 35));
+    let line = "7 of 35 negatives of the training part kept (data.keep_negatives)\n";
+    assert!(kept.report.to_string().contains(line));
+    // The rows count as all 40 did, here where clicks and others weigh alike but for their number.
+    let mut plain = whole.clone();
+    plain.label.weight = None;
+    let plain = prepare(&plain, 1, LabelKind::Binary).unwrap();
+    assert_eq!(plain.train.traffic_mean(), Some(5.0 / 40.0));
+    assert_eq!(plain.train.label_mean(), Some(5.0 / 12.0));
+
+    let weights = kept.train.weights().unwrap().iter();
+    let few: Vec<String> = weights
+        .map(|weight| rows[((weight - 1.0) * 64.0) as usize].clone())
+        .collect();
+    let mut declared = whole.clone();
+    declared.data.train = vec![files.write("few.csv", with_header(&few))];
+    (declared.data.keep_negatives, declared.label.negative_rate) = (1.0, 0.2);
+    let declared = prepare(&declared, 1, LabelKind::Binary).unwrap();
+    assert_eq!(declared.train, kept.train);
+    assert_eq!(declared.schema.fingerprint(), kept.schema.fingerprint());
+    assert_eq!(declared.report.negatives, None);
+}
+
+#[test]
+fn held_out_parts_lack_the_negatives_that_their_files_lack_and_no_others() {
+    let files = Files::new();
+    let mut spec = spec(
+        files.write("t.csv", with_header(&few_clicks())),
+        vec![field("item", FieldKind::Categorical)],
+    );
+    spec.data.test = vec![files.write("v.csv", with_header(&few_clicks()))];
+    spec.data.split = Some(SplitConfig::Random {
+        valid: 0.25,
+        test: 0.0,
+    });
+    (spec.data.keep_negatives, spec.label.negative_rate) = (0.5, 0.25);
+    let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    let (valid, test) = (prepared.valid.unwrap(), prepared.test.unwrap());
+    assert_eq!(prepared.train.negative_rate(), 0.125);
+    assert_eq!((valid.negative_rate(), valid.len()), (0.25, 10));
+    assert_eq!((test.negative_rate(), test.len()), (1.0, 40));
+    spec.data.keep_negatives = 1.0;
+    let whole = prepare(&spec, 1, LabelKind::Binary).unwrap();
+    assert_eq!(whole.valid.unwrap().labels(), valid.labels());
+}
+
+#[test]
+fn shares_of_negatives_that_are_none_are_refused() {
+    let files = Files::new();
+    let train = files.write("t.csv", with_header(&few_clicks()));
+    let spec = spec(train, vec![field("item", FieldKind::Categorical)]);
+    let refused = |change: &dyn Fn(&mut DataSpec), kind| {
+        let mut spec = spec.clone();
+        change(&mut spec);
+        prepare(&spec, 1, kind).unwrap_err().to_string()
+    };
+    for share in [0.0, -0.5, 1.5, f64::NAN] {
+        assert_eq!(
+            refused(&|spec| spec.data.keep_negatives = share, LabelKind::Binary),
+            format!("data.keep_negatives = {share}: expected a share above 0, at most 1")
+        );
+    }
+    assert_eq!(
+        refused(&|spec| spec.label.negative_rate = 0.1, LabelKind::Number),
+        "label.negative_rate = 0.1: expected 1: only the labels 0 and 1, under a loss of clicks, \
+         have negatives"
+    );
+    let only_positive = |spec: &mut DataSpec| {
+        (spec.data.keep_negatives, spec.label.only_positive) = (0.1, true);
+    };
+    assert_eq!(
+        refused(&only_positive, LabelKind::Binary),
+        "data.keep_negatives = 0.1: expected 1: label.only_positive leaves no negatives"
+    );
+    assert_eq!(
+        refused(&|spec| spec.data.keep_negatives = 0.01, LabelKind::Binary),
+        "data.keep_negatives = 0.01: expected a share that leaves one of the 35 negatives of the \
+         training part"
+    );
+}

@@ -26,6 +26,8 @@ pub struct Trained<M> {
     pub tables: EmbeddingCollection,
     /// Where it computes.
     pub device: Device,
+    /// Share of the traffic's rows of label 0 that it was trained on.
+    pub negative_rate: f64,
 }
 
 impl<M: Model> Trained<M> {
@@ -41,7 +43,7 @@ impl<M: Model> Trained<M> {
         plans: Vec<TablePlan>,
         device: &Device,
     ) -> Result<Self, Error> {
-        State::read(run, schema)?;
+        let state = State::read(run, schema)?;
         let plans = plans.into_iter().map(TablePlan::into_read_only);
         let plans: Vec<TablePlan> = plans.collect();
         check_memory(&plans)?;
@@ -51,13 +53,14 @@ impl<M: Model> Trained<M> {
             model,
             tables,
             device: device.clone(),
+            negative_rate: state.negative_rate,
         })
     }
 }
 
 impl<M: Model> Scorer for Trained<M> {
     fn output(&self) -> Output {
-        Output::Score(self.model.link())
+        Output::scores(self.model.link(), self.negative_rate)
     }
 
     fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
@@ -87,11 +90,14 @@ pub(crate) struct BurnExecutor<'a, M> {
     model: M,
     tables: EmbeddingCollection,
     optimizer: ModuleOptimizer,
+    /// Share of the traffic's rows of label 0 that are trained on.
+    negative_rate: f64,
 }
 
 impl<'a, M: Model> BurnExecutor<'a, M> {
     pub(crate) fn new(
         setup: &'a Setup<'a>,
+        negative_rate: f64,
         make: impl FnOnce(&Init) -> Result<M, Error>,
     ) -> Result<Self, Error> {
         let seed = setup.train.seed;
@@ -111,6 +117,7 @@ impl<'a, M: Model> BurnExecutor<'a, M> {
             optimizer: setup.optimizer.dense.init(),
             setup,
             device,
+            negative_rate,
         })
     }
 
@@ -119,6 +126,7 @@ impl<'a, M: Model> BurnExecutor<'a, M> {
             model: self.model.valid(),
             tables: self.tables,
             device: self.device.inner(),
+            negative_rate: self.negative_rate,
         }
     }
 
@@ -146,7 +154,7 @@ impl<'a, M: Model> BurnExecutor<'a, M> {
 
 impl<M: Model> Scorer for BurnExecutor<'_, M> {
     fn output(&self) -> Output {
-        Output::Score(self.model.link())
+        Output::scores(self.model.link(), self.negative_rate)
     }
 
     fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {

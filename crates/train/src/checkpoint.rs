@@ -65,6 +65,19 @@ pub struct State {
     /// What the draws of the executor `mcmc` are; none for a model that scores rows by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub posterior: Option<Posterior>,
+    /// Share of the traffic's rows of label 0 that the model was trained on: predictions are
+    /// corrected for it.
+    #[serde(default = "all", skip_serializing_if = "is_all")]
+    pub negative_rate: f64,
+}
+
+fn all() -> f64 {
+    1.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_all(share: &f64) -> bool {
+    *share == all()
 }
 
 /// What model.safetensors holds after the executor `mcmc`: draws, over which predictions are
@@ -92,6 +105,7 @@ impl State {
             evaluations: Vec::new(),
             dense: BTreeMap::new(),
             posterior: None,
+            negative_rate: all(),
         }
     }
 

@@ -56,7 +56,7 @@ pub struct OptimizerConfig {
 }
 
 /// `[[optimizer.table]]`: what differs for the tables whose name matches.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TableOptions {
     /// Name of a table; `*` stands for any characters.
@@ -895,6 +895,26 @@ impl TrainConfig {
         }
         self.early_stop.map_or(Ok(()), |stop| {
             at_least_one("train.early_stop.patience", stop.patience)
+        })
+    }
+
+    /// Checks that predictions of a model of this loss can be corrected for the share of the negatives
+    /// that it is trained on.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a share other than 1 and a loss other than the logistic one, whose scores
+    /// are no logits.
+    pub fn check_negatives(&self, rate: f64) -> Result<(), Error> {
+        if rate == 1.0 || self.loss == Objective::Logistic {
+            return Ok(());
+        }
+        Err(Error::Option {
+            option: "train.loss".into(),
+            reason: format!(
+                "is {}: only with \"logistic\" are predictions corrected for down-sampled negatives \
+                 ({rate} of them, by label.negative_rate and data.keep_negatives)",
+                self.loss.name()
+            ),
         })
     }
 

@@ -11,27 +11,65 @@ use crossfield_embedding::EmbeddingCollection;
 use crate::{Error, RateSchedule, State};
 
 /// What a [`Scorer`] hands over for a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Output {
     /// The score; this link makes a prediction of it.
     Score(Link),
+    /// The logit of a model that was trained on all clicks and this share `w` of the non-clicks.
+    /// The prediction for the whole traffic is `σ(z + ln w) = p / (p + (1 − p) / w)`, with `p = σ(z)`.
+    ///
+    /// # Source
+    /// He et al., Practical Lessons from Predicting Clicks on Ads at Facebook, ADKDD 2014,
+    /// section 6.3.
+    DownSampled(f64),
     /// The prediction itself, of this link: an average over several models.
     Prediction(Link),
 }
 
 impl Output {
+    /// Of scores under `link`, whose model was trained on the share `negative_rate` of the
+    /// non-clicks.
+    pub(crate) fn scores(link: Link, negative_rate: f64) -> Self {
+        if negative_rate == 1.0 {
+            Self::Score(link)
+        } else {
+            Self::DownSampled(negative_rate)
+        }
+    }
+
+    /// What is added to a value before its link makes a prediction of it: the logarithm of the share
+    /// of the non-clicks that the model was trained on.
+    ///
+    /// ```
+    /// use crossfield_train::Output;
+    ///
+    /// let tenth = Output::DownSampled(0.1);
+    /// assert_eq!(tenth.shift(), 0.1f64.ln());
+    /// // p / (p + (1 − p) / w) with p = ½
+    /// assert!((tenth.prediction(0.0) - 0.5 / (0.5 + 0.5 / 0.1)).abs() < 1e-12);
+    /// ```
+    pub fn shift(self) -> f64 {
+        match self {
+            Output::DownSampled(rate) => rate.ln(),
+            Output::Score(_) | Output::Prediction(_) => 0.0,
+        }
+    }
+
     /// The prediction that belongs to what was handed over: a probability, or a rating.
     pub fn prediction(self, value: f32) -> f64 {
         match self {
             Output::Score(link) => link.prediction(f64::from(value)),
+            Output::DownSampled(_) => Link::Logistic.prediction(f64::from(value) + self.shift()),
             Output::Prediction(_) => f64::from(value),
         }
     }
 
     /// Whether predictions are probabilities.
     pub fn is_probability(self) -> bool {
-        let (Output::Score(link) | Output::Prediction(link)) = self;
-        link.is_probability()
+        match self {
+            Output::Score(link) | Output::Prediction(link) => link.is_probability(),
+            Output::DownSampled(_) => true,
+        }
     }
 }
 
@@ -74,7 +112,8 @@ pub(crate) fn rows_measured(
     } else {
         Kind::Ratings
     });
-    metrics.update(predictions, data.labels(), data.weights(), None)?;
+    let weights = data.traffic_weights(0..data.len());
+    metrics.update(predictions, data.labels(), weights.as_deref(), None)?;
     Ok(metrics.finish())
 }
 
@@ -84,7 +123,9 @@ pub(crate) fn rows_by_mean(
     train: &Dataset,
     data: &Dataset,
 ) -> Result<Option<Report>, Error> {
-    let mean = train.label_mean().map(|mean| vec![mean as f32; data.len()]);
+    let mean = train
+        .traffic_mean()
+        .map(|mean| vec![mean as f32; data.len()]);
     mean.map(|mean| rows_measured(output, &mean, data))
         .transpose()
 }
@@ -97,10 +138,11 @@ pub(crate) fn rows_evaluated<S: Scorer + ?Sized>(
     let output = scorer.output();
     let mut metrics = Metrics::new(match output {
         // Logloss comes from logits, which says more than a probability near 0 or 1.
-        Output::Score(Link::Logistic) => Kind::Logits,
+        Output::Score(Link::Logistic) | Output::DownSampled(_) => Kind::Logits,
         output if output.is_probability() => Kind::Probabilities,
         _ => Kind::Ratings,
-    });
+    })
+    .with_shift(output.shift());
     let mut from = 0;
     let mut result = Ok(());
     scorer.score(data, &mut |values| {
@@ -115,7 +157,7 @@ pub(crate) fn rows_evaluated<S: Scorer + ?Sized>(
             result = metrics.update(
                 &predictions,
                 &data.labels()[from..to],
-                data.weights().map(|weights| &weights[from..to]),
+                data.traffic_weights(from..to).as_deref(),
                 data.groups().map(|groups| &groups[from..to]),
             );
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crossfield_core::{Link, Loss};
+use crossfield_core::Loss;
 use crossfield_data::Dataset;
 use crossfield_embedding::{
     EmbeddingCollection, Snapshot, SnapshotTensor, TablePlan, write_snapshot,
@@ -42,7 +42,7 @@ pub struct FusedModel {
 pub struct FusedTrained {
     fused: Fused,
     tables: EmbeddingCollection,
-    link: Link,
+    output: Output,
 }
 
 impl FusedTrained {
@@ -56,26 +56,26 @@ impl FusedTrained {
         model: FusedModel,
         plans: Vec<TablePlan>,
     ) -> Result<Self, Error> {
-        State::read(run, schema)?;
+        let state = State::read(run, schema)?;
         let plans = plans.into_iter().map(TablePlan::into_read_only);
         let plans: Vec<TablePlan> = plans.collect();
         plans.iter().try_for_each(refuse_fused)?;
         check_memory(&plans)?;
         let mut tables = EmbeddingCollection::new(&plans, 0)?;
-        let link = model.loss.link();
+        let output = Output::scores(model.loss.link(), state.negative_rate);
         let mut fused = make(model, 0.0, DenseOptimizer::default(), false)?;
         load(run, &mut fused, &mut tables)?;
         Ok(Self {
             fused,
             tables,
-            link,
+            output,
         })
     }
 }
 
 impl Scorer for FusedTrained {
     fn output(&self) -> Output {
-        Output::Score(self.link)
+        self.output
     }
 
     fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
@@ -130,19 +130,19 @@ pub(crate) struct FusedExecutor<'a> {
     train: &'a RowData<'a>,
     fused: Fused,
     tables: EmbeddingCollection,
-    link: Link,
+    output: Output,
 }
 
 impl<'a> FusedExecutor<'a> {
-    /// `train` are the rows to learn from, whose mean label is `mean`.
+    /// `train` are the rows of `data`, those to learn from.
     pub(crate) fn new(
         setup: &'a Setup<'a>,
         model: FusedModel,
-        mean: f64,
+        data: &Dataset,
         train: &'a RowData<'a>,
     ) -> Result<Self, Error> {
         let link = model.loss.link();
-        let bias = link.score(mean) as f32;
+        let bias = link.score(data.label_mean().unwrap_or_default()) as f32;
         let fused = make(model, bias, setup.optimizer.dense, setup.train.fast)?;
         let tables = EmbeddingCollection::new(setup.plans, setup.train.seed)?;
         fused.check(&tables, train)?;
@@ -151,14 +151,14 @@ impl<'a> FusedExecutor<'a> {
             train,
             fused,
             tables,
-            link,
+            output: Output::scores(link, data.negative_rate()),
         })
     }
 }
 
 impl Scorer for FusedExecutor<'_> {
     fn output(&self) -> Output {
-        Output::Score(self.link)
+        self.output
     }
 
     fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {

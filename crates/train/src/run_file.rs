@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crossfield_data::{DataConfig, DataSpec, FieldConfig, LabelConfig};
+use crossfield_data::{CrossConfig, DataConfig, DataSpec, FieldConfig, LabelConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,9 @@ pub struct RunFile<M> {
     /// The columns that models read.
     #[serde(default)]
     pub field: Vec<FieldConfig>,
+    /// Values of several of them together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cross: Vec<CrossConfig>,
     /// The model.
     pub model: M,
     /// How it is updated.
@@ -102,10 +105,15 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
         write_whole(path, &self.to_toml())
     }
 
-    /// Writes out the defaults that the format and the kinds of fields imply.
+    /// Writes out the defaults that the format, the kinds of fields and of crosses imply.
     pub fn complete_data(&mut self) {
-        let DataSpec { data, label, field } = self.data_spec().complete();
-        (self.data, self.label, self.field) = (data, label, field);
+        let DataSpec {
+            data,
+            label,
+            field,
+            cross,
+        } = self.data_spec().complete();
+        (self.data, self.label, self.field, self.cross) = (data, label, field, cross);
     }
 
     /// The part that describes data.
@@ -114,6 +122,7 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
             data: self.data.clone(),
             label: self.label.clone(),
             field: self.field.clone(),
+            cross: self.cross.clone(),
         }
     }
 }
@@ -246,6 +255,8 @@ mod tests {
             "field.0.name=item",
             "optimizer.rows.lr=0.5",
             "data.test=t.csv",
+            "cross=[{fields=['user','item']}]",
+            "cross.0.hash_rows=9",
         ]
         .map(str::to_owned);
         let run = Run::parse(TEXT, "a.toml", &sets).unwrap();
@@ -253,6 +264,7 @@ mod tests {
         assert_eq!(run.field[0].name, "item");
         assert_eq!(run.optimizer.rows.lr, 0.5);
         assert_eq!(run.data.test, ["t.csv"]);
+        assert_eq!(run.cross[0].hash_rows, Some(9));
     }
 
     #[test]

@@ -142,9 +142,10 @@ pub fn train<M: Model>(
     observer: &mut (dyn Observer + Send),
 ) -> Result<(Trained<M>, FinalMetrics), Error> {
     setup.train.check()?;
+    setup.train.check_negatives(data.train.negative_rate())?;
     setup.train.check_plans(setup.plans)?;
     in_pool(setup.train.threads, || {
-        let executor = BurnExecutor::new(setup, make)?;
+        let executor = BurnExecutor::new(setup, data.train.negative_rate(), make)?;
         let (executor, metrics) = Run::start(setup, data, executor, observer)?.finish()?;
         Ok((executor.into_trained(), metrics))
     })?
@@ -205,11 +206,11 @@ pub fn train_fused(
     observer: &mut (dyn Observer + Send),
 ) -> Result<FinalMetrics, Error> {
     setup.train.check()?;
+    setup.train.check_negatives(data.train.negative_rate())?;
     setup.train.check_plans(setup.plans)?;
     in_pool(setup.train.threads, || {
         let train = RowData::new(data.train.examples());
-        let mean = data.train.label_mean().unwrap_or_default();
-        let executor = FusedExecutor::new(setup, model, mean, &train)?;
+        let executor = FusedExecutor::new(setup, model, &data.train, &train)?;
         Ok(Run::start(setup, data, executor, observer)?.finish()?.1)
     })?
 }
@@ -232,6 +233,7 @@ pub fn train_solver(
     observer: &mut (dyn Observer + Send),
 ) -> Result<FinalMetrics, Error> {
     setup.train.check()?;
+    setup.train.check_negatives(data.train.negative_rate())?;
     let labels = data.train.labels();
     let executor = SolverExecutor::new(setup, solver, model, labels, data.valid.as_ref());
     Ok(Run::start(setup, data, executor, observer)?.finish()?.1)
@@ -286,7 +288,10 @@ impl<'a, E: Executor> Run<'a, E> {
     ) -> Result<Self, Error> {
         let mut run = Self {
             executor,
-            state: State::new(data.schema, setup.train.seed),
+            state: State {
+                negative_rate: data.train.negative_rate(),
+                ..State::new(data.schema, setup.train.seed)
+            },
             checkpoints: Checkpoints::open(setup.out)?,
             train_seconds: 0.0,
             rows: 0,

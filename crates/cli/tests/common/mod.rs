@@ -224,6 +224,72 @@ checkpoint_every = 17
 early_stop = { patience = 2 }
 "#;
 
+/// Wide, FM and deep parts on the same log: FTRL, lazy Adam and a dense optimizer in one step, every
+/// activation, both norms, dropout and shortcuts.
+pub(crate) const DEEP_RUN: &str = r#"
+[data]
+format = "synth"
+
+[data.synth]
+rows = 12000
+users = 2000
+ads = 1000
+campaigns = 100
+sites = 50
+
+[model]
+sum = ["wide", "fm", "deep", "gelu", "silu", "tanh", "sigmoid"]
+
+[model.fm]
+linear = false
+
+[model.deep]
+hidden = [32, 32]
+dropout = 0.2
+norm = "batch"
+residual = true
+
+[model.gelu]
+kind = "deep"
+hidden = [16]
+activation = "gelu"
+norm = "layer"
+dropout = 0.1
+
+[model.silu]
+kind = "deep"
+hidden = [16]
+activation = "silu"
+norm = "batch"
+
+[model.tanh]
+kind = "deep"
+hidden = [16]
+activation = "tanh"
+
+[model.sigmoid]
+kind = "deep"
+hidden = [16]
+activation = "sigmoid"
+
+[optimizer]
+rows = { kind = "adam", lr = 0.01 }
+dense = { kind = "adagrad", lr = 0.01 }
+schedule = { kind = "linear", end = 0.1 }
+
+[[optimizer.table]]
+match = "wide.*"
+kind = "ftrl"
+lr = 0.1
+l1 = 0.001
+
+[train]
+epochs = 4
+batch_size = 512
+checkpoint_every = 7
+early_stop = { patience = 2 }
+"#;
+
 /// Fused runs on the same log: an FFM, an FM beside a linear model, and both with rows of bf16.
 /// Checkpoints inside the epochs, a schedule, early stopping.
 pub(crate) fn fused_runs() -> [(&'static str, String); 4] {

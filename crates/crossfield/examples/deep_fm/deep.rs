@@ -46,10 +46,10 @@ impl ComponentConfig for DeepConfig {
         let fields = Self::lookups(schema)?.1;
         let config = MlpConfig {
             hidden: vec![64, 32],
-            output: 1,
+            ..MlpConfig::default()
         };
         Ok(Deep {
-            mlp: config.init("deep", fields.len() * DIM, init),
+            mlp: config.init("deep", fields.len() * DIM, init)?,
             fields,
         })
     }
@@ -59,6 +59,7 @@ impl Component for Deep {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
         let v = x.fields(&self.fields);
         let [batch, fields, dim] = v.dims();
-        self.mlp.forward(v.reshape([batch, fields * dim]))
+        let v = v.reshape([batch, fields * dim]);
+        self.mlp.forward(v, x.training())
     }
 }

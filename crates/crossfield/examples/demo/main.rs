@@ -2,6 +2,7 @@
 //! them, and the chapters of docs/guide tell what they show.
 
 mod fields;
+mod memorise_generalise;
 mod neighbours;
 mod one_hot;
 mod planted;
@@ -15,7 +16,7 @@ use runs::Failure;
 
 /// Settings were chosen on the seeds 101 to 103.
 const SEED: u64 = 1;
-const NAMES: &str = "one-hot, neighbours, warm-start, transfer or fields";
+const NAMES: &str = "one-hot, neighbours, warm-start, transfer, fields or memorise-generalise";
 
 fn main() -> Result<(), Failure> {
     let mut args = std::env::args().skip(1);
@@ -36,6 +37,12 @@ fn main() -> Result<(), Failure> {
             let outcomes = warm_start::run(seed)?;
             print!("{}", warm_start::report(&outcomes));
             drawn("warm-start.svg", |file| warm_start::draw(&outcomes, file))?;
+        }
+        "memorise-generalise" => {
+            print!(
+                "{}",
+                memorise_generalise::report(&memorise_generalise::run(seed)?)
+            );
         }
         "transfer" => print!("{}", transfer::report(&transfer::run(seed)?)),
         "fields" => print!("{}", fields::report(&fields::run(seed)?)),

@@ -54,6 +54,18 @@ impl Log {
         valid: usize,
         test: usize,
     ) -> Result<(FittedSchema, Parts), Failure> {
+        self.prepare_as(seed, valid, test, |_| ())
+    }
+
+    /// As [`prepare`](Self::prepare), with another description of the columns than one field for
+    /// each.
+    pub(crate) fn prepare_as(
+        &self,
+        seed: u64,
+        valid: usize,
+        test: usize,
+        describe: impl FnOnce(&mut DataSpec),
+    ) -> Result<(FittedSchema, Parts), Failure> {
         let share = |rows| rows as f64 / self.rows.len() as f64;
         let mut spec = DataSpec::default();
         spec.data.split = Some(SplitConfig::Time {
@@ -70,6 +82,7 @@ impl Log {
                 ..FieldConfig::default()
             })
             .collect();
+        describe(&mut spec);
         let prepared = prepare_generated(&spec, seed, LabelKind::Binary, self)?;
         Ok((prepared.schema.clone(), prepared.into()))
     }

@@ -53,6 +53,15 @@ fn same_seed_same_bytes_at_any_number_of_threads() {
     same_seed_same_bytes(RICH_RUN, &format!("{LARGE} --device flex"));
 }
 
+/// Layers wide enough that their products are shared among threads.
+#[test]
+fn wide_and_deep_gives_the_same_bytes_at_any_number_of_threads() {
+    let run_file = RICH_RUN.replace(r#"["wide", "fm"]"#, r#"["wide", "deep"]"#);
+    let sets = "--set train.batch_size=2048 --set data.synth.rows=8000 --set train.epochs=2 \
+                --set train.checkpoint_every=0";
+    same_seed_same_bytes(&run_file, sets);
+}
+
 #[test]
 fn deep_parts_give_the_same_bytes_at_any_number_of_threads() {
     same_seed_same_bytes(DEEP_RUN, &format!("{LARGE_DEEP} --device flex"));

@@ -2,8 +2,10 @@
 
 mod batch;
 mod component;
+mod dense_layer;
 mod error;
 mod examples;
+mod gather;
 mod lookup;
 mod loss;
 pub mod metrics;
@@ -19,6 +21,7 @@ pub use batch::{Batch, Jagged, Targets};
 pub use component::{
     Component, ComponentConfig, Contribution, Feature, Init, Model, Scored, Sum, What,
 };
+pub use dense_layer::{dense_layer, dense_layer_relu};
 pub use error::{Error, check_option};
 pub use examples::{Examples, FeatureLists};
 pub use lookup::{Leaf, LookedUp, Lookup, Ragged, StagedTable, TrainingStep};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Bool, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
+use crate::gather::gather;
 use crate::{Batch, Contribution, Feature, FieldId, Jagged, TableField, What};
 
 /// The unique rows that one batch reads from the tables of one dim: a leaf of the graph.
@@ -19,8 +20,11 @@ pub struct Leaf {
 pub struct StagedTable {
     /// Position in [`Lookup::leaves`].
     pub leaf: usize,
-    /// For each index of a field's [`Jagged`], its row of the leaf.
-    pub positions: BTreeMap<FieldId, Vec<i64>>,
+    /// The row of the leaf at which those of the table begin.
+    pub first: u32,
+    /// For each index of a field's [`Jagged`], its row among those of the table. Tables that the
+    /// same fields read share them.
+    pub positions: Arc<BTreeMap<FieldId, Vec<u32>>>,
 }
 
 /// Everything a component may read of one batch: the rows of its tables, dense columns, sizes.
@@ -51,7 +55,8 @@ pub struct StagedTable {
 /// };
 /// let staged = StagedTable {
 ///     leaf: 0,
-///     positions: BTreeMap::from([(0, vec![0, 1])]),
+///     first: 0,
+///     positions: BTreeMap::from([(0, vec![0, 1])]).into(),
 /// };
 /// let tables = BTreeMap::from([("v2.tags".to_owned(), staged)]);
 /// let x = Lookup::new(Arc::new(batch), device, vec![leaf], tables);
@@ -117,7 +122,7 @@ pub struct LookedUp {
 
 /// A weighted selection of leaf rows, each to be added to one segment of the output.
 struct Selection {
-    positions: Vec<i64>,
+    positions: Vec<u32>,
     /// `None`: all weights are 1.
     weights: Option<Vec<f32>>,
     /// `None`: one feature a segment, in order.
@@ -203,11 +208,7 @@ impl Lookup {
     pub fn pooled(&self, fields: &[TableField]) -> Tensor<2> {
         let leaf = self.leaf(fields);
         let selection = self.select(fields, |row, _| row);
-        self.pool(
-            self.values(leaf, &selection),
-            &selection,
-            leaf.rows.dims()[1],
-        )
+        self.pool(leaf, selection)
     }
 
     /// Σ x² v² over all features of the given fields, element-wise.
@@ -225,10 +226,9 @@ impl Lookup {
         let selection = self.select(fields, |row, _| row);
         let values = self.values(leaf, &selection);
         let squares = values.clone().map(|values| values.square());
-        (
-            self.pool(values, &selection, leaf.rows.dims()[1]),
-            self.pool(squares, &selection, leaf.rows.dims()[1]),
-        )
+        let dim = leaf.rows.dims()[1];
+        let squares = self.pool_values(squares, &selection, dim);
+        (self.pool_values(values, &selection, dim), squares)
     }
 
     /// One block of `width` weights of each feature: Σ x v by field, and Σ x² v² of all. A row of
@@ -262,7 +262,7 @@ impl Lookup {
             .segments
             .get_or_insert_with(|| (0..(batch * count) as i64).collect());
         for (position, segment) in selection.positions.iter_mut().zip(segments.iter()) {
-            *position = *position * (dim / width) as i64 + blocks[*segment as usize % count] as i64;
+            *position = *position * (dim / width) as u32 + blocks[*segment as usize % count] as u32;
         }
         let values = self.values(&leaf, &selection);
         let squares = values.clone().map(|values| values.square());
@@ -292,7 +292,7 @@ impl Lookup {
         let of_row = |row| {
             let of_field = |(nth, field): (usize, &TableField)| {
                 let jagged = &self.batch.sparse[field.field];
-                let positions = self.positions(field);
+                let (first, positions) = self.positions(field);
                 let field = field.field;
                 jagged.range(row).map(move |at| LookedUp {
                     feature: Feature {
@@ -301,7 +301,7 @@ impl Lookup {
                         value: jagged.weight(at),
                     },
                     nth,
-                    weights: weights[positions[at] as usize * dim..][..dim].to_vec(),
+                    weights: weights[(first + positions[at]) as usize * dim..][..dim].to_vec(),
                 })
             };
             fields.iter().enumerate().flat_map(of_field).collect()
@@ -359,7 +359,7 @@ impl Lookup {
     /// - mask: `[batch, time]`, true where real
     pub fn sequence(&self, field: &TableField) -> (Tensor<3>, Tensor<2, Bool>) {
         let leaf = self.leaf(std::slice::from_ref(field));
-        let positions = self.positions(field);
+        let (first, positions) = self.positions(field);
         let jagged = &self.batch.sparse[field.field];
         let batch = self.batch_size();
         let time = (0..batch)
@@ -367,19 +367,18 @@ impl Lookup {
             .max()
             .unwrap_or(0)
             .max(1);
-        let mut padded = vec![0i64; batch * time];
+        let mut padded = vec![0; batch * time];
         let mut real = vec![false; batch * time];
         for row in 0..batch {
             let items = &positions[jagged.range(row)];
-            padded[row * time..][..items.len()].copy_from_slice(items);
+            for (padded, item) in padded[row * time..].iter_mut().zip(items) {
+                *padded = first + item;
+            }
             real[row * time..][..items.len()].fill(true);
         }
         let mask = Tensor::<2, Bool>::from_data(TensorData::new(real, [batch, time]), &self.device);
         let dim = leaf.rows.dims()[1];
-        let items = leaf
-            .rows
-            .clone()
-            .select(0, indices(padded, &self.device))
+        let items = gather(leaf.rows.clone(), padded, 1)
             .reshape([batch, time, dim])
             .mul(mask.clone().float().reshape([batch, time, 1]));
         (items, mask)
@@ -388,7 +387,7 @@ impl Lookup {
     /// The items of a sequence field without padding, or `None` if no row has one.
     pub fn ragged(&self, field: &TableField) -> Option<Ragged> {
         let leaf = self.leaf(std::slice::from_ref(field));
-        let positions = self.positions(field);
+        let (first, positions) = self.positions(field);
         if positions.is_empty() {
             return None;
         }
@@ -397,10 +396,11 @@ impl Lookup {
             .flat_map(|row| std::iter::repeat_n(row as i64, jagged.range(row).len()))
             .collect();
         Some(Ragged {
-            values: leaf
-                .rows
-                .clone()
-                .select(0, indices(positions.clone(), &self.device)),
+            values: gather(
+                leaf.rows.clone(),
+                positions.iter().map(|position| first + position).collect(),
+                1,
+            ),
             rows: indices(rows, &self.device),
         })
     }
@@ -424,16 +424,17 @@ impl Lookup {
             .unwrap_or_else(|| panic!("table `{name}` was not declared by any component"))
     }
 
-    fn positions(&self, field: &TableField) -> &Vec<i64> {
-        self.table(&field.table)
-            .positions
-            .get(&field.field)
-            .unwrap_or_else(|| {
-                panic!(
-                    "table `{}` was not declared for field {}",
-                    field.table, field.field
-                )
-            })
+    /// The first row of the table in its leaf, and the positions from there on.
+    fn positions(&self, field: &TableField) -> (u32, &Vec<u32>) {
+        let table = self.table(&field.table);
+        let positions = table.positions.get(&field.field);
+        let positions = positions.unwrap_or_else(|| {
+            panic!(
+                "table `{}` was not declared for field {}",
+                field.table, field.field
+            )
+        });
+        (table.first, positions)
     }
 
     fn leaf(&self, fields: &[TableField]) -> &Leaf {
@@ -456,22 +457,22 @@ impl Lookup {
     /// added to.
     fn select(&self, fields: &[TableField], segment: impl Fn(usize, usize) -> usize) -> Selection {
         let batch = self.batch_size();
-        let parts: Vec<(&Jagged, &Vec<i64>)> = fields
+        let parts: Vec<(&Jagged, u32, &Vec<u32>)> = fields
             .iter()
-            .map(|field| (&self.batch.sparse[field.field], self.positions(field)))
+            .map(|field| {
+                let (first, positions) = self.positions(field);
+                (&self.batch.sparse[field.field], first, positions)
+            })
             .collect();
-        let total = parts.iter().map(|(_, positions)| positions.len()).sum();
-        let mut positions = Vec::with_capacity(total);
-        if parts.iter().all(|(jagged, _)| jagged.offsets.is_none()) {
-            for row in 0..batch {
-                positions.extend(parts.iter().map(|(_, positions)| positions[row]));
-            }
+        let total = parts.iter().map(|(_, _, positions)| positions.len()).sum();
+        if parts.iter().all(|(jagged, ..)| jagged.offsets.is_none()) {
+            let positions = side_by_side(&parts, batch);
             let weights = parts
                 .iter()
-                .any(|(jagged, _)| jagged.weights.is_some())
+                .any(|(jagged, ..)| jagged.weights.is_some())
                 .then(|| {
                     (0..batch)
-                        .flat_map(|row| parts.iter().map(move |(jagged, _)| jagged.weight(row)))
+                        .flat_map(|row| parts.iter().map(move |(jagged, ..)| jagged.weight(row)))
                         .collect()
                 });
             return Selection {
@@ -480,12 +481,13 @@ impl Lookup {
                 segments: None,
             };
         }
+        let mut positions = Vec::with_capacity(total);
         let mut weights = Vec::with_capacity(total);
         let mut segments = Vec::with_capacity(total);
         for row in 0..batch {
-            for (nth, (jagged, field_positions)) in parts.iter().enumerate() {
+            for (nth, (jagged, first, field_positions)) in parts.iter().enumerate() {
                 for at in jagged.range(row) {
-                    positions.push(field_positions[at]);
+                    positions.push(first + field_positions[at]);
                     weights.push(jagged.weight(at));
                     segments.push(segment(row, nth) as i64);
                 }
@@ -507,10 +509,7 @@ impl Lookup {
         if selection.positions.is_empty() {
             return None;
         }
-        let values = leaf
-            .rows
-            .clone()
-            .select(0, indices(selection.positions.clone(), &self.device));
+        let values = gather(leaf.rows.clone(), selection.positions.clone(), 1);
         Some(match &selection.weights {
             Some(weights) => {
                 let shape = [weights.len(), 1];
@@ -542,8 +541,31 @@ impl Lookup {
         }
     }
 
+    /// Adds the selected features up by row, `[batch, dim]`.
+    fn pool(&self, leaf: &Leaf, selection: Selection) -> Tensor<2> {
+        match selection {
+            Selection {
+                positions,
+                weights: None,
+                segments: None,
+            } if !positions.is_empty() => {
+                let fields = positions.len() / self.batch_size();
+                gather(leaf.rows.clone(), positions, fields)
+            }
+            selection => {
+                let values = self.values(leaf, &selection);
+                self.pool_values(values, &selection, leaf.rows.dims()[1])
+            }
+        }
+    }
+
     /// Adds values up by row, `[batch, dim]`, where one-hot fields came side by side.
-    fn pool(&self, values: Option<Tensor<2>>, selection: &Selection, dim: usize) -> Tensor<2> {
+    fn pool_values(
+        &self,
+        values: Option<Tensor<2>>,
+        selection: &Selection,
+        dim: usize,
+    ) -> Tensor<2> {
         let batch = self.batch_size();
         match (values, &selection.segments) {
             (Some(values), None) => {
@@ -556,6 +578,23 @@ impl Lookup {
             (values, _) => self.add_up(values, selection, batch, dim),
         }
     }
+}
+
+/// The positions of one-hot fields, row by row.
+fn side_by_side(fields: &[(&Jagged, u32, &Vec<u32>)], batch: usize) -> Vec<u32> {
+    /// Rows whose positions stay near while all fields are walked over.
+    const BLOCK: usize = 64;
+    let count = fields.len();
+    let mut positions = vec![0; batch * count];
+    for (block, rows) in positions.chunks_mut(BLOCK * count.max(1)).enumerate() {
+        for (nth, (_, first, field)) in fields.iter().enumerate() {
+            let places = rows.iter_mut().skip(nth).step_by(count);
+            for (place, position) in places.zip(&field[block * BLOCK..]) {
+                *place = first + position;
+            }
+        }
+    }
+    positions
 }
 
 fn indices(indices: Vec<i64>, device: &Device) -> Tensor<1, Int> {
@@ -577,13 +616,14 @@ mod tests {
             ..jagged
         });
         for sparse in [one_hot, as_bags] {
-            let positions = sparse.iter().enumerate().map(|(field, jagged)| {
-                let rows = jagged.indices.iter().map(|&index| i64::from(index));
-                (field, rows.collect())
-            });
+            let positions = sparse
+                .iter()
+                .enumerate()
+                .map(|(field, jagged)| (field, jagged.indices.clone()));
             let staged = StagedTable {
                 leaf: 0,
-                positions: positions.collect(),
+                first: 0,
+                positions: Arc::new(positions.collect()),
             };
             let tables = BTreeMap::from([("t".to_owned(), staged)]);
             let rows = Tensor::from_data([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]], &device);

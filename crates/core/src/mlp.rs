@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::normalization::Norm;
 use crate::rng::{Purpose, name_key, rng};
-use crate::{Error, Init, Normalization, TrainingStep, check_option};
+use crate::{
+    Error, Init, Normalization, TrainingStep, check_option, dense_layer, dense_layer_relu,
+};
 
 /// Configuration of an [`Mlp`].
 ///
@@ -247,18 +249,23 @@ impl Mlp {
             .hidden
             .iter()
             .fold(input, |input, layer| layer.forward(input, training));
-        self.output.forward(hidden)
+        let (weight, bias) = weights(&self.output);
+        dense_layer(hidden, weight, bias)
     }
 }
 
 impl Hidden {
     fn forward(&self, input: Tensor<2>, training: Option<TrainingStep>) -> Tensor<2> {
         let shortcut = self.is_residual.then(|| input.clone());
-        let mut units = self.linear.forward(input);
-        if let Some(norm) = &self.norm {
-            units = norm.forward(units, training.is_some());
-        }
-        units = self.activation.apply(units);
+        let (weight, bias) = weights(&self.linear);
+        let mut units = match (&self.norm, self.activation) {
+            (None, Activation::Relu) => dense_layer_relu(input, weight, bias),
+            (None, activation) => activation.apply(dense_layer(input, weight, bias)),
+            (Some(norm), activation) => {
+                let sums = dense_layer(input, weight, bias);
+                activation.apply(norm.forward(sums, training.is_some()))
+            }
+        };
         if let (Some(dropout), Some(step)) = (self.dropout, training) {
             units = dropout.apply(units, step);
         }
@@ -290,6 +297,11 @@ impl Dropout {
         let device = units.device();
         units * Tensor::from_data(TensorData::new(mask, shape), &device)
     }
+}
+
+fn weights(layer: &Linear) -> (Tensor<2>, Tensor<1>) {
+    let bias = layer.bias.as_ref().expect("layers are made with a bias");
+    (layer.weight.val(), bias.val())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use crossfield_core::{Batch, Leaf, Lookup, StagedTable, TableConfig};
+use crossfield_core::{Batch, FieldId, Leaf, Lookup, StagedTable, TableConfig};
 
 use crate::compress::{Composition, RowSums};
 use crate::{
@@ -52,9 +52,17 @@ pub struct StagedRows {
 #[derive(Debug)]
 struct TableRows {
     table: usize,
+    unique: Arc<UniqueRows>,
+}
+
+/// The rows that a batch names in some fields, each once: of every table that those fields read.
+#[derive(Debug)]
+struct UniqueRows {
     rows: Vec<u32>,
     /// How often each occurs in the batch.
     counts: Vec<u32>,
+    /// For each index of a field, the number of its row.
+    positions: Arc<BTreeMap<FieldId, Vec<u32>>>,
 }
 
 impl EmbeddingCollection {
@@ -155,6 +163,8 @@ impl EmbeddingCollection {
         let mut leaves = Vec::with_capacity(self.groups.len());
         let mut staged_tables = BTreeMap::new();
         let mut staged_rows = Vec::with_capacity(self.groups.len());
+        // Linear weights and factors are read by the same fields: their rows are numbered once.
+        let mut numbered: BTreeMap<&[FieldId], Arc<UniqueRows>> = BTreeMap::new();
         for (leaf, group) in self.groups.iter().enumerate() {
             let dim = self.wholes[group[0]].config.dim;
             let mut weights = Vec::new();
@@ -162,35 +172,21 @@ impl EmbeddingCollection {
             for &at in group {
                 let whole = &self.wholes[at];
                 let config = &whole.config;
-                let occurrences = config
-                    .fields
-                    .iter()
-                    .map(|&field| batch.sparse[field].indices.len())
-                    .sum();
-                self.dedup.begin(occurrences);
-                let base = (weights.len() / dim) as i64;
-                let positions = config
-                    .fields
-                    .iter()
-                    .map(|&field| {
-                        let indices = &batch.sparse[field].indices;
-                        let slots = indices.iter().map(|&row| base + self.dedup.slot(row));
-                        (field, slots.collect())
-                    })
-                    .collect();
-                let (rows, counts) = self.dedup.finish();
-                weights.reserve(rows.len() * dim);
-                for &row in &rows {
-                    let from = weights.len();
-                    weights.resize(from + dim, 0.0);
-                    whole.rows.read(&self.tables, row, &mut weights[from..]);
-                }
-                rows_of_leaf.push(TableRows {
-                    table: at,
-                    rows,
-                    counts,
-                });
-                staged_tables.insert(config.name.clone(), StagedTable { leaf, positions });
+                let unique = numbered
+                    .entry(&config.fields)
+                    .or_insert_with(|| Arc::new(self.dedup.unique(&batch, &config.fields)))
+                    .clone();
+                let first = (weights.len() / dim) as u32;
+                whole
+                    .rows
+                    .gather(&self.tables, &unique.rows, dim, &mut weights);
+                let staged = StagedTable {
+                    leaf,
+                    first,
+                    positions: unique.positions.clone(),
+                };
+                staged_tables.insert(config.name.clone(), staged);
+                rows_of_leaf.push(TableRows { table: at, unique });
             }
             if weights.is_empty() {
                 // Burn has no empty leaf; nothing points at this row.
@@ -235,36 +231,41 @@ impl EmbeddingCollection {
             let gradient = gradient.into_data();
             let gradient = gradient.as_slice::<f32>().expect("factors are f32");
             let dim = leaf.rows.dims()[1];
-            if let Some(at) = gradient.iter().position(|value| !value.is_finite()) {
+            // Without a way out in between, the check of all is a walk over vectors.
+            let finite = gradient.iter().fold(true, |all, g| all & g.is_finite());
+            if !finite {
+                let at = gradient.iter().position(|value| !value.is_finite());
+                let at = at.expect("one of them was not finite");
                 return Err(self.non_finite(rows_of_leaf, at / dim));
             }
-            let mut gradients = gradient.chunks_exact(dim);
+            let mut gradients = gradient;
+            let of_parts = rows_of_leaf.iter().map(|part| {
+                let (of_part, rest) = gradients.split_at(part.unique.rows.len() * dim);
+                gradients = rest;
+                (part, of_part)
+            });
+            let of_parts: Vec<(&TableRows, &[f32])> = of_parts.collect();
             // What is composed is taken apart before any row changes.
             let mut sums = Vec::new();
-            for part in rows_of_leaf {
-                let gradients = gradients.by_ref().take(part.rows.len());
+            for (part, gradients) in &of_parts {
                 sums.push(self.take_apart(part, staged.batch_size, gradients)?);
             }
-            let mut gradients = gradient.chunks_exact(dim);
-            for (part, sums) in rows_of_leaf.iter().zip(sums) {
-                let gradients = gradients.by_ref().take(part.rows.len());
-                let Composition::Whole(table) = self.wholes[part.table].rows else {
-                    gradients.for_each(drop);
-                    for sums in &sums {
-                        let table = &mut self.tables[sums.table];
-                        // Their share is in the sums.
-                        let step = RowStep { rate, share: 0.0 };
-                        for (row, gradient) in sums.rows() {
-                            table.update_row(row, gradient, step);
-                        }
+            for ((part, gradients), sums) in of_parts.into_iter().zip(sums) {
+                if let Composition::Whole(table) = self.wholes[part.table].rows {
+                    let UniqueRows { rows, counts, .. } = &*part.unique;
+                    let step = |nth: usize| RowStep {
+                        rate,
+                        share: counts[nth] as f32 / staged.batch_size as f32,
+                    };
+                    self.tables[table].update_rows(rows, gradients, step);
+                }
+                for sums in &sums {
+                    let table = &mut self.tables[sums.table];
+                    // Their share is in the sums.
+                    let step = RowStep { rate, share: 0.0 };
+                    for (row, gradient) in sums.rows() {
+                        table.update_row(row, gradient, step);
                     }
-                    continue;
-                };
-                let table = &mut self.tables[table];
-                for ((&row, &count), gradient) in part.rows.iter().zip(&part.counts).zip(gradients)
-                {
-                    let share = count as f32 / staged.batch_size as f32;
-                    table.update_row(row, gradient, RowStep { rate, share });
                 }
             }
         }
@@ -273,20 +274,21 @@ impl EmbeddingCollection {
 
     /// The gradients of the rows that those of a compressed table are composed of, with the
     /// penalty of the composed ones; nothing of a whole table.
-    fn take_apart<'a>(
+    fn take_apart(
         &self,
         part: &TableRows,
         batch_size: usize,
-        gradients: impl Iterator<Item = &'a [f32]>,
+        gradients: &[f32],
     ) -> Result<Vec<RowSums>, Error> {
         let Whole { config, rows, l2 } = &self.wholes[part.table];
         if let Composition::Whole(_) = rows {
-            gradients.for_each(drop);
             return Ok(Vec::new());
         }
-        let mut sums = rows.sums(&self.tables, part.rows.len());
+        let unique = &part.unique;
+        let mut sums = rows.sums(&self.tables, unique.rows.len());
         let mut penalized = vec![0f32; config.dim];
-        for ((&row, &count), gradient) in part.rows.iter().zip(&part.counts).zip(gradients) {
+        let gradients = gradients.chunks_exact(config.dim);
+        for ((&row, &count), gradient) in unique.rows.iter().zip(&unique.counts).zip(gradients) {
             let l2 = l2 * count as f32 / batch_size as f32;
             rows.read(&self.tables, row, &mut penalized);
             for (weight, &g) in penalized.iter_mut().zip(gradient) {
@@ -307,11 +309,11 @@ impl EmbeddingCollection {
 
     fn non_finite(&self, rows_of_leaf: &[TableRows], mut at: usize) -> Error {
         for part in rows_of_leaf {
-            if let Some(&row) = part.rows.get(at) {
+            if let Some(&row) = part.unique.rows.get(at) {
                 let table = self.tables[part.table].config().name.clone();
                 return Error::NonFiniteGradient { table, row };
             }
-            at -= part.rows.len();
+            at -= part.unique.rows.len();
         }
         unreachable!("the leaf has a gradient for each of its rows")
     }
@@ -383,7 +385,26 @@ impl Dedup {
         self.shift = u32::BITS - size.trailing_zeros();
     }
 
-    pub(crate) fn slot(&mut self, row: u32) -> i64 {
+    /// The distinct rows that a batch names in the given fields.
+    fn unique(&mut self, batch: &Batch, fields: &[FieldId]) -> UniqueRows {
+        let indices = |&field: &FieldId| &batch.sparse[field].indices;
+        self.begin(fields.iter().map(|field| indices(field).len()).sum());
+        let positions = fields.iter().map(|field| {
+            let slots = indices(field).iter().map(|&row| self.slot(row));
+            (*field, slots.collect())
+        });
+        let positions = Arc::new(positions.collect());
+        let (rows, counts) = self.finish();
+        UniqueRows {
+            rows,
+            counts,
+            positions,
+        }
+    }
+
+    /// The number of a row, a new one if it was not seen before.
+    #[inline]
+    pub(crate) fn slot(&mut self, row: u32) -> u32 {
         // Fibonacci hashing: the high bits of the product are well mixed.
         let mut at = (row.wrapping_mul(0x9E37_79B9) >> self.shift) as usize;
         loop {
@@ -392,11 +413,11 @@ impl Dedup {
                     self.rows.push(row);
                     self.counts.push(1);
                     self.slots[at] = self.rows.len() as u32;
-                    return self.rows.len() as i64 - 1;
+                    return self.rows.len() as u32 - 1;
                 }
                 number if self.rows[number as usize - 1] == row => {
                     self.counts[number as usize - 1] += 1;
-                    return i64::from(number) - 1;
+                    return number - 1;
                 }
                 _ => at = (at + 1) & (self.slots.len() - 1),
             }
@@ -516,6 +537,55 @@ mod tests {
         check_against_dense_embedding(&Device::ndarray(), |sparse, dense| {
             sparse.assert_approx_eq::<f32>(dense, Tolerance::absolute(1e-6));
         });
+    }
+
+    #[test]
+    fn tables_that_the_same_fields_read_share_the_numbering_of_their_rows() {
+        let plans = [
+            plan("v2.ad", 9, 2, &[0, 1]),
+            plan("v2.site", 5, 2, &[2]),
+            plan("wide.ad", 9, 1, &[0, 1]),
+            plan("wide.site", 5, 1, &[2]),
+        ];
+        let mut tables = EmbeddingCollection::new(&plans, 5).unwrap();
+        let before: Vec<f32> = (0..9).map(|ad| tables.tables()[2].weights(ad)[0]).collect();
+        let device = Device::flex().autodiff();
+        // Row 0: ads 7 and 1, site 4; row 1: ads 1 and 1, site 3.
+        let batch = one_hot(&[&[7, 1], &[1, 1], &[4, 3]]);
+        let (lookup, staged) = tables.stage(batch, &device);
+        let [linear, factors] = &staged.leaves[..] else {
+            panic!("a leaf for each dim");
+        };
+        assert!(Arc::ptr_eq(&linear[0].unique, &factors[0].unique));
+
+        let all = |prefix: &str| {
+            let ad = format!("{prefix}.ad");
+            [
+                field(&ad, 0),
+                field(&ad, 1),
+                field(&format!("{prefix}.site"), 2),
+            ]
+        };
+        let (scores, vectors) = (lookup.pooled(&all("wide")), lookup.fields(&all("v2")));
+        let site = |row| tables.tables()[3].weights(row)[0];
+        let expected = [
+            before[7] + before[1] + site(4),
+            before[1] + before[1] + site(3),
+        ];
+        let got = scores.clone().try_into_vec_as::<f32>().unwrap();
+        assert_eq!(got, expected);
+        let got = vectors.clone().try_into_vec_as::<f32>().unwrap();
+        let expected = [(0, 7), (0, 1), (1, 4), (0, 1), (0, 1), (1, 3)];
+        let expected = expected.map(|(table, row)| tables.tables()[table].weights(row));
+        assert_eq!(got, expected.concat());
+
+        // SGD at rate 1 takes away how often a row occurs.
+        let mut gradients = (scores.sum() + vectors.sum()).backward();
+        tables.apply(&lookup, &staged, &mut gradients, 1.0).unwrap();
+        let after: Vec<f32> = (0..9).map(|ad| tables.tables()[2].weights(ad)[0]).collect();
+        for (ad, times) in [(7, 1.0), (1, 3.0), (2, 0.0)] {
+            assert_eq!(after[ad], before[ad] - times);
+        }
     }
 
     #[test]
@@ -744,7 +814,7 @@ mod tests {
         fn dedup_numbers_rows_by_first_occurrence(rows in proptest::collection::vec(0u32..40, 0..200)) {
             let mut dedup = Dedup::default();
             dedup.begin(rows.len());
-            let slots: Vec<i64> = rows.iter().map(|&row| dedup.slot(row)).collect();
+            let slots: Vec<u32> = rows.iter().map(|&row| dedup.slot(row)).collect();
             let (unique, counts) = dedup.finish();
             let mut seen = Vec::new();
             for &row in &rows {

@@ -391,6 +391,26 @@ impl Composition {
         }
     }
 
+    /// Appends several rows of `dim` weights each.
+    pub(crate) fn gather(
+        &self,
+        tables: &[Table],
+        rows: &[u32],
+        dim: usize,
+        weights: &mut Vec<f32>,
+    ) {
+        let from = weights.len();
+        weights.resize(from + rows.len() * dim, 0.0);
+        let weights = &mut weights[from..];
+        if let Self::Whole(table) = self {
+            tables[*table].read_rows(rows, weights);
+            return;
+        }
+        for (&row, weights) in rows.iter().zip(weights.chunks_exact_mut(dim)) {
+            self.read(tables, row, weights);
+        }
+    }
+
     /// Composes a row.
     ///
     /// # Shapes

@@ -201,6 +201,7 @@ impl RowOptimizer {
     /// # Shapes
     /// - weights, grad: `[dim]`
     /// - state: `[state_len(dim)]`
+    #[inline]
     pub fn update(&self, weights: &mut [f32], state: &mut [f32], grad: &[f32], step: RowStep) {
         let dim = grad.len();
         let lr = self.lr as f32 * step.rate;
@@ -214,7 +215,7 @@ impl RowOptimizer {
                 }
             }
             RowOptimizerKind::Adagrad => {
-                for ((w, n), &g) in weights.iter_mut().zip(state).zip(grad) {
+                for ((w, n), &g) in weights.iter_mut().zip(&mut state[..dim]).zip(grad) {
                     let g = penalized(g, *w);
                     *n += g * g;
                     *w -= g / (n.sqrt() + eps) * lr;

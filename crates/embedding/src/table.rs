@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crossfield_core::rng::{Purpose, name_key, rng};
 use crossfield_core::{Initializer, TableConfig};
+use crossfield_simd::prefetch;
 use rand_distr::{Distribution, Normal, Uniform};
 use rayon::prelude::*;
 
@@ -16,6 +17,9 @@ use crate::{
 
 /// Rows that are drawn from one stream of random numbers.
 const INIT_BLOCK: usize = 4096;
+
+/// Rows between the one whose memory is asked for and the one that is worked on.
+const AHEAD: usize = 16;
 
 /// Rows of weights, each followed by its optimizer state, in one allocation.
 ///
@@ -331,6 +335,43 @@ impl Table {
         get(self.layout, self.row(row as usize), weights);
     }
 
+    /// Copies the weights of several rows.
+    ///
+    /// # Shapes
+    /// - weights: `[rows, dim]`
+    pub(crate) fn read_rows(&self, rows: &[u32], weights: &mut [f32]) {
+        match self.layout.dim {
+            1 => self.read_rows_of::<1>(rows, weights),
+            8 => self.read_rows_of::<8>(rows, weights),
+            16 => self.read_rows_of::<16>(rows, weights),
+            dim => {
+                for (nth, weights) in weights.chunks_exact_mut(dim).enumerate() {
+                    self.ask_for(rows.get(nth + AHEAD));
+                    self.read_weights(rows[nth], weights);
+                }
+            }
+        }
+    }
+
+    /// [`read_rows`](Self::read_rows) of a dim that the compiler knows: no call for each row.
+    fn read_rows_of<const DIM: usize>(&self, rows: &[u32], weights: &mut [f32]) {
+        let (weights, _) = weights.as_chunks_mut::<DIM>();
+        for (nth, weights) in weights.iter_mut().enumerate() {
+            self.ask_for(rows.get(nth + AHEAD));
+            get(self.layout, self.row(rows[nth] as usize), weights);
+        }
+    }
+
+    /// Asks for the memory of a row that is soon needed.
+    #[inline]
+    fn ask_for(&self, row: Option<&u32>) {
+        if let Some(&row) = row {
+            let stride = self.layout.stride;
+            let from = self.bytes().as_ptr().wrapping_add(row as usize * stride);
+            prefetch(from, stride);
+        }
+    }
+
     /// Sets the weights of a row.
     ///
     /// # Shapes
@@ -362,6 +403,26 @@ impl Table {
         optimizer.init_state(weights, bytemuck::cast_slice_mut(state));
     }
 
+    /// Updates rows by their gradients, unless the table is frozen; `step` is asked for each by
+    /// its number.
+    ///
+    /// # Shapes
+    /// - gradients: `[rows, dim]`
+    pub(crate) fn update_rows(
+        &mut self,
+        rows: &[u32],
+        gradients: &[f32],
+        step: impl Fn(usize) -> RowStep,
+    ) {
+        if self.frozen {
+            return;
+        }
+        for (nth, gradient) in gradients.chunks_exact(self.layout.dim).enumerate() {
+            self.ask_for(rows.get(nth + AHEAD));
+            self.update_row(rows[nth], gradient, step(nth));
+        }
+    }
+
     /// Updates a row by its gradient, unless the table is frozen.
     ///
     /// # Shapes
@@ -372,7 +433,11 @@ impl Table {
         }
         let (optimizer, max_norm) = (self.optimizer, self.max_norm);
         let (weights, state) = self.row_mut(row);
-        optimizer.update(weights, state, gradient, step);
+        // Loops of a length that the compiler knows are a few vectors.
+        match (weights.as_mut_array::<8>(), gradient.as_array::<8>()) {
+            (Some(weights), Some(gradient)) => optimizer.update(weights, state, gradient, step),
+            _ => optimizer.update(weights, state, gradient, step),
+        }
         if let Some(max_norm) = max_norm {
             let norm = weights.iter().map(|w| w * w).sum::<f32>().sqrt();
             if norm > max_norm {
@@ -573,6 +638,55 @@ mod tests {
         assert_eq!(table.weights(2), [30.0, 40.0], "untouched rows stay");
         table.update_row(1, &[0.3, 0.4], STEP);
         assert!((table.weights(1)[0] - 0.3).abs() < 1e-6, "shorter ones too");
+    }
+
+    #[test]
+    fn many_rows_are_read_and_updated_as_one_by_one() {
+        let kinds = [
+            RowOptimizerKind::Sgd,
+            RowOptimizerKind::Adagrad,
+            RowOptimizerKind::RowwiseAdagrad,
+            RowOptimizerKind::Adam,
+            RowOptimizerKind::Ftrl,
+        ];
+        for (kind, dim) in kinds
+            .into_iter()
+            .flat_map(|kind| [(kind, 1), (kind, 5), (kind, 8)])
+        {
+            let plan = TablePlan {
+                max_norm: None,
+                config: TableConfig {
+                    rows: 100,
+                    dim,
+                    initializer: Initializer::Normal { std: 0.5 },
+                    ..plan(kind, 1.0).config
+                },
+                ..plan(kind, 1.0)
+            };
+            let make = || Table::new(&plan, 1).unwrap();
+            let (mut together, mut apart) = (make(), make());
+            // More than are asked for ahead, without an order.
+            let rows: Vec<u32> = (0..60).map(|row| row * 37 % 100).collect();
+            let gradients: Vec<f32> = (0..rows.len() * dim)
+                .map(|at| (at * 13 % 29) as f32 / 29.0 - 0.5)
+                .collect();
+            let step = |nth: usize| RowStep {
+                rate: 0.5,
+                share: nth as f32 / 60.0,
+            };
+            for _ in 0..2 {
+                together.update_rows(&rows, &gradients, step);
+                for (nth, gradient) in gradients.chunks_exact(dim).enumerate() {
+                    apart.update_row(rows[nth], gradient, step(nth));
+                }
+            }
+            assert!(together.bytes() == apart.bytes(), "{kind:?}, dim {dim}");
+            let mut weights = vec![f32::NAN; rows.len() * dim];
+            together.read_rows(&rows, &mut weights);
+            for (row, weights) in rows.iter().zip(weights.chunks_exact(dim)) {
+                assert_eq!(weights, apart.weights(*row));
+            }
+        }
     }
 
     #[test]

@@ -22,7 +22,9 @@ pub use config::{
 pub use error::Error;
 pub use executor::{Output, Scorer};
 pub use fused_executor::{FusedModel, FusedTrained};
-pub use memory::{bytes, check_draws, check_memory, describe_tables, peak_memory, table_bytes};
+pub use memory::{
+    bytes, check_draws, check_memory, cpu_seconds, describe_tables, peak_memory, table_bytes,
+};
 pub use run_file::{RunFile, explain, nearest};
 pub use solver_executor::{Solver, SolverFailure, SolverModel, SolverTrained};
 pub use trainer::{

@@ -180,11 +180,35 @@ pub fn peak_memory() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
+/// Seconds of processor time that this process has used so far, in the system's and its own name,
+/// on all threads, where the system tells.
+pub fn cpu_seconds() -> Option<f64> {
+    /// In which the system counts here, whatever its own clock does.
+    const TICKS_A_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the name of the program in parentheses, which may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks = |nth: usize| fields.split_whitespace().nth(nth)?.parse::<f64>().ok();
+    // Fields 14 and 15, the first here being field 3.
+    Some((ticks(11)? + ticks(12)?) / TICKS_A_SECOND)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crossfield_core::{Initializer, TableConfig};
     use crossfield_embedding::{Compress, RowOptimizer};
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn work_takes_processor_time() {
+        let (clock, before) = (std::time::Instant::now(), cpu_seconds().unwrap());
+        let mut sum = 0u64;
+        while cpu_seconds().unwrap() < before + 0.05 {
+            assert!(clock.elapsed().as_secs() < 60, "none was counted");
+            sum = (0..100_000u64).fold(sum, |sum, it| std::hint::black_box(sum ^ it));
+        }
+    }
 
     #[test]
     fn draws_beyond_the_memory_are_refused_before_they_are_drawn() {

@@ -18,7 +18,7 @@ use crate::fused_executor::FusedExecutor;
 use crate::solver_executor::SolverExecutor;
 use crate::{
     Error, FusedModel, OptimizerConfig, Scorer, Solver, SolverModel, TrainConfig, Trained,
-    peak_memory,
+    cpu_seconds, peak_memory,
 };
 
 /// Hears how a run goes.
@@ -45,6 +45,7 @@ use crate::{
 /// let timing = Timing {
 ///     epoch: 1,
 ///     train_seconds: 2.0,
+///     cpu_seconds: None,
 ///     examples_per_second: 5120.0,
 ///     other_seconds: 0.5,
 ///     peak_memory: None,
@@ -73,6 +74,10 @@ pub struct Timing {
     pub epoch: usize,
     /// Seconds of training since the last line, without evaluation.
     pub train_seconds: f64,
+    /// Seconds of processor time of these, of all threads, the loader's included, where the system
+    /// tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<f64>,
     /// Training rows a second.
     pub examples_per_second: f64,
     /// Seconds of evaluation and saving.
@@ -270,6 +275,8 @@ struct Run<'a, E> {
     /// Seconds and rows of training since the last measurement.
     train_seconds: f64,
     rows: u64,
+    /// Seconds of processor time since then, where the system tells.
+    cpu_seconds: Option<f64>,
 }
 
 impl<'a, E: Executor> Run<'a, E> {
@@ -288,6 +295,7 @@ impl<'a, E: Executor> Run<'a, E> {
             checkpoints: Checkpoints::open(setup.out)?,
             train_seconds: 0.0,
             rows: 0,
+            cpu_seconds: Some(0.0),
             setup,
             data,
             observer,
@@ -327,7 +335,7 @@ impl<'a, E: Executor> Run<'a, E> {
     }
 
     fn epoch(&mut self) -> Result<(), Error> {
-        let started = Instant::now();
+        let (started, cpu_started) = (Instant::now(), cpu_seconds());
         let setup = self.setup;
         let every = setup.train.checkpoint_every;
         let steps = self.executor.steps(self.data.train.len());
@@ -365,6 +373,8 @@ impl<'a, E: Executor> Run<'a, E> {
         })?;
         let trained = started.elapsed().as_secs_f64();
         self.train_seconds += trained;
+        let cpu = cpu_seconds().zip(cpu_started).map(|(now, then)| now - then);
+        self.cpu_seconds = self.cpu_seconds.zip(cpu).map(|(sum, cpu)| sum + cpu);
 
         self.state.epoch += 1;
         self.state.step_in_epoch = 0;
@@ -396,11 +406,13 @@ impl<'a, E: Executor> Run<'a, E> {
         let timing = Timing {
             epoch: self.state.epoch,
             train_seconds: self.train_seconds,
+            cpu_seconds: self.cpu_seconds,
             examples_per_second: self.rows as f64 / self.train_seconds,
             other_seconds: started.elapsed().as_secs_f64() - trained,
             peak_memory: peak_memory(),
         };
         (self.train_seconds, self.rows) = (0.0, 0);
+        self.cpu_seconds = Some(0.0);
         append_line(&self.setup.out.join("timing.jsonl"), &timing)?;
         self.observer.evaluated(&evaluation, &timing);
         Ok(())

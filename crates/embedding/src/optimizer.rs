@@ -32,7 +32,8 @@ pub enum RowOptimizerKind {
     /// the λ₂ of its closed form, not a term of the gradient.
     ///
     /// # Source
-    /// McMahan et al. 2013, algorithm 1.
+    /// McMahan et al. 2013, algorithm 1. There the rate has no schedule; here its factor is one on
+    /// the gradient in z, so that a step is that much shorter.
     Ftrl,
 }
 
@@ -249,11 +250,14 @@ impl RowOptimizer {
             RowOptimizerKind::Ftrl => {
                 let (z, n) = state.split_at_mut(padded(dim));
                 let (l1, l2, beta) = (self.l1 as f32, self.l2 as f32, self.beta as f32);
+                // The schedule shortens the step. α in the closed form would move weights that stand
+                // still: as it goes to zero, all of them to zero.
+                let lr = self.lr as f32;
                 for (((w, z), n), &g) in weights.iter_mut().zip(z).zip(n).zip(grad) {
                     let before = n.sqrt();
                     *n += g * g;
                     let after = n.sqrt();
-                    *z += g - (after - before) / lr * *w;
+                    *z += g * step.rate - (after - before) / lr * *w;
                     *w = if z.abs() <= l1 {
                         0.0
                     } else {
@@ -411,6 +415,37 @@ mod tests {
         );
         assert_relative_eq!(got[0], weight(z, n) as f32, epsilon = 1e-6);
         assert_eq!(got[1], 0.0, "a gradient below l1 leaves an exact zero");
+    }
+
+    #[test]
+    fn ftrl_at_the_end_of_a_schedule_leaves_its_weights_where_they_are() {
+        let optimizer = RowOptimizer {
+            l1: 0.01,
+            ..of(RowOptimizerKind::Ftrl)
+        };
+        let mut weights = START.to_vec();
+        let mut state = vec![f32::NAN; optimizer.state_len(2)];
+        optimizer.init_state(&weights, &mut state);
+        optimizer.update(&mut weights, &mut state, &GRADS[0], STEP);
+        let before = weights.clone();
+        let end = RowStep { rate: 0.0, ..STEP };
+        optimizer.update(&mut weights, &mut state, &GRADS[2], end);
+        for (after, before) in weights.iter().zip(&before) {
+            assert_relative_eq!(after, before, max_relative = 1e-5);
+        }
+        // At half the rate half as far, of what η = α / (β + √n) gives the gradient.
+        let half = RowStep { rate: 0.5, ..STEP };
+        optimizer.update(&mut weights, &mut state, &GRADS[3], half);
+        let n: f32 = [0, 2, 3]
+            .iter()
+            .map(|&at: &usize| GRADS[at][1].powi(2))
+            .sum();
+        let eta = 0.05 / (1.0 + n.sqrt());
+        assert_relative_eq!(
+            weights[1],
+            before[1] - 0.5 * eta * GRADS[3][1],
+            max_relative = 1e-4
+        );
     }
 
     #[test]

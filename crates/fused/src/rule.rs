@@ -54,10 +54,11 @@ impl Rule {
                 }
             }
             RowOptimizerKind::Ftrl => Self::Ftrl(Ftrl {
-                lr,
+                lr: optimizer.lr as f32,
                 l1: optimizer.l1 as f32,
                 l2,
                 beta: optimizer.beta as f32,
+                factor: rate,
             }),
             RowOptimizerKind::Adam => {
                 return Err(Error::Optimizer {
@@ -142,13 +143,14 @@ pub struct Adagrad<const REFINED: bool> {
     least: f32,
 }
 
-/// FTRL-Proximal.
+/// FTRL-Proximal. The schedule's factor is on the gradient in z.
 #[derive(Clone, Copy, Debug)]
 pub struct Ftrl {
     lr: f32,
     l1: f32,
     l2: f32,
     beta: f32,
+    factor: f32,
 }
 
 /// AdaGrad with one accumulator a row; weights in halves if `HALF`.
@@ -171,7 +173,15 @@ macro_rules! rated {
     )*};
 }
 
-rated!(Sgd, Adagrad<REFINED>: REFINED, Ftrl, Rowwise<HALF>: HALF);
+rated!(Sgd, Adagrad<REFINED>: REFINED, Rowwise<HALF>: HALF);
+
+impl Rated for Ftrl {
+    #[inline(always)]
+    fn at_rate(mut self, rate: f32) -> Self {
+        self.factor *= rate;
+        self
+    }
+}
 
 /// The gradient with that of the penalty, which weights that took no part do not pay.
 #[inline(always)]
@@ -218,7 +228,8 @@ impl ElementRule for Ftrl {
             let n = g.mul_add(g, n);
             let after = n.sqrt();
             let sigma = after.sub(before).div(L::splat(self.lr));
-            let z = z.add(sigma.neg_mul_add(w, g));
+            let step = g.mul(L::splat(self.factor));
+            let z = z.add(sigma.neg_mul_add(w, step));
             z.store(z_at);
             n.store(n_at);
             let l1 = L::splat(self.l1);

@@ -429,10 +429,6 @@ pub(crate) fn report(outcomes: &[Outcome]) -> String {
                 slices.map(|slice| wide.ahead_of(deep, slice)),
             ),
             (
-                "deep of wide",
-                slices.map(|slice| deep.ahead_of(wide, slice)),
-            ),
-            (
                 "both of wide",
                 slices.map(|slice| both.ahead_of(wide, slice)),
             ),

@@ -8,11 +8,70 @@
 pub(crate) struct Interner {
     text: String,
     ends: Vec<u64>,
-    /// Open addressing: ids, or `FREE`. Its length is a power of two, at most half full.
-    slots: Vec<u32>,
+    slots: Slots,
+}
+
+/// Ids by the hash of what they stand for: open addressing.
+#[derive(Clone, Debug, Default)]
+struct Slots {
+    /// Ids, or `FREE`. Its length is a power of two, at most half full.
+    ids: Vec<u32>,
 }
 
 const FREE: u32 = u32::MAX;
+
+impl Slots {
+    /// Room for so many ids.
+    fn with_capacity(count: usize) -> Self {
+        Self {
+            ids: vec![FREE; (2 * count + 2).next_power_of_two().max(16)],
+        }
+    }
+
+    /// Whether one more than `len` ids would fill more than half.
+    fn is_full(&self, len: usize) -> bool {
+        self.ids.len() < 2 * (len + 1)
+    }
+
+    /// Twice the room, for the ids from 0 whose hashes these are.
+    fn grow(&mut self, hashes: impl Iterator<Item = u64>) {
+        let mask = (self.ids.len() * 2).max(16) - 1;
+        self.ids = vec![FREE; mask + 1];
+        for (id, hash) in hashes.enumerate() {
+            let slot = self.slot(hash, |_| false);
+            self.ids[slot] = id as u32;
+        }
+    }
+
+    /// The slot of the id with this hash that `is_it`, or the free one where it belongs.
+    fn slot(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> usize {
+        let mask = self.ids.len() - 1;
+        let mut slot = hash as usize & mask;
+        while self.ids[slot] != FREE && !is_it(self.ids[slot]) {
+            slot = (slot + 1) & mask;
+        }
+        slot
+    }
+
+    /// The id with this hash that `is_it`.
+    fn get(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        if self.ids.is_empty() {
+            return None;
+        }
+        let id = self.ids[self.slot(hash, is_it)];
+        (id != FREE).then_some(id)
+    }
+
+    /// As [`get`](Self::get); where there is none, `new` takes its slot.
+    fn get_or_take(&mut self, hash: u64, new: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let slot = self.slot(hash, is_it);
+        let id = self.ids[slot];
+        if id == FREE {
+            self.ids[slot] = new;
+        }
+        (id != FREE).then_some(id)
+    }
+}
 
 impl Interner {
     /// The texts that end at `ends` of `text`, in the order of their ids; `None` if the ends do not
@@ -58,54 +117,29 @@ impl Interner {
 
     /// The id of `text`, if it has one.
     pub(crate) fn get(&self, text: &str) -> Option<u32> {
-        if self.slots.is_empty() {
-            return None;
-        }
-        let id = self.slots[self.slot(text)];
-        (id != FREE).then_some(id)
+        let is_it = |id| self.text(id) == text;
+        self.slots.get(hash(text.as_bytes()), is_it)
     }
 
     /// The id of `text`, a new one if it has none yet.
     pub(crate) fn intern(&mut self, text: &str) -> u32 {
-        if self.slots.len() < 2 * (self.len() + 1) {
-            self.grow();
+        let mut slots = std::mem::take(&mut self.slots);
+        if slots.is_full(self.len()) {
+            slots.grow(self.iter().map(|text| hash(text.as_bytes())));
         }
-        let slot = self.slot(text);
-        if self.slots[slot] != FREE {
-            return self.slots[slot];
-        }
-        let id = self.len() as u32;
-        assert!(
-            id < FREE,
-            "more than 4 billion distinct texts in one column"
-        );
-        self.slots[slot] = id;
-        self.text.push_str(text);
-        self.ends.push(self.text.len() as u64);
-        id
-    }
-
-    /// The slot that holds `text`, or the free one where it belongs.
-    fn slot(&self, text: &str) -> usize {
-        let mask = self.slots.len() - 1;
-        let mut slot = hash(text.as_bytes()) as usize & mask;
-        while self.slots[slot] != FREE && self.text(self.slots[slot]) != text {
-            slot = (slot + 1) & mask;
-        }
-        slot
-    }
-
-    fn grow(&mut self) {
-        let mask = (self.slots.len() * 2).max(16) - 1;
-        let mut slots = vec![FREE; mask + 1];
-        for id in 0..self.len() as u32 {
-            let mut slot = hash(self.text(id).as_bytes()) as usize & mask;
-            while slots[slot] != FREE {
-                slot = (slot + 1) & mask;
-            }
-            slots[slot] = id;
-        }
+        let new = self.len() as u32;
+        let is_it = |id| self.text(id) == text;
+        let known = slots.get_or_take(hash(text.as_bytes()), new, is_it);
         self.slots = slots;
+        known.unwrap_or_else(|| {
+            assert!(
+                new < FREE,
+                "more than 4 billion distinct texts in one column"
+            );
+            self.text.push_str(text);
+            self.ends.push(self.text.len() as u64);
+            new
+        })
     }
 }
 
@@ -116,8 +150,7 @@ impl Interner {
 pub(crate) struct Tuples {
     width: usize,
     numbers: Vec<u32>,
-    /// As of an [`Interner`].
-    slots: Vec<u32>,
+    slots: Slots,
 }
 
 impl Tuples {
@@ -126,7 +159,7 @@ impl Tuples {
         Self {
             width,
             numbers: Vec::new(),
-            slots: Vec::new(),
+            slots: Slots::default(),
         }
     }
 
@@ -135,7 +168,7 @@ impl Tuples {
         Self {
             width,
             numbers: Vec::with_capacity(width * count),
-            slots: vec![FREE; (2 * count + 2).next_power_of_two().max(16)],
+            slots: Slots::with_capacity(count),
         }
     }
 
@@ -178,50 +211,24 @@ impl Tuples {
 
     /// The id of `tuple`, if it has one.
     pub(crate) fn get(&self, tuple: &[u32]) -> Option<u32> {
-        if self.slots.is_empty() {
-            return None;
-        }
-        let id = self.slots[self.slot(tuple)];
-        (id != FREE).then_some(id)
+        self.slots
+            .get(tuple_key(tuple), |id| self.tuple(id) == tuple)
     }
 
     /// The id of `tuple`, a new one if it has none yet.
     pub(crate) fn intern(&mut self, tuple: &[u32]) -> u32 {
-        if self.slots.len() < 2 * (self.len() + 1) {
-            self.grow();
+        let mut slots = std::mem::take(&mut self.slots);
+        if slots.is_full(self.len()) {
+            slots.grow(self.iter().map(tuple_key));
         }
-        let slot = self.slot(tuple);
-        if self.slots[slot] != FREE {
-            return self.slots[slot];
-        }
-        let id = self.len() as u32;
-        assert!(id < FREE, "more than 4 billion distinct combinations");
-        self.slots[slot] = id;
-        self.numbers.extend_from_slice(tuple);
-        id
-    }
-
-    /// The slot that holds `tuple`, or the free one where it belongs.
-    fn slot(&self, tuple: &[u32]) -> usize {
-        let mask = self.slots.len() - 1;
-        let mut slot = tuple_key(tuple) as usize & mask;
-        while self.slots[slot] != FREE && self.tuple(self.slots[slot]) != tuple {
-            slot = (slot + 1) & mask;
-        }
-        slot
-    }
-
-    fn grow(&mut self) {
-        let mask = (self.slots.len() * 2).max(16) - 1;
-        let mut slots = vec![FREE; mask + 1];
-        for (id, tuple) in self.iter().enumerate() {
-            let mut slot = tuple_key(tuple) as usize & mask;
-            while slots[slot] != FREE {
-                slot = (slot + 1) & mask;
-            }
-            slots[slot] = id as u32;
-        }
+        let new = self.len() as u32;
+        let known = slots.get_or_take(tuple_key(tuple), new, |id| self.tuple(id) == tuple);
         self.slots = slots;
+        known.unwrap_or_else(|| {
+            assert!(new < FREE, "more than 4 billion distinct combinations");
+            self.numbers.extend_from_slice(tuple);
+            new
+        })
     }
 }
 

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod common;
+
 use std::io::Write;
 use std::path::Path;
 
+use common::Files;
 use crossfield_core::FieldKind;
 use crossfield_data::{
     CrossConfig, DataSpec, FieldConfig, Format, Header, JoinConfig, LabelKind, Labels, SplitConfig,
@@ -12,22 +15,7 @@ use crossfield_data::{
 };
 
 /// A directory that messages show as `DIR`.
-struct Files(tempfile::TempDir);
-
 impl Files {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        std::fs::write(self.path(name), content).unwrap();
-        self.path(name)
-    }
-
     fn error(&self, spec: &DataSpec) -> String {
         let error = prepare(spec, 1, LabelKind::Binary).unwrap_err().to_string();
         error.replace(self.0.path().to_str().unwrap(), "DIR")
@@ -36,7 +24,7 @@ impl Files {
     /// The error of a csv file with the columns label, item and age.
     fn csv(&self, content: impl AsRef<[u8]>) -> String {
         self.write("a.csv", content);
-        self.error(&csv_spec(&self.path("a.csv")))
+        self.error(&csv_spec(&self.text_path("a.csv")))
     }
 
     fn indexed(&self, format: Format, content: &str) -> String {
@@ -69,7 +57,7 @@ fn csv_spec(file: &str) -> DataSpec {
 fn a_missing_file_is_named() {
     let files = Files::new();
     assert_eq!(
-        files.error(&csv_spec(&files.path("no.csv"))),
+        files.error(&csv_spec(&files.text_path("no.csv"))),
         "cannot open `DIR/no.csv`: No such file or directory (os error 2)"
     );
 }
@@ -199,7 +187,7 @@ fn an_unknown_label_value_comes_with_advice() {
         "`DIR/a.csv` line 2, column `label`: `>50K`; expected 0, 1 or -1 as a label (set \
          label.threshold or label.positive for other values)"
     );
-    let mut spec = csv_spec(&files.path("a.csv"));
+    let mut spec = csv_spec(&files.text_path("a.csv"));
     spec.label.positive = vec!["yes".to_owned()];
     spec.label.negative = vec!["no".to_owned()];
     assert_eq!(
@@ -213,7 +201,7 @@ fn an_unknown_label_value_comes_with_advice() {
 fn weights_are_finite_and_not_negative() {
     let files = Files::new();
     files.write("a.csv", "label,item,age,w\n1,a,1,0\n1,a,1,-0.5\n");
-    let mut spec = csv_spec(&files.path("a.csv"));
+    let mut spec = csv_spec(&files.text_path("a.csv"));
     spec.label.weight = Some("w".to_owned());
     assert_eq!(
         files.error(&spec),
@@ -258,7 +246,7 @@ fn invalid_utf8_is_pointed_at() {
         "`DIR/a.csv` line 2, byte 6: 0xe9 is not valid UTF-8; expected UTF-8 text, or encoding = \
          \"latin-1\""
     );
-    let mut spec = csv_spec(&files.path("a.csv"));
+    let mut spec = csv_spec(&files.text_path("a.csv"));
     spec.data.encoding = crossfield_data::Encoding::Latin1;
     let prepared = prepare(&spec, 1, LabelKind::Binary).unwrap();
     assert_eq!(prepared.schema.key("item", 1), Some("café"));
@@ -298,7 +286,7 @@ fn truncated_compressed_files_are_recognised() {
 fn a_field_without_a_column_gets_the_nearest() {
     let files = Files::new();
     files.write("a.csv", "label,item,age\n1,a,3\n");
-    let mut spec = csv_spec(&files.path("a.csv"));
+    let mut spec = csv_spec(&files.text_path("a.csv"));
     spec.field[0].name = "itme".to_owned();
     assert_eq!(
         files.error(&spec),
@@ -333,7 +321,7 @@ fn joins_need_each_key_once() {
     let files = Files::new();
     files.write("a.csv", "label,item,age\n1,a,3\n0,c,4\n");
     let side = files.write("s.csv", "item,price\na,1\nb,2\n");
-    let mut spec = csv_spec(&files.path("a.csv"));
+    let mut spec = csv_spec(&files.text_path("a.csv"));
     spec.data.join = vec![JoinConfig {
         file: side,
         on: "item".to_owned(),
@@ -473,14 +461,14 @@ fn columns_of_the_same_name_and_odd_separators_are_refused() {
         files.csv("label,item,item\n1,a,b\n"),
         "`DIR/a.csv`: two columns are called `item`; expected each name once"
     );
-    let mut spec = csv_spec(&files.path("a.csv"));
+    let mut spec = csv_spec(&files.text_path("a.csv"));
     spec.data.separator = Some("::".to_owned());
     spec.data.header = Some(Header::Present(true));
     assert_eq!(
         files.error(&spec),
         "data.separator = \"::\": expected one ASCII character"
     );
-    assert!(Path::new(&files.path("a.csv")).exists());
+    assert!(Path::new(&files.text_path("a.csv")).exists());
 }
 
 /// The error of a cross over fields of each kind.

@@ -2,30 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod common;
+
 use std::path::PathBuf;
 
+use common::Files;
 use crossfield_core::FieldKind;
 use crossfield_data::{
     DataSpec, FieldConfig, Format, LabelKind, Prepared, RowsPart, SplitConfig, TransformKind,
     Unseen, prepare,
 };
 
-struct Files(tempfile::TempDir);
-
 impl Files {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        std::fs::write(self.path(name), content).unwrap();
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
     /// Every kind of field, with weights, groups and three parts.
     fn csv(&self) -> DataSpec {
         let train = "label,item,tags,age,income,cookie,seen,w,user\n\

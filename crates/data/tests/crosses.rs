@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+mod common;
 
+use common::Files;
 use crossfield_core::rng::{Purpose, rng};
 use crossfield_core::{FieldKind, Jagged};
 use crossfield_data::{
@@ -13,22 +13,7 @@ use crossfield_data::{
 };
 use rand::RngExt;
 
-struct Files(tempfile::TempDir);
-
 impl Files {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        std::fs::write(self.path(name), content).unwrap();
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
     /// Fields of all kinds that can be crossed, and two parts.
     fn csv(&self, cross: Vec<CrossConfig>) -> DataSpec {
         let header = "label,bank,clicked,tags,age,cookie\n";
@@ -444,33 +429,4 @@ fn the_report_says_what_crosses_hold_and_warns_of_odd_ones() {
          them share a row\n\
          warning: cross `bank=kookmin AND bank=hana`: it holds in none of the training rows\n"
     );
-}
-
-/// `cargo test --workspace --release --test crosses -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn how_long_a_cross_of_two_fields_takes() {
-    let files = Files::new();
-    let mut random = rng(1, Purpose::Synth, 0, 0);
-    let mut text = "label,a,b\n".to_owned();
-    for _ in 0..450_000 {
-        let (a, b) = (random.random_range(0..2000), random.random_range(0..2000));
-        text += &format!("1,a{a},b{b}\n");
-    }
-    let file = files.write("t.csv", text);
-    let mut spec: DataSpec =
-        serde_json::from_str(r#"{"field": [{"name": "a"}, {"name": "b"}]}"#).unwrap();
-    spec.data.train = vec![file];
-    let mut time = |cross: Vec<CrossConfig>| -> Duration {
-        spec.cross = cross;
-        let start = Instant::now();
-        read(&spec);
-        start.elapsed()
-    };
-    for _ in 0..3 {
-        let plain = time(Vec::new());
-        let exact = time(vec![of(&["a", "b"])]);
-        let hashed = time(vec![hashed(&["a", "b"], 100_000)]);
-        println!("without {plain:?}, exact {exact:?}, hashed {hashed:?}");
-    }
 }

@@ -2,28 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod common;
+
 use std::sync::Arc;
 
+use common::Files;
 use crossfield_core::{FieldKind, Jagged};
 use crossfield_data::{
     Buckets, DataSpec, Error, FieldConfig, Format, Generated, Header, JoinConfig, LabelKind,
     Labels, Loader, Order, Pooling, RowsPart, SplitConfig, TransformKind, Unseen, encode_files,
     prepare, prepare_generated,
 };
-
-struct Files(tempfile::TempDir);
-
-impl Files {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        let path = self.0.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
 
 fn field(name: &str, kind: FieldKind) -> FieldConfig {
     FieldConfig {

@@ -202,6 +202,18 @@ pub(crate) fn memory_line(weights: u64, state: u64) -> String {
     )
 }
 
+/// Characters of a line on a narrow terminal.
+pub(crate) const WIDTH: usize = 40;
+
+/// What ` & ` joins, on one line where that is narrow enough behind `before` characters, else a part
+/// a line, the others below the first.
+pub(crate) fn joined(before: usize, name: &str) -> String {
+    if before + name.chars().count() <= WIDTH {
+        return name.to_owned();
+    }
+    name.replace(" & ", &format!("\n{:before$}& ", ""))
+}
+
 /// A number with nine significant digits.
 pub(crate) fn nine_digits(value: f64) -> String {
     let scientific = format!("{value:.8e}");

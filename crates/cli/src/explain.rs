@@ -7,14 +7,12 @@ use crossfield_core::{Contribution, Feature, Model, What};
 use crossfield_data::{FittedSchema, Labels};
 use crossfield_train::{Error, Scorer, in_pool};
 
-use crate::console::nine_digits;
+use crate::console::{joined, nine_digits};
 use crate::run::{Anyhow, Finished, print};
 use crate::weights::heaviest;
 
 /// Features of a row beyond which its pairs are too many to be named one by one.
 const MOST_FEATURES: usize = 2000;
-/// Characters of a line beyond which a pair takes two.
-const WIDTH: usize = 40;
 
 /// `crossfield explain`.
 #[derive(clap::Args, Debug)]
@@ -98,19 +96,8 @@ fn lines(fitted: &FittedSchema, parts: &[Contribution], top: usize) -> String {
         text += &number;
         text += &match &part.what {
             What::Bias => "bias".to_owned(),
-            What::Linear(feature) => name(feature),
-            What::Pair(a, b) => {
-                let (a, b) = (name(a), name(b));
-                let length: usize = [&number, &a, &b]
-                    .map(|text| text.chars().count())
-                    .iter()
-                    .sum();
-                if length + 3 <= WIDTH {
-                    format!("{a} & {b}")
-                } else {
-                    format!("{a}\n{:12}& {b}", "")
-                }
-            }
+            What::Linear(feature) => joined(number.len(), &name(feature)),
+            What::Pair(a, b) => joined(number.len(), &format!("{} & {}", name(a), name(b))),
             What::Named(name) => name.clone(),
             other => format!("{other:?}"),
         };

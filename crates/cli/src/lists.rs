@@ -6,11 +6,9 @@ use std::io::IsTerminal;
 use crossfield_data::{DataConfig, FieldConfig, JoinConfig, side_column};
 use crossfield_train::Error;
 
-use crate::console::nine_digits;
+use crate::console::{WIDTH, nine_digits};
 use crate::run::{Anyhow, Finished, print};
 
-/// Characters of a line beyond which a title takes one of its own.
-const WIDTH: usize = 40;
 /// The column of a joined file that names its rows to people.
 const TITLE: &str = "title";
 

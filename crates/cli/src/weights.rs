@@ -11,6 +11,7 @@ use crossfield_embedding::{
 };
 use crossfield_train::{Error, State, check_memory};
 
+use crate::console::joined;
 use crate::run::{Anyhow, Finished, vocabulary};
 
 /// The largest weights of the linear terms, one a line, after the shares of zeros.
@@ -215,7 +216,8 @@ fn rules(lines: &[(f32, Option<u64>, String)]) -> String {
     let width = widths.max().unwrap_or(0).max("seen".len());
     let mut text = format!("{:>10}  {:>width$}  rule\n", "weight", "seen");
     for (weight, seen, name) in lines {
-        text += &format!("{weight:>+10.6}  {:>width$}  {name}\n", count(seen));
+        let number = format!("{weight:>+10.6}  {:>width$}  ", count(seen));
+        text += &format!("{number}{}\n", joined(number.len(), name));
     }
     text
 }
@@ -253,12 +255,15 @@ mod tests {
         let lines = [
             (-1.5, Some(12_345), "item=a".to_owned()),
             (0.25, None, "age".to_owned()),
+            (0.125, Some(7), "bank & clicked=kookmin".to_owned()),
         ];
         assert_eq!(
             rules(&lines),
             "    weight    seen  rule\n \
              -1.500000  12,345  item=a\n \
-             +0.250000       -  age\n"
+             +0.250000       -  age\n \
+             +0.125000       7  bank\n\
+             \x20                   & clicked=kookmin\n"
         );
     }
 }

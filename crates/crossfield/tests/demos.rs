@@ -179,7 +179,8 @@ fn vectors_of_plays_start_a_click_model_ahead_where_clicks_are_few() {
 #[test]
 fn wide_remembers_rules_deep_infers_the_rest_and_both_together_do_both() {
     use memorise_generalise::Slice::{HeldOut, NewIds, Rules};
-    for seed in SEEDS {
+    // The log was made harder once, after a look at 1 and 2.
+    for seed in [3, 4] {
         let outcomes = memorise_generalise::run(seed).unwrap();
         let report = memorise_generalise::report(&outcomes);
         assert_narrow(&report);

@@ -341,8 +341,7 @@ fn labels_of_one_class_train_to_a_finite_score_and_have_no_auc() {
             folder.succeed(&format!(
                 "train a.toml --out a --set train.executor={executor}"
             ));
-            let metrics: serde_json::Value =
-                serde_json::from_str(&folder.read("a/metrics.json")).unwrap();
+            let metrics = folder.metrics("a");
             let train = &metrics["train"];
             assert!(train["auc"].is_null(), "{metrics}");
             let logloss = train["logloss"].as_f64().unwrap();

@@ -141,7 +141,7 @@ fn eval_predict_and_the_run_agree_on_the_logloss() {
         })
         .sum();
     let logloss = sum / rows.len() as f64;
-    let metrics: serde_json::Value = serde_json::from_str(&folder.read("a/metrics.json")).unwrap();
+    let metrics = folder.metrics("a");
     let test = &metrics["test"];
     let of_run = test["logloss"].as_f64().unwrap();
     assert!((logloss - of_run).abs() < 1e-6, "{logloss} {of_run}");
@@ -263,7 +263,7 @@ fn early_stopping_needs_validation_rows() {
         "{}",
         output.stderr
     );
-    let metrics: serde_json::Value = serde_json::from_str(&folder.read("a/metrics.json")).unwrap();
+    let metrics = folder.metrics("a");
     assert_eq!(metrics["train"]["rows"], 9000);
     assert_eq!(metrics["valid"]["rows"], 1000);
     assert_eq!(metrics["test"]["rows"], 5000);
@@ -300,7 +300,7 @@ fn set_overrides_keys_and_the_run_file_shows_it() {
     assert_eq!(run["optimizer"]["rows"]["lr"].as_float(), Some(0.03));
     assert_eq!(run["data"]["train"][0].as_str(), Some("valid.csv"));
     assert_eq!(run["field"][1]["min_count"].as_integer(), Some(5));
-    let metrics: serde_json::Value = serde_json::from_str(&folder.read("a/metrics.json")).unwrap();
+    let metrics = folder.metrics("a");
     assert_eq!(metrics["train"]["rows"], 1000);
     assert_eq!(folder.read("a/metrics.jsonl").lines().count(), 1);
 }

@@ -8,10 +8,6 @@ use common::{DEEP_RUN, Folder};
 
 const SMALL: &str = "--set data.synth.rows=8000 --set train.epochs=2 --set train.batch_size=256";
 
-fn metrics(folder: &Folder, run: &str) -> serde_json::Value {
-    serde_json::from_str(&folder.read(&format!("{run}/metrics.json"))).unwrap()
-}
-
 fn logloss(metrics: &serde_json::Value, part: &str) -> f64 {
     metrics[part]["logloss"].as_f64().unwrap()
 }
@@ -46,7 +42,7 @@ fn each_part_learns_alone_and_together() {
         folder.succeed(&format!(
             "train a.toml --out {out} {SMALL} --set model={model}"
         ));
-        let metrics = metrics(&folder, out);
+        let metrics = folder.metrics(out);
         let (model, constant) = (logloss(&metrics, "test"), logloss(&metrics, "constant"));
         println!("{out}: {model} {constant}");
         assert!(model < constant, "{out}: {model} {constant}");
@@ -142,7 +138,7 @@ fn wide_and_deep_is_ahead_of_logistic_regression_on_adult() {
     for (out, preset) in [("both", "adult-wide-deep"), ("lr", "adult")] {
         folder.succeed(&format!("train {configs}/{preset}.toml --out {out}"));
     }
-    let [both, lr] = ["both", "lr"].map(|run| metrics(&folder, run));
+    let [both, lr] = ["both", "lr"].map(|run| folder.metrics(run));
     let difference = logloss(&lr, "test") - logloss(&both, "test");
     // A standard error of the difference, row by row, is .0013; seeds differ by .0012.
     assert!(difference > 0.008, "{difference}");

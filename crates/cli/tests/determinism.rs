@@ -97,8 +97,7 @@ fn ndarray_trains_as_flex_does() {
             "train rich.toml --out {device} --device {device} {LARGE} \
              --set optimizer.rows.kind=adagrad"
         ));
-        let metrics: serde_json::Value =
-            serde_json::from_str(&folder.read(&format!("{device}/metrics.json"))).unwrap();
+        let metrics = folder.metrics(device);
         let logloss = metrics["test"]["logloss"].as_f64().unwrap();
         let printed = folder
             .succeed(&format!("predict {device} --data rows.csv"))

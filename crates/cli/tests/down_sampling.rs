@@ -52,8 +52,7 @@ fn log() -> Folder {
 }
 
 fn figure(folder: &Folder, run: &str, part: &str, figure: &str) -> f64 {
-    let metrics: serde_json::Value =
-        serde_json::from_str(&folder.read(&format!("{run}/metrics.json"))).unwrap();
+    let metrics = folder.metrics(run);
     metrics[part][figure].as_f64().unwrap()
 }
 

@@ -104,10 +104,6 @@ fn folder() -> Folder {
     folder
 }
 
-fn metrics(folder: &Folder, run: &str) -> serde_json::Value {
-    serde_json::from_str(&folder.read(&format!("{run}/metrics.json"))).unwrap()
-}
-
 /// Keys and titles of what is printed.
 fn keys(folder: &Folder, args: &str) -> Vec<(String, String)> {
     let printed = folder.succeed(args).stdout;
@@ -132,7 +128,7 @@ fn ratings_are_learned_by_every_executor() {
              train.epochs={epochs}"
         );
         folder.succeed(&run);
-        let metrics = metrics(&folder, executor);
+        let metrics = folder.metrics(executor);
         let rmse = |part: &str| metrics[part]["rmse"].as_f64().unwrap();
         // Half a star is left at the least, as it was drawn; the tastes are three apart.
         assert!(rmse("test") < 0.85, "{executor}: {metrics}");
@@ -166,7 +162,7 @@ fn likes_are_ranked_and_measured_by_lists() {
     let folder = folder();
     for (run, sets) in [("wrmf", ""), ("bpr", BPR)] {
         folder.succeed(&format!("train l.toml --out {run} {sets}"));
-        let metrics = metrics(&folder, run);
+        let metrics = folder.metrics(run);
         let figure = |part: &str, name: &str| metrics[part]["ranking"][name].as_f64().unwrap();
         assert_eq!(metrics["test"]["ranking"]["users"], USERS);
         assert!(

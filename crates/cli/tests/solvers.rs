@@ -93,10 +93,6 @@ fn clicks() -> Folder {
     folder
 }
 
-fn json(folder: &Folder, name: &str) -> serde_json::Value {
-    serde_json::from_str(&folder.read(name)).unwrap()
-}
-
 fn predictions(folder: &Folder, args: &str) -> Vec<f64> {
     let output = folder.succeed(&format!("predict {args}"));
     let lines = output.stdout.lines();
@@ -132,7 +128,7 @@ fn ratings_of_als_are_those_of_burn_and_fused_from_the_same_run_directory() {
         let figure = printed(&folder, &format!("a --data test.csv {set}"), "RMSE");
         assert_eq!(figure, printed(&folder, "a --data test.csv", "RMSE"));
     }
-    let metrics = json(&folder, "a/metrics.json");
+    let metrics = folder.json("a/metrics.json");
     let rmse = |part: &str| metrics[part]["rmse"].as_f64().unwrap();
     // Planted: two levels two stars apart, and one of three stars at random: √(2/3) is left.
     assert!(rmse("train") < 0.83, "{metrics}");
@@ -158,12 +154,12 @@ fn the_figures_of_mcmc_are_those_that_eval_and_predict_give_from_its_draws() {
         "train a.toml --out a --set train.executor=mcmc --set train.solver={burn_in=5,thin=3}",
     );
     // Sweeps 8, 11 … 23 are kept.
-    let state = json(&folder, "a/state.json");
+    let state = folder.json("a/state.json");
     assert_eq!(state["posterior"]["draws"], 6);
     assert_eq!(state["posterior"]["link"], "identity");
     assert_eq!(state["posterior"]["range"], serde_json::json!([1.0, 5.0]));
 
-    let metrics = json(&folder, "a/metrics.json");
+    let metrics = folder.json("a/metrics.json");
     for (part, file) in [("train", "train.csv"), ("test", "test.csv")] {
         let rmse = metrics[part]["rmse"].as_f64().unwrap();
         let figure = printed(&folder, &format!("a --data {file}"), "RMSE");
@@ -196,7 +192,7 @@ fn every_tenth_sweep_and_the_last_are_measured_by_the_mean_over_the_draws_so_far
         .collect();
     assert_eq!(epochs, [10, 20, 25]);
     // The last of them is of the model that is saved.
-    let metrics = json(&folder, "a/metrics.json");
+    let metrics = folder.json("a/metrics.json");
     assert_eq!(lines[2]["valid"], metrics["valid"]);
     assert_ne!(lines[1]["valid"], metrics["valid"]);
     let logloss = |part: &str| metrics[part]["logloss"].as_f64().unwrap();
@@ -204,7 +200,7 @@ fn every_tenth_sweep_and_the_last_are_measured_by_the_mean_over_the_draws_so_far
     // A run of fewer sweeps has the same draws.
     folder.succeed("train c.toml --out b --set train.epochs=20");
     assert_eq!(
-        json(&folder, "b/metrics.json")["valid"],
+        folder.json("b/metrics.json")["valid"],
         lines[1]["valid"],
         "the mean over the draws of the first twenty sweeps"
     );
@@ -337,7 +333,7 @@ fn the_presets_of_movielens_stay_ahead_of_gradients_after_sixty_sweeps() {
             .current_dir(&root);
         let output = output(&mut command);
         assert_eq!(output.code, Some(0), "{}", output.stderr);
-        let metrics = json(&folder, &format!("{task}/metrics.json"));
+        let metrics = folder.json(&format!("{task}/metrics.json"));
         let reached = metrics["test"][figure].as_f64().unwrap();
         assert!(reached < at_most, "{task}: {reached}");
     }

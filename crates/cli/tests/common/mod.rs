@@ -36,6 +36,15 @@ impl Folder {
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
+    pub(crate) fn json(&self, name: &str) -> serde_json::Value {
+        serde_json::from_str(&self.read(name)).unwrap()
+    }
+
+    /// The figures of a finished run.
+    pub(crate) fn metrics(&self, run: &str) -> serde_json::Value {
+        self.json(&format!("{run}/metrics.json"))
+    }
+
     /// `crossfield`, to be given its arguments.
     pub(crate) fn crossfield(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_crossfield"));

@@ -3,7 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Component, ComponentConfig, Contribution, Error, Init, Lookup, Schema, TableConfig,
+    AttentionWeights, Component, ComponentConfig, Contribution, Error, Init, Lookup, Schema,
+    TableConfig,
 };
 use crossfield_embedding::{DotProduct, DotProductConfig};
 use crossfield_ffm::{Ffm, FfmConfig};
@@ -14,29 +15,107 @@ use crossfield_train::{explain, nearest};
 use crossfield_wide_deep::{Deep, DeepConfig, Wide, WideConfig};
 use serde::{Deserialize, Serialize};
 
-/// Kinds of components, as a run file spells them.
-pub(crate) const KINDS: [&str; 6] = ["wide", "deep", "fm", "ffm", "mf", "dot"];
+/// Names every kind of component once: how a run file spells it, its configuration, the component.
+macro_rules! kinds {
+    ($($variant:ident $kind:literal $config:ident $component:ident)*) => {
+        /// Kinds of components, as a run file spells them.
+        pub(crate) const KINDS: [&str; [$($kind),*].len()] = [$($kind),*];
 
-/// The configuration of one component.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Choice {
-    Wide(WideConfig),
-    Deep(DeepConfig),
-    Fm(FmConfig),
-    Ffm(FfmConfig),
-    Mf(BiasedMfConfig),
-    Dot(DotProductConfig),
+        /// The configuration of one component.
+        #[derive(Clone, Debug, PartialEq)]
+        pub(crate) enum Choice {
+            $($variant($config),)*
+        }
+
+        /// One component.
+        #[derive(Module, Debug)]
+        pub(crate) enum AnyComponent {
+            $($variant($component),)*
+        }
+
+        impl Choice {
+            /// The component called `name` of a kind; `None`: there is no such kind.
+            fn read(kind: &str, name: &str, options: toml::Table) -> Option<Result<Self, String>> {
+                match kind {
+                    $($kind => Some(read::<$config>(name, options).map(|mut config| {
+                        config.name = name.to_owned();
+                        Self::$variant(config)
+                    })),)*
+                    _ => None,
+                }
+            }
+
+            fn name(&self) -> &str {
+                match self {
+                    $(Self::$variant(config) => &config.name,)*
+                }
+            }
+
+            fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $kind,)*
+                }
+            }
+
+            /// All options with their values, but the name.
+            fn options(&self) -> toml::Table {
+                let table = match self {
+                    $(Self::$variant(config) => toml::Table::try_from(config),)*
+                };
+                table.expect("options are texts, numbers and lists")
+            }
+
+            fn tables(&self, schema: &Schema) -> Result<Vec<TableConfig>, Error> {
+                match self {
+                    $(Self::$variant(config) => config.tables(schema),)*
+                }
+            }
+
+            fn init(&self, schema: &Schema, init: &Init) -> Result<AnyComponent, Error> {
+                match self {
+                    $(Self::$variant(config) => {
+                        Ok(AnyComponent::$variant(config.init(schema, init)?))
+                    })*
+                }
+            }
+        }
+
+        impl AnyComponent {
+            fn forward(&self, x: &Lookup) -> Tensor<2> {
+                match self {
+                    $(Self::$variant(component) => component.forward(x),)*
+                }
+            }
+
+            fn explain(&self, x: &Lookup) -> Vec<Contribution> {
+                match self {
+                    $(Self::$variant(component) => component.explain(x),)*
+                }
+            }
+
+            fn attention(&self, x: &Lookup) -> Vec<AttentionWeights> {
+                match self {
+                    $(Self::$variant(component) => component.attention(x),)*
+                }
+            }
+        }
+    };
 }
 
-/// One component.
-#[derive(Module, Debug)]
-pub(crate) enum AnyComponent {
-    Wide(Wide),
-    Deep(Deep),
-    Fm(Fm),
-    Ffm(Ffm),
-    Mf(BiasedMf),
-    Dot(DotProduct),
+kinds! {
+    Wide "wide" WideConfig Wide
+    Deep "deep" DeepConfig Deep
+    Fm "fm" FmConfig Fm
+    Ffm "ffm" FfmConfig Ffm
+    Mf "mf" BiasedMfConfig BiasedMf
+    Dot "dot" DotProductConfig DotProduct
+}
+
+/// The options of a component, from its section of a run file.
+fn read<T: serde::de::DeserializeOwned>(name: &str, options: toml::Table) -> Result<T, String> {
+    options
+        .try_into()
+        .map_err(|error: toml::de::Error| explain(&format!("model.{name}"), error.message()))
 }
 
 /// `[model]`: the components whose scores add up.
@@ -116,50 +195,14 @@ impl Choice {
             Some(other) => return Err(format!("`model.{name}.kind` is {other}, expected a text")),
             None => name.to_owned(),
         };
-        fn read<T: serde::de::DeserializeOwned>(
-            name: &str,
-            options: toml::Table,
-        ) -> Result<T, String> {
-            options.try_into().map_err(|error: toml::de::Error| {
-                explain(&format!("model.{name}"), error.message())
-            })
-        }
-        let mut choice = match kind.as_str() {
-            "wide" => Self::Wide(read(name, options)?),
-            "deep" => Self::Deep(read(name, options)?),
-            "fm" => Self::Fm(read(name, options)?),
-            "ffm" => Self::Ffm(read(name, options)?),
-            "mf" => Self::Mf(read(name, options)?),
-            "dot" => Self::Dot(read(name, options)?),
-            unknown => {
-                let advice = nearest(unknown, &KINDS)
-                    .map_or(String::new(), |near| format!(": did you mean `{near}`?"));
-                return Err(format!(
-                    "unknown kind of model `{unknown}`{advice} (known: {})",
-                    KINDS.join(", ")
-                ));
-            }
-        };
-        match &mut choice {
-            Self::Wide(config) => config.name = name.to_owned(),
-            Self::Deep(config) => config.name = name.to_owned(),
-            Self::Fm(config) => config.name = name.to_owned(),
-            Self::Ffm(config) => config.name = name.to_owned(),
-            Self::Mf(config) => config.name = name.to_owned(),
-            Self::Dot(config) => config.name = name.to_owned(),
-        }
-        Ok(choice)
-    }
-
-    fn name(&self) -> &str {
-        match self {
-            Self::Wide(config) => &config.name,
-            Self::Deep(config) => &config.name,
-            Self::Fm(config) => &config.name,
-            Self::Ffm(config) => &config.name,
-            Self::Mf(config) => &config.name,
-            Self::Dot(config) => &config.name,
-        }
+        Self::read(&kind, name, options).unwrap_or_else(|| {
+            let advice = nearest(&kind, &KINDS)
+                .map_or(String::new(), |near| format!(": did you mean `{near}`?"));
+            let known = KINDS.join(", ");
+            Err(format!(
+                "unknown kind of model `{kind}`{advice} (known: {known})"
+            ))
+        })
     }
 
     fn fused(&self) -> Result<&dyn FusedConfig, crossfield_train::Error> {
@@ -168,7 +211,7 @@ impl Choice {
             Self::Fm(config) => Ok(config),
             Self::Ffm(config) => Ok(config),
             Self::Mf(config) => Ok(config),
-            Self::Deep(_) | Self::Dot(_) => Err(crossfield_train::Error::Option {
+            _ => Err(crossfield_train::Error::Option {
                 option: "train.executor".into(),
                 reason: format!(
                     "the fused executor has no `{}`{}; executor = \"burn\" has",
@@ -180,30 +223,6 @@ impl Choice {
                 ),
             }),
         }
-    }
-
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Wide(_) => "wide",
-            Self::Deep(_) => "deep",
-            Self::Fm(_) => "fm",
-            Self::Ffm(_) => "ffm",
-            Self::Mf(_) => "mf",
-            Self::Dot(_) => "dot",
-        }
-    }
-
-    /// All options with their values, but the name.
-    fn options(&self) -> toml::Table {
-        let table = match self {
-            Self::Wide(config) => toml::Table::try_from(config),
-            Self::Deep(config) => toml::Table::try_from(config),
-            Self::Fm(config) => toml::Table::try_from(config),
-            Self::Ffm(config) => toml::Table::try_from(config),
-            Self::Mf(config) => toml::Table::try_from(config),
-            Self::Dot(config) => toml::Table::try_from(config),
-        };
-        table.expect("options are texts, numbers and lists")
     }
 
     /// The options of a kind with their defaults, as a run file would hold them.
@@ -282,67 +301,43 @@ impl ComponentConfig for ModelConfig {
     type Component = Components;
 
     fn tables(&self, schema: &Schema) -> Result<Vec<TableConfig>, Error> {
-        let mut tables = Vec::new();
-        for component in &self.components {
-            tables.extend(match component {
-                Choice::Wide(config) => config.tables(schema)?,
-                Choice::Deep(config) => config.tables(schema)?,
-                Choice::Fm(config) => config.tables(schema)?,
-                Choice::Ffm(config) => config.tables(schema)?,
-                Choice::Mf(config) => config.tables(schema)?,
-                Choice::Dot(config) => config.tables(schema)?,
-            });
-        }
-        Ok(tables)
+        let tables = self
+            .components
+            .iter()
+            .map(|component| component.tables(schema));
+        Ok(tables.collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     fn init(&self, schema: &Schema, init: &Init) -> Result<Components, Error> {
         let components = self
             .components
             .iter()
-            .map(|component| {
-                Ok(match component {
-                    Choice::Wide(config) => AnyComponent::Wide(config.init(schema, init)?),
-                    Choice::Deep(config) => AnyComponent::Deep(config.init(schema, init)?),
-                    Choice::Fm(config) => AnyComponent::Fm(config.init(schema, init)?),
-                    Choice::Ffm(config) => AnyComponent::Ffm(config.init(schema, init)?),
-                    Choice::Mf(config) => AnyComponent::Mf(config.init(schema, init)?),
-                    Choice::Dot(config) => AnyComponent::Dot(config.init(schema, init)?),
-                })
-            })
-            .collect::<Result<_, Error>>()?;
-        Ok(Components { components })
+            .map(|component| component.init(schema, init));
+        Ok(Components {
+            components: components.collect::<Result<_, Error>>()?,
+        })
     }
 }
 
 impl Component for Components {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
-        self.components
-            .iter()
-            .map(|component| match component {
-                AnyComponent::Wide(wide) => wide.forward(x),
-                AnyComponent::Deep(deep) => deep.forward(x),
-                AnyComponent::Fm(fm) => fm.forward(x),
-                AnyComponent::Ffm(ffm) => ffm.forward(x),
-                AnyComponent::Mf(mf) => mf.forward(x),
-                AnyComponent::Dot(dot) => dot.forward(x),
-            })
+        let scores = self.components.iter().map(|component| component.forward(x));
+        scores
             .reduce(|sum, score| sum + score)
             .expect("a model has a component")
     }
 
     fn explain(&self, x: &Lookup) -> Vec<Contribution> {
-        self.components
+        let parts = self.components.iter().map(|component| component.explain(x));
+        parts.flatten().collect()
+    }
+
+    fn attention(&self, x: &Lookup) -> Vec<AttentionWeights> {
+        let weights = self
+            .components
             .iter()
-            .flat_map(|component| match component {
-                AnyComponent::Wide(wide) => wide.explain(x),
-                AnyComponent::Deep(deep) => deep.explain(x),
-                AnyComponent::Fm(fm) => fm.explain(x),
-                AnyComponent::Ffm(ffm) => ffm.explain(x),
-                AnyComponent::Mf(mf) => mf.explain(x),
-                AnyComponent::Dot(dot) => dot.explain(x),
-            })
-            .collect()
+            .map(|component| component.attention(x));
+        weights.flatten().collect()
     }
 }
 

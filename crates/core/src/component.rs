@@ -8,7 +8,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
 
 use crate::rng::{Purpose, name_key, rng};
-use crate::{Error, FieldId, Link, Lookup, Loss, Schema, TableConfig, Targets};
+use crate::{
+    Batch, Error, FieldId, Link, Lookup, Loss, Schema, TableConfig, Targets, TrainingStep,
+};
 
 /// Where a component's dense weights are made, and what they are drawn from.
 ///
@@ -156,6 +158,39 @@ pub trait Component: Module + ModuleDisplay {
         let name = path.rsplit("::").next().unwrap_or(path);
         Contribution::whole(name, self.forward(x))
     }
+
+    /// How much each item of a history counted in the score of each row, for a component that weighs
+    /// histories; others have nothing to say.
+    fn attention(&self, _x: &Lookup) -> Vec<AttentionWeights> {
+        Vec::new()
+    }
+}
+
+/// The weights that one row's target gave to the items of a history.
+///
+/// ```
+/// use crossfield_core::AttentionWeights;
+///
+/// // For its second row a batch has two past items, of which the later one matters.
+/// let of_row = AttentionWeights {
+///     row: 1,
+///     target: 0,
+///     history: 3,
+///     weights: vec![0.1, 0.9],
+/// };
+/// assert_eq!(of_row.weights.len(), 2);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionWeights {
+    /// The row of the batch.
+    pub row: usize,
+    /// The field that asks.
+    pub target: FieldId,
+    /// The sequence that is asked; of sequences side by side the first.
+    pub history: FieldId,
+    /// One weight for each item of the row's history, the oldest first; the mean over heads, where
+    /// there are several.
+    pub weights: Vec<f32>,
 }
 
 /// A feature of a row: an index that a field has there, and its value.
@@ -253,6 +288,11 @@ pub trait Model: Module {
 
     /// How a score becomes a prediction.
     fn link(&self) -> Link;
+
+    /// Puts into a batch what the model draws itself at a step of training, sampled negatives say:
+    /// before the rows of its tables are staged, so that they are staged too. A model that draws
+    /// nothing leaves the batch as it is.
+    fn draw(&self, _batch: &mut Batch, _at: TrainingStep) {}
 }
 
 /// The sum of two components, made by a pair of their configs.
@@ -273,6 +313,12 @@ impl<A: Component, B: Component> Component for Sum<A, B> {
         let mut contributions = self.a.explain(x);
         contributions.extend(self.b.explain(x));
         contributions
+    }
+
+    fn attention(&self, x: &Lookup) -> Vec<AttentionWeights> {
+        let mut weights = self.a.attention(x);
+        weights.extend(self.b.attention(x));
+        weights
     }
 }
 
@@ -374,7 +420,6 @@ impl<C: Component> Model for Scored<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Batch;
     use std::collections::BTreeMap;
     use std::sync::Arc;
 

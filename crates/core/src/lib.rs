@@ -12,6 +12,7 @@ pub mod metrics;
 mod mlp;
 mod normalization;
 mod prediction;
+mod ragged;
 mod ranking;
 pub mod rng;
 mod schema;
@@ -19,16 +20,18 @@ mod table;
 
 pub use batch::{Batch, Jagged, Targets};
 pub use component::{
-    Component, ComponentConfig, Contribution, Feature, Init, Model, Scored, Sum, What,
+    AttentionWeights, Component, ComponentConfig, Contribution, Feature, Init, Model, Scored, Sum,
+    What,
 };
 pub use dense_layer::{dense_layer, dense_layer_relu};
 pub use error::{Error, check_option};
 pub use examples::{Examples, FeatureLists};
-pub use lookup::{Leaf, LookedUp, Lookup, Ragged, StagedTable, TrainingStep};
+pub use lookup::{Leaf, LookedUp, Lookup, StagedTable, TrainingStep};
 pub use loss::{Link, Loss};
 pub use mlp::{Activation, Mlp, MlpConfig};
 pub use normalization::Normalization;
 pub use prediction::{PredictionLink, PredictionMean};
+pub use ragged::{Ragged, Segments};
 pub use ranking::{RankingMetrics, RankingReport};
 pub use schema::{Field, FieldId, FieldKind, Schema};
 pub use table::{Initializer, TableConfig, TableField, factor_table, merge_tables, tables_for};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Bool, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
 use crate::gather::gather;
-use crate::{Batch, Contribution, Feature, FieldId, Jagged, TableField, What};
+use crate::{Batch, Contribution, Feature, FieldId, Jagged, Ragged, Segments, TableField, What};
 
 /// The unique rows that one batch reads from the tables of one dim: a leaf of the graph.
 #[derive(Clone, Debug)]
@@ -98,15 +98,6 @@ pub struct TrainingStep {
     pub epoch: u64,
     /// Step over all epochs, from 0.
     pub step: u64,
-}
-
-/// The items of a sequence field without padding.
-#[derive(Clone, Debug)]
-pub struct Ragged {
-    /// The items of all rows, one row after the other: `[items, dim]`.
-    pub values: Tensor<2>,
-    /// The row of the batch that each item belongs to: `[items]`.
-    pub rows: Tensor<1, Int>,
 }
 
 /// A feature of one row beside its weights, on the host.
@@ -391,17 +382,10 @@ impl Lookup {
         if positions.is_empty() {
             return None;
         }
-        let jagged = &self.batch.sparse[field.field];
-        let rows = (0..self.batch_size())
-            .flat_map(|row| std::iter::repeat_n(row as i64, jagged.range(row).len()))
-            .collect();
+        let positions = positions.iter().map(|position| first + position).collect();
         Some(Ragged {
-            values: gather(
-                leaf.rows.clone(),
-                positions.iter().map(|position| first + position).collect(),
-                1,
-            ),
-            rows: indices(rows, &self.device),
+            values: gather(leaf.rows.clone(), positions, 1),
+            segments: Segments::of(&self.batch.sparse[field.field]),
         })
     }
 

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "attention")]
+pub use crossfield_attention as attention;
 pub use crossfield_core as core;
 #[cfg(feature = "data")]
 pub use crossfield_data as data;

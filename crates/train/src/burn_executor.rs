@@ -131,7 +131,9 @@ impl<'a, M: Model> BurnExecutor<'a, M> {
     }
 
     /// One batch: gather, forward, backward, update. Returns the loss.
-    fn step(&mut self, batch: Arc<Batch>, rate: f64, at: TrainingStep) -> Result<f32, Error> {
+    fn step(&mut self, mut batch: Batch, rate: f64, at: TrainingStep) -> Result<f32, Error> {
+        self.model.draw(&mut batch, at);
+        let batch = Arc::new(batch);
         let (lookup, staged) = self.tables.stage(batch.clone(), &self.device);
         let lookup = lookup.for_training(at);
         let loss = self.model.loss(&lookup, &batch.targets);
@@ -192,7 +194,7 @@ impl<M: Model> Executor for BurnExecutor<'_, M> {
                 epoch: epoch.number,
                 step: epoch.step,
             };
-            let loss = self.step(Arc::new(batch), rate, at)?;
+            let loss = self.step(batch, rate, at)?;
             epoch.step += 1;
             let one = Done {
                 steps: 1,

@@ -6,6 +6,7 @@ mod component;
 mod dense_layer;
 mod error;
 mod examples;
+mod field_inputs;
 mod gather;
 mod lookup;
 mod loss;
@@ -29,6 +30,8 @@ pub use component::{
 pub use dense_layer::{dense_layer, dense_layer_relu};
 pub use error::{Error, check_option};
 pub use examples::{Examples, FeatureLists};
+pub use field_inputs::FieldInputs;
+pub use gather::is_flex_f32;
 pub use lookup::{Leaf, LookedUp, Lookup, StagedTable, TrainingStep};
 pub use loss::{Link, Loss};
 pub use mlp::{Mlp, MlpConfig};

@@ -449,14 +449,20 @@ fn masked_items_get_a_weight_of_exactly_zero_and_change_nothing() {
         device: device.clone(),
         seed: 1,
     };
-    let query = Tensor::<2>::from_data([[0.5, -1.0]], &device);
-    let masked = Tensor::<3>::from_data([[[1.0, 2.0], [9.0, 9.0], [-1.0, 0.5]]], &device);
-    let mask = Tensor::from_data([[true, false, true]], &device);
-    let items = Ragged::from_padded(masked, mask).unwrap();
-    let others =
-        Tensor::<3>::from_data([[[1.0, 2.0], [-1.0, 0.5], [7.0, 7.0], [7.0, 7.0]]], &device);
-    let mask = Tensor::from_data([[true, true, false, false]], &device);
-    let same = Ragged::from_padded(others, mask).unwrap();
+    let query = || Tensor::<2>::from_data([[0.5, -1.0], [2.0, 1.0]], &device);
+    let events = |values: [[[f32; 2]; 3]; 2], mask: [[bool; 3]; 2]| {
+        let mask = Tensor::from_data(mask, &device);
+        Ragged::from_padded(Tensor::from_data(values, &device), mask).unwrap()
+    };
+    let (a, b, c) = ([1.0, 2.0], [-1.0, 0.5], [0.25, 3.0]);
+    let masked = events(
+        [[a, [9.0, 9.0], b], [[8.0, 8.0], c, [7.0, 7.0]]],
+        [[true, false, true], [false, true, false]],
+    );
+    let same = events(
+        [[a, b, [5.0, 5.0]], [c, [6.0, 6.0], [6.0, 6.0]]],
+        [[true, true, false], [true, false, false]],
+    );
     for softmax in [false, true] {
         let config = ActivationUnitConfig {
             softmax,
@@ -464,17 +470,22 @@ fn masked_items_get_a_weight_of_exactly_zero_and_change_nothing() {
         };
         let unit = config.init("unit", 2, &init).unwrap();
         let pooled = |items: &Ragged| {
-            let pooled = unit.forward(query.clone(), items, None);
+            let pooled = unit.forward(query(), items, None);
             pooled.try_into_vec_as::<f32>().unwrap()
         };
-        assert_eq!(pooled(&items), pooled(&same));
-        let weights = unit.weights(query.clone(), &items, None);
+        assert_eq!(pooled(&masked), pooled(&same));
+        let weights = unit.weights(query(), &same, None);
+        let (padded, mask) = same.segments.pad(weights);
+        assert_eq!(
+            mask.try_into_vec_as::<bool>().unwrap(),
+            [true, true, true, false]
+        );
+        let padded = padded.try_into_vec_as::<f32>().unwrap();
+        assert_eq!(padded[3], 0.0);
         if softmax {
-            let sum = weights.clone().sum().into_scalar::<f32>();
-            assert_relative_eq!(sum, 1.0, epsilon = 1e-6);
+            assert_relative_eq!(padded[0] + padded[1], 1.0, epsilon = 1e-6);
+            assert_eq!(padded[2], 1.0);
         }
-        let (padded, _) = items.segments.pad(weights);
-        assert_eq!(padded.dims(), [1, 2, 1]);
     }
 }
 

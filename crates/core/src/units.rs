@@ -135,11 +135,12 @@ impl Kernel for MomentsOf<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let units = self.about.len();
+        let (sum, square) = (&mut self.sum[..units], &mut self.square[..units]);
         for x in self.x.chunks_exact(units) {
             for unit in 0..units {
                 let distance = x[unit] - self.about[unit];
-                self.sum[unit] += distance;
-                self.square[unit] += distance * distance;
+                sum[unit] += distance;
+                square[unit] += distance * distance;
             }
         }
     }

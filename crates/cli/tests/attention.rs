@@ -119,8 +119,10 @@ fn l2_by_occurrence_is_of_counted_values_on_burn() {
     let weights =
         |run: &str| std::fs::read(folder.path(&format!("{run}/model.safetensors"))).unwrap();
     assert_ne!(weights("with"), weights("without"));
+    let rows_one_by_one = run_file("[model]\nkind = 'fm'").replace("batch_size = 64\n", "");
+    folder.write("fused.toml", rows_one_by_one);
     let message = folder.fail(&format!(
-        "train a.toml --out fused --set train.executor=fused --set model={{kind=\"fm\"}} \
+        "train fused.toml --out fused --set train.executor=fused \
          --set optimizer.table=[{{{penalty}}}]"
     ));
     assert_eq!(

@@ -64,13 +64,11 @@ fn block_len(units: usize) -> usize {
     (BLOCK / units.max(1)).max(1) * units.max(1)
 }
 
-/// Runs on the blocks of `output`, each beside those of the inputs at the same place.
-fn blocks(output: &mut [f32], units: usize, run: impl Fn(usize, &mut [f32]) + Sync) {
+/// Runs on blocks, each with the place at which it begins.
+fn blocks(x: &mut [f32], units: usize, run: impl Fn(usize, &mut [f32]) + Sync) {
     let len = block_len(units);
-    output
-        .par_chunks_mut(len)
-        .enumerate()
-        .for_each(|(nth, block)| run(nth * len, block));
+    let blocks = x.par_chunks_mut(len).enumerate();
+    blocks.for_each(|(nth, block)| run(nth * len, block));
 }
 
 /// What `run` adds up over the rows of a block, in each of `N` sums a unit, then over blocks.
@@ -146,20 +144,16 @@ impl Kernel for MomentsOf<'_> {
     }
 }
 
-/// x where above 0, else slope · x.
-pub(crate) fn prelu(x: &[f32], slope: &[f32]) -> Vec<f32> {
-    let mut output = vec![0f32; x.len()];
-    blocks(&mut output, slope.len(), |from, output| {
-        let x = &x[from..][..output.len()];
-        ISA.run(Prelu { x, slope, output });
+/// x where above 0, else slope · x: in place.
+pub(crate) fn prelu(x: &mut [f32], slope: &[f32]) {
+    blocks(x, slope.len(), |_, x| {
+        ISA.run(Prelu { x, slope });
     });
-    output
 }
 
 struct Prelu<'a> {
-    x: &'a [f32],
+    x: &'a mut [f32],
     slope: &'a [f32],
-    output: &'a mut [f32],
 }
 
 impl Kernel for Prelu<'_> {
@@ -168,30 +162,17 @@ impl Kernel for Prelu<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let units = self.slope.len();
-        let rows = self.output.chunks_exact_mut(units);
-        for (output, x) in rows.zip(self.x.chunks_exact(units)) {
+        for x in self.x.chunks_exact_mut(units) {
             for unit in 0..units {
-                let x = x[unit];
-                output[unit] = x * if x > 0.0 { 1.0 } else { self.slope[unit] };
+                x[unit] *= if x[unit] > 0.0 { 1.0 } else { self.slope[unit] };
             }
         }
     }
 }
 
-/// The gradients by input and slope, given the one by the output.
-pub(crate) fn prelu_gradient(x: &[f32], slope: &[f32], output: &[f32]) -> (Vec<f32>, Vec<f32>) {
+/// The gradient by the slope, given the one by the output, which becomes the one by the input.
+pub(crate) fn prelu_gradient(x: &[f32], slope: &[f32], output: &mut [f32]) -> Vec<f32> {
     let units = slope.len();
-    let mut by_x = vec![0f32; x.len()];
-    blocks(&mut by_x, units, |from, by_x| {
-        let range = from..from + by_x.len();
-        let (x, output) = (&x[range.clone()], &output[range]);
-        ISA.run(PreluByInput {
-            x,
-            slope,
-            output,
-            by_x,
-        });
-    });
     let [by_slope] = sums(x.len(), units, |range, [by_slope]| {
         let (x, output) = (&x[range.clone()], &output[range]);
         ISA.run(PreluBySlope {
@@ -200,14 +181,17 @@ pub(crate) fn prelu_gradient(x: &[f32], slope: &[f32], output: &[f32]) -> (Vec<f
             by_slope,
         });
     });
-    (by_x, by_slope.into_iter().map(|sum| sum as f32).collect())
+    blocks(output, units, |from, output| {
+        let x = &x[from..][..output.len()];
+        ISA.run(PreluByInput { x, slope, output });
+    });
+    by_slope.into_iter().map(|sum| sum as f32).collect()
 }
 
 struct PreluByInput<'a> {
     x: &'a [f32],
     slope: &'a [f32],
-    output: &'a [f32],
-    by_x: &'a mut [f32],
+    output: &'a mut [f32],
 }
 
 impl Kernel for PreluByInput<'_> {
@@ -216,11 +200,10 @@ impl Kernel for PreluByInput<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let units = self.slope.len();
-        let rows = self.by_x.chunks_exact_mut(units);
-        let rows = rows.zip(self.x.chunks_exact(units));
-        for ((by_x, x), output) in rows.zip(self.output.chunks_exact(units)) {
+        let rows = self.output.chunks_exact_mut(units);
+        for (output, x) in rows.zip(self.x.chunks_exact(units)) {
             for unit in 0..units {
-                by_x[unit] = output[unit] * if x[unit] > 0.0 { 1.0 } else { self.slope[unit] };
+                output[unit] *= if x[unit] > 0.0 { 1.0 } else { self.slope[unit] };
             }
         }
     }
@@ -238,38 +221,30 @@ impl Kernel for PreluBySlope<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let units = self.by_slope.len();
+        let by_slope = &mut self.by_slope[..units];
         for (x, output) in self
             .x
             .chunks_exact(units)
             .zip(self.output.chunks_exact(units))
         {
             for unit in 0..units {
-                self.by_slope[unit] += output[unit] * if x[unit] > 0.0 { 0.0 } else { x[unit] };
+                by_slope[unit] += output[unit] * if x[unit] > 0.0 { 0.0 } else { x[unit] };
             }
         }
     }
 }
 
-/// x (slope + (1 − slope) σ((x − mean) scale)).
-pub(crate) fn dice(x: &[f32], slope: &[f32], moments: &Moments) -> Vec<f32> {
-    let mut output = vec![0f32; x.len()];
-    blocks(&mut output, slope.len(), |from, output| {
-        let x = &x[from..][..output.len()];
-        ISA.run(Dice {
-            x,
-            slope,
-            moments,
-            output,
-        });
+/// x (slope + (1 − slope) σ((x − mean) scale)): in place.
+pub(crate) fn dice(x: &mut [f32], slope: &[f32], moments: &Moments) {
+    blocks(x, slope.len(), |_, x| {
+        ISA.run(Dice { x, slope, moments });
     });
-    output
 }
 
 struct Dice<'a> {
-    x: &'a [f32],
+    x: &'a mut [f32],
     slope: &'a [f32],
     moments: &'a Moments,
-    output: &'a mut [f32],
 }
 
 impl Kernel for Dice<'_> {
@@ -279,19 +254,18 @@ impl Kernel for Dice<'_> {
     unsafe fn run<L: Lanes>(self) {
         let units = self.slope.len();
         let (mean, scale) = (&self.moments.mean[..units], &self.moments.scale[..units]);
-        let rows = self.output.chunks_exact_mut(units);
-        for (output, x) in rows.zip(self.x.chunks_exact(units)) {
+        for x in self.x.chunks_exact_mut(units) {
             for unit in 0..units {
-                let (x, slope) = (x[unit], self.slope[unit]);
-                let p = sigmoid((x - mean[unit]) * scale[unit]);
-                output[unit] = x * (slope + (1.0 - slope) * p);
+                let slope = self.slope[unit];
+                let p = sigmoid((x[unit] - mean[unit]) * scale[unit]);
+                x[unit] *= slope + (1.0 - slope) * p;
             }
         }
     }
 }
 
-/// The gradients by input and slope, given the one by the output; through the moments, if these are
-/// those of the rows.
+/// The gradient by the slope, given the one by the output, which becomes the one by the input; through
+/// the moments, if these are those of the rows.
 ///
 /// With u = (x − mean) scale and g the gradient by u: of rows, by x it is
 /// scale (g − mean(g) − u mean(g u)), else scale g.
@@ -299,8 +273,8 @@ pub(crate) fn dice_gradient(
     x: &[f32],
     slope: &[f32],
     (moments, of_batch): (&Moments, bool),
-    output: &[f32],
-) -> (Vec<f32>, Vec<f32>) {
+    output: &mut [f32],
+) -> Vec<f32> {
     let units = slope.len();
     let [by_u, by_u_u, by_slope] = sums(x.len(), units, |range, sums| {
         let (x, output) = (&x[range.clone()], &output[range]);
@@ -322,20 +296,17 @@ pub(crate) fn dice_gradient(
         let means = sums.into_iter().map(|sum| (sum / rows) as f32);
         means.collect::<Vec<f32>>()
     });
-    let mut by_x = vec![0f32; x.len()];
-    blocks(&mut by_x, units, |from, by_x| {
-        let range = from..from + by_x.len();
-        let (x, output) = (&x[range.clone()], &output[range]);
+    blocks(output, units, |from, output| {
+        let x = &x[from..][..output.len()];
         ISA.run(DiceByInput {
             x,
             slope,
             moments,
             output,
             means: &means,
-            by_x,
         });
     });
-    (by_x, by_slope.into_iter().map(|sum| sum as f32).collect())
+    by_slope.into_iter().map(|sum| sum as f32).collect()
 }
 
 struct DiceSums<'a> {
@@ -380,10 +351,9 @@ struct DiceByInput<'a> {
     x: &'a [f32],
     slope: &'a [f32],
     moments: &'a Moments,
-    output: &'a [f32],
+    output: &'a mut [f32],
     /// Means of g and of g u.
     means: &'a [Vec<f32>; 2],
-    by_x: &'a mut [f32],
 }
 
 impl Kernel for DiceByInput<'_> {
@@ -395,16 +365,15 @@ impl Kernel for DiceByInput<'_> {
         let (mean, scale) = (&self.moments.mean[..units], &self.moments.scale[..units]);
         let [of_g, of_g_u] = self.means;
         let (of_g, of_g_u) = (&of_g[..units], &of_g_u[..units]);
-        let rows = self.by_x.chunks_exact_mut(units);
-        let rows = rows.zip(self.x.chunks_exact(units));
-        for ((by_x, x), output) in rows.zip(self.output.chunks_exact(units)) {
+        let rows = self.output.chunks_exact_mut(units);
+        for (output, x) in rows.zip(self.x.chunks_exact(units)) {
             for unit in 0..units {
-                let (x, slope, output) = (x[unit], self.slope[unit], output[unit]);
+                let (x, slope, by_output) = (x[unit], self.slope[unit], output[unit]);
                 let u = (x - mean[unit]) * scale[unit];
                 let p = sigmoid(u);
-                let g = output * x * (1.0 - slope) * p * (1.0 - p);
+                let g = by_output * x * (1.0 - slope) * p * (1.0 - p);
                 let through = (g - of_g[unit] - u * of_g_u[unit]) * scale[unit];
-                by_x[unit] = output * (slope + (1.0 - slope) * p) + through;
+                output[unit] = by_output * (slope + (1.0 - slope) * p) + through;
             }
         }
     }
@@ -440,12 +409,11 @@ mod tests {
             scale: vec![1.5; units],
         };
         let of = |isa: Isa| {
-            let mut output = vec![0f32; x.len()];
+            let mut output = x.clone();
             isa.run(Dice {
-                x: &x,
+                x: &mut output,
                 slope: &slope,
                 moments: &moments,
-                output: &mut output,
             });
             let mut sums = [vec![0f32; units], vec![0f32; units], vec![0f32; units]];
             isa.run(DiceSums {

@@ -277,9 +277,8 @@ fn to_overwrite(tensor: FlexTensor) -> FlexTensor {
 
 impl UnitFunctions for Flex {
     fn unit_prelu(x: FlexTensor, slope: FlexTensor) -> FlexTensor {
-        let (mut x, slope) = (to_overwrite(x), slope.to_contiguous());
-        units::prelu(x.storage_mut(), contiguous(&slope));
-        x
+        let [x, slope] = [x, slope].map(|tensor| tensor.to_contiguous());
+        like(&x, units::prelu(contiguous(&x), contiguous(&slope)))
     }
 
     fn unit_dice(
@@ -288,10 +287,12 @@ impl UnitFunctions for Flex {
         statistics: FlexTensor,
         _of_batch: bool,
     ) -> FlexTensor {
-        let [slope, statistics] = [slope, statistics].map(|tensor| tensor.to_contiguous());
-        let (mut x, moments) = (to_overwrite(x), dice_moments(&statistics));
-        units::dice(x.storage_mut(), contiguous(&slope), &moments);
-        x
+        let [x, slope, statistics] = [x, slope, statistics].map(|tensor| tensor.to_contiguous());
+        let moments = dice_moments(&statistics);
+        like(
+            &x,
+            units::dice(contiguous(&x), contiguous(&slope), &moments),
+        )
     }
 
     fn unit_moments(x: FlexTensor) -> FlexTensor {

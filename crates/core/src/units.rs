@@ -5,6 +5,7 @@
 //! is added over rows is added up within a block, then block by block: any number of threads gives
 //! the same bits.
 
+use std::mem::MaybeUninit;
 use std::sync::LazyLock;
 
 use crossfield_simd::{Isa, Kernel, Lanes};
@@ -69,6 +70,24 @@ fn blocks(x: &mut [f32], units: usize, run: impl Fn(usize, &mut [f32]) + Sync) {
     let len = block_len(units);
     let blocks = x.par_chunks_mut(len).enumerate();
     blocks.for_each(|(nth, block)| run(nth * len, block));
+}
+
+/// The numbers that `run` writes for those of a block, block by block: for each of them one.
+fn mapped(
+    x: &[f32],
+    units: usize,
+    run: impl Fn(&[f32], &mut [MaybeUninit<f32>]) + Sync,
+) -> Vec<f32> {
+    let len = block_len(units);
+    assert!(x.len().is_multiple_of(units.max(1)), "whole rows");
+    let mut output = Vec::with_capacity(x.len());
+    let room = &mut output.spare_capacity_mut()[..x.len()];
+    let blocks = room.par_chunks_mut(len).zip(x.par_chunks(len));
+    blocks.for_each(|(output, x)| run(x, output));
+    // SAFETY: there is room for that many, and the functions of this file, which alone call this one,
+    // write every number of each row of the blocks, which are all.
+    unsafe { output.set_len(x.len()) };
+    output
 }
 
 /// What `run` adds up over the rows of a block, in each of `N` sums a unit, then over blocks.
@@ -144,16 +163,17 @@ impl Kernel for MomentsOf<'_> {
     }
 }
 
-/// x where above 0, else slope · x: in place.
-pub(crate) fn prelu(x: &mut [f32], slope: &[f32]) {
-    blocks(x, slope.len(), |_, x| {
-        ISA.run(Prelu { x, slope });
-    });
+/// x where above 0, else slope · x.
+pub(crate) fn prelu(x: &[f32], slope: &[f32]) -> Vec<f32> {
+    mapped(x, slope.len(), |x, output| {
+        ISA.run(Prelu { x, slope, output });
+    })
 }
 
 struct Prelu<'a> {
-    x: &'a mut [f32],
+    x: &'a [f32],
     slope: &'a [f32],
+    output: &'a mut [MaybeUninit<f32>],
 }
 
 impl Kernel for Prelu<'_> {
@@ -162,9 +182,11 @@ impl Kernel for Prelu<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let units = self.slope.len();
-        for x in self.x.chunks_exact_mut(units) {
+        let rows = self.output.chunks_exact_mut(units);
+        for (output, x) in rows.zip(self.x.chunks_exact(units)) {
             for unit in 0..units {
-                x[unit] *= if x[unit] > 0.0 { 1.0 } else { self.slope[unit] };
+                let slope = if x[unit] > 0.0 { 1.0 } else { self.slope[unit] };
+                output[unit].write(x[unit] * slope);
             }
         }
     }
@@ -234,17 +256,23 @@ impl Kernel for PreluBySlope<'_> {
     }
 }
 
-/// x (slope + (1 − slope) σ((x − mean) scale)): in place.
-pub(crate) fn dice(x: &mut [f32], slope: &[f32], moments: &Moments) {
-    blocks(x, slope.len(), |_, x| {
-        ISA.run(Dice { x, slope, moments });
-    });
+/// x (slope + (1 − slope) σ((x − mean) scale)).
+pub(crate) fn dice(x: &[f32], slope: &[f32], moments: &Moments) -> Vec<f32> {
+    mapped(x, slope.len(), |x, output| {
+        ISA.run(Dice {
+            x,
+            slope,
+            moments,
+            output,
+        });
+    })
 }
 
 struct Dice<'a> {
-    x: &'a mut [f32],
+    x: &'a [f32],
     slope: &'a [f32],
     moments: &'a Moments,
+    output: &'a mut [MaybeUninit<f32>],
 }
 
 impl Kernel for Dice<'_> {
@@ -254,11 +282,12 @@ impl Kernel for Dice<'_> {
     unsafe fn run<L: Lanes>(self) {
         let units = self.slope.len();
         let (mean, scale) = (&self.moments.mean[..units], &self.moments.scale[..units]);
-        for x in self.x.chunks_exact_mut(units) {
+        let rows = self.output.chunks_exact_mut(units);
+        for (output, x) in rows.zip(self.x.chunks_exact(units)) {
             for unit in 0..units {
                 let slope = self.slope[unit];
                 let p = sigmoid((x[unit] - mean[unit]) * scale[unit]);
-                x[unit] *= slope + (1.0 - slope) * p;
+                output[unit].write(x[unit] * (slope + (1.0 - slope) * p));
             }
         }
     }
@@ -409,12 +438,18 @@ mod tests {
             scale: vec![1.5; units],
         };
         let of = |isa: Isa| {
-            let mut output = x.clone();
+            let mut output = vec![MaybeUninit::new(0f32); x.len()];
             isa.run(Dice {
-                x: &mut output,
+                x: &x,
                 slope: &slope,
                 moments: &moments,
+                output: &mut output,
             });
+            let output: Vec<f32> = output
+                .into_iter()
+                // SAFETY: they are all set from the start.
+                .map(|number| unsafe { number.assume_init() })
+                .collect();
             let mut sums = [vec![0f32; units], vec![0f32; units], vec![0f32; units]];
             isa.run(DiceSums {
                 x: &x,

@@ -1,4 +1,4 @@
-//! DIN and target attention from the command line.
+//! What attention looks at: `explain` in words, heat maps as files.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -6,164 +6,104 @@ mod common;
 
 use common::Folder;
 
-/// People click on an item of a kind that they had before: `r…` or `n…`, of four each. Histories have no,
-/// one or three items.
-fn rows() -> String {
-    let mut text = String::from("label,item,kind,items,kinds\n");
-    for at in 0..600usize {
-        let (kind, liked) = (["r", "n"][at % 2], ["r", "n"][at / 2 % 2]);
-        let count = [3, 1, 3, 0][at / 4 % 4];
-        let items: Vec<String> = (0..count)
-            .map(|nth| format!("{liked}{}", (at / 16 + nth) % 4))
-            .collect();
-        let clicked = u8::from(count > 0 && kind == liked);
-        let kinds = vec![liked; count].join("|");
-        text += &format!(
-            "{clicked},{kind}{},{kind},{},{kinds}\n",
-            at / 8 % 4,
-            items.join("|")
-        );
-    }
-    text
-}
+const CSV: &str = "label,user,item,history\n\
+                   1,u,c,a|b\n0,u,d,a|b\n1,v,b,\n0,v,c,a\n1,w,a,d|c|b\n0,w,e,d|c|b\n";
 
-fn run_file(model: &str) -> String {
-    format!(
-        "[data]\ntrain = 'a.csv'\nsplit = {{ kind = 'random', valid = 0.1, test = 0.2 }}\n\
-         [[field]]\nname = 'item'\n[[field]]\nname = 'kind'\n\
-         [[field]]\nname = 'items'\nkind = 'sequence'\nvocabulary = 'item'\n\
-         [[field]]\nname = 'kinds'\nkind = 'sequence'\nvocabulary = 'kind'\n\
-         [train]\nepochs = 20\nbatch_size = 64\n[optimizer]\ndense = {{ lr = 0.01 }}\n{model}\n"
-    )
-}
-
-const SIDE_BY_SIDE: &str =
-    "behaviour = [{ target = ['item', 'kind'], history = ['items', 'kinds'] }]";
-
-fn number(line: &str) -> f64 {
-    line.split_whitespace().next().unwrap().parse().unwrap()
-}
-
-#[test]
-fn din_learns_what_only_the_history_tells_and_predicts_as_it_was_measured() {
+/// A folder with a finished run of `kind`.
+fn trained(kind: &str) -> Folder {
     let folder = Folder::new();
-    folder.write("a.csv", rows());
+    folder.write("a.csv", CSV);
     folder.write(
         "a.toml",
-        run_file(&format!(
-            "[model]\nkind = 'din'\n[model.din]\n{SIDE_BY_SIDE}"
-        )),
-    );
-    folder.succeed("train a.toml --out din");
-    folder.succeed("train a.toml --out none --set model.din.attention=none");
-    let auc = |run: &str| folder.metrics(run)["test"]["auc"].as_f64().unwrap();
-    assert!(auc("din") > 0.9, "{}", auc("din"));
-    assert!(auc("none") < 0.7, "{}", auc("none"));
-    // Read back, with the statistics of its activations: the same figures, and the same lines.
-    let predicted = folder.succeed("predict din --data a.csv").stdout;
-    assert_eq!(predicted, folder.succeed("predict din --data a.csv").stdout);
-    let explained = folder.succeed("explain din --data a.csv --row 3").stdout;
-    let line = explained.lines().nth(1).unwrap();
-    let prediction = number(line.strip_prefix("prediction").unwrap());
-    let third: f64 = predicted.lines().nth(2).unwrap().parse().unwrap();
-    assert!((prediction - third).abs() < 1e-6, "{explained}");
-}
-
-#[test]
-fn din_gives_the_same_bytes_at_any_number_of_threads() {
-    let folder = Folder::new();
-    folder.write("a.csv", rows());
-    folder.write("a.toml", run_file("[model]\nkind = 'din'"));
-    for threads in [1, 2, 3] {
-        folder.succeed(&format!(
-            "train a.toml --out {threads} --set train.threads={threads} --set train.epochs=2"
-        ));
-    }
-    let weights =
-        |run: &str| std::fs::read(folder.path(&format!("{run}/model.safetensors"))).unwrap();
-    assert_eq!(weights("1"), weights("2"));
-    assert_eq!(weights("1"), weights("3"));
-}
-
-#[test]
-fn past_items_explain_the_score_of_target_attention() {
-    let folder = Folder::new();
-    folder.write("a.csv", rows());
-    folder.write(
-        "a.toml",
-        run_file("[model]\nkind = 'attention'\n[model.attention]\nprojections = true"),
-    );
-    folder.succeed("train a.toml --out a");
-    let text = folder.succeed("explain a --data a.csv --row 1").stdout;
-    let lines: Vec<&str> = text.lines().collect();
-    let score = number(lines[0].strip_prefix("score").unwrap());
-    let parts = &lines[3..lines.len() - 1];
-    // Three items and three kinds of the history, and the bias.
-    assert_eq!(parts.len(), 7, "{text}");
-    let sum: f64 = parts.iter().map(|line| number(line)).sum();
-    assert!((sum - score).abs() < 1e-5, "{text}");
-    assert!(text.contains("items=r0 & item=r0"), "{text}");
-}
-
-#[test]
-fn l2_by_occurrence_is_of_counted_values_on_burn() {
-    let folder = Folder::new();
-    folder.write("a.csv", rows());
-    folder.write("a.toml", run_file("[model]\nkind = 'din'"));
-    let penalty = "match=\"v8.item\",l2=0.5,l2_by=\"occurrence\"";
-    let small = "--set train.epochs=1";
-    folder.succeed(&format!(
-        "train a.toml --out with {small} --set optimizer.table=[{{{penalty}}}]"
-    ));
-    folder.succeed(&format!("train a.toml --out without {small}"));
-    let weights =
-        |run: &str| std::fs::read(folder.path(&format!("{run}/model.safetensors"))).unwrap();
-    assert_ne!(weights("with"), weights("without"));
-    let rows_one_by_one = run_file("[model]\nkind = 'fm'").replace("batch_size = 64\n", "");
-    folder.write("fused.toml", rows_one_by_one);
-    let message = folder.fail(&format!(
-        "train fused.toml --out fused --set train.executor=fused \
-         --set optimizer.table=[{{{penalty}}}]"
-    ));
-    assert_eq!(
-        message,
-        "l2_by of table `v8.item`: is for executor = \"burn\"; the executor is fused"
-    );
-    folder.write(
-        "hashed.toml",
-        run_file("[model]\nkind = 'din'").replace(
-            "name = 'item'\n",
-            "name = 'item'\nkind = 'hashed'\nhash_rows = 50\nvocabulary = 'h'\n",
+        format!(
+            "[data]\ntrain = 'a.csv'\n[[field]]\nname = 'user'\n[[field]]\nname = 'item'\n\
+             [[field]]\nname = 'history'\nkind = 'sequence'\nvocabulary = 'item'\n\
+             [model]\nkind = '{kind}'\n[train]\nepochs = 3\nbatch_size = 2\n"
         ),
     );
-    let message = folder.fail(
-        "train hashed.toml --out h \
-         --set optimizer.table=[{match=\"v8.h\",l2=0.5,l2_by=\"occurrence\"}]",
-    );
-    assert_eq!(
-        message,
-        "table `v8.h`: l2_by = \"occurrence\" needs values that were counted in training: those of \
-         hashed fields and of files of indices are not"
-    );
+    folder.succeed("train a.toml --out run");
+    folder
+}
+
+/// Lines of weights: weight, how long ago, item.
+fn weights(text: &str) -> Vec<(f64, usize, String)> {
+    let mut lines = text.lines().skip_while(|line| !line.ends_with("back  item"));
+    lines.next().unwrap();
+    let line = |line: &str| {
+        let mut cells = line.split_whitespace();
+        let mut cell = || cells.next().unwrap();
+        (
+            cell().parse().unwrap(),
+            cell().parse().unwrap(),
+            cell().to_owned(),
+        )
+    };
+    lines.map(line).collect()
 }
 
 #[test]
-fn histories_of_unequal_length_are_refused_before_there_is_a_run_and_when_rows_are_read() {
-    let folder = Folder::new();
-    folder.write("a.csv", rows());
-    let model = format!("[model]\nkind = 'din'\n[model.din]\n{SIDE_BY_SIDE}");
-    folder.write("a.toml", run_file(&model));
-    folder.succeed("train a.toml --out a --set train.epochs=1");
-    folder.write(
-        "b.csv",
-        "label,item,kind,items,kinds\n1,r0,r,r1,r\n0,n0,n,r1|r2,r\n",
+fn explain_lists_the_past_with_its_weights_and_who_asked() {
+    for kind in ["din", "attention"] {
+        let folder = trained(kind);
+        let text = folder.succeed("explain run --data a.csv --row 5").stdout;
+        assert!(text.contains("\nasked by item=a\n"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
+        let mut found = weights(&text);
+        assert!(found.is_sorted_by(|a, b| a.0.abs() >= b.0.abs()), "{text}");
+        found.sort_by_key(|(_, back, _)| *back);
+        let items: Vec<&str> = found.iter().map(|(_, _, item)| item.as_str()).collect();
+        assert_eq!(items, ["history=b", "history=c", "history=d"], "{text}");
+
+        let text = folder.succeed("explain run --data a.csv --row 3").stdout;
+        assert!(text.ends_with("(no history)\n"), "{text}");
+        // Of three, two are printed and one is added up.
+        let text = folder.succeed("explain run --data a.csv --row 5 --top 2");
+        assert!(text.stdout.contains("and 1 smaller ones: "), "{}", text.stdout);
+    }
+}
+
+#[test]
+fn the_weights_of_a_softmax_add_up_to_one() {
+    let folder = trained("attention");
+    let text = folder.succeed("explain run --data a.csv --row 5").stdout;
+    let sum: f64 = weights(&text).iter().map(|(weight, ..)| weight).sum();
+    // Each is rounded to six places.
+    assert!((sum - 1.0).abs() < 3e-6, "{text}");
+}
+
+#[test]
+fn a_heat_map_has_the_candidates_of_one_history_side_by_side() {
+    let folder = trained("din");
+    folder.succeed("explain run --data a.csv --row 6 --heat-map row.svg");
+    let svg = folder.read("row.svg");
+    // The row's own candidate first, then that of row 5, which has the same history.
+    for name in ["1  item=e: 0.", "2  item=a: 0.", "history=d", "history=b"] {
+        assert!(svg.contains(name), "{name}: {svg}");
+    }
+    assert!(!svg.contains("3  item="), "{svg}");
+
+    folder.write("context.csv", "user,history\nu,a|b\n");
+    folder.write("items.csv", "item\nc\nd\ne\n");
+    let files = "--context context.csv --candidates items.csv";
+    folder.succeed(&format!("rank run {files} --heat-map rank.svg"));
+    assert!(folder.read("rank.svg").contains("3  item="));
+    folder.succeed(&format!("rank run {files} --top 2 --heat-map two.svg"));
+    assert!(!folder.read("two.svg").contains("3  item="));
+
+    let error = folder.fail("explain run --data a.csv --row 3 --heat-map none.svg");
+    assert!(
+        error.contains("--heat-map: the row has no history that the model weighs"),
+        "{error}"
     );
-    let message = folder.fail("predict a --data b.csv");
-    assert_eq!(
-        message,
-        "`din` reads `items` and `kinds` side by side, which have [2, 1] items in row 2: expected as \
-         many"
-    );
-    let message = folder.fail("train a.toml --out b --set data.train=b.csv --set data.split=rows");
-    assert!(!folder.path("b").exists(), "{message}");
+    assert!(!folder.path("none.svg").exists());
+}
+
+#[test]
+fn titles_of_a_file_are_beside_the_keys() {
+    let folder = trained("din");
+    folder.write("titles.csv", "key,title\na,An apple\nb,A bear & more\n");
+    let args = "explain run --data a.csv --row 5 --titles titles.csv";
+    let text = folder.succeed(args).stdout;
+    assert!(text.contains("asked by item=a An apple\n"), "{text}");
+    assert!(text.contains("history=b A bear\n"), "{text}");
 }

@@ -16,6 +16,7 @@ mod ragged;
 mod ranking;
 pub mod rng;
 mod schema;
+mod segment_operations;
 mod table;
 
 pub use batch::{Batch, Jagged, Targets};

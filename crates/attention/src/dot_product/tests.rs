@@ -388,3 +388,56 @@ fn causal_attention_is_of_items_to_themselves() {
     let asked = case.tensors(case.numbers(), &Device::flex());
     case.attend(dot_product_attention, asked);
 }
+
+#[test]
+#[ignore = "a measurement"]
+fn measure() {
+    let time = |work: &mut dyn FnMut()| {
+        let mut best = f64::MAX;
+        for _ in 0..5 {
+            let started = std::time::Instant::now();
+            work();
+            best = best.min(started.elapsed().as_secs_f64() * 1e3);
+        }
+        best
+    };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .unwrap();
+    for (rows, length, asking, width, heads) in [
+        (256, 10, 10, 64, 1),
+        (256, 50, 50, 64, 1),
+        (256, 50, 50, 64, 2),
+        (256, 50, 50, 32, 2),
+        (64, 200, 200, 64, 1),
+        (256, 10, 1, 32, 1),
+        (256, 50, 1, 32, 1),
+        (64, 200, 1, 32, 1),
+        (16, 1000, 1, 32, 1),
+        (4, 10000, 1, 32, 1),
+        (1, 10000, 10000, 32, 1),
+    ] {
+        let case = Case {
+            queries: vec![asking; rows],
+            items: vec![length; rows],
+            dims: [width, width],
+            heads,
+            causal: asking > 1,
+        };
+        let numbers = case.numbers();
+        let flex = Device::flex();
+        let asked = case.tensors(numbers.clone(), &flex);
+        pool.install(|| {
+            let got = time(&mut || drop(case.attend(dot_product_attention, asked.clone()).into_data()));
+            let both = time(&mut || drop(case.all(dot_product_attention, numbers.clone())));
+            let nothing = time(&mut || { let f: Form = |q, k, v, _, _| q.segments.spread(q.segments.sum(q.values.clone())) + q.segments.spread(k.segments.sum(k.values.clone() + v)); drop(case.all(f, numbers.clone())) });
+            let (mut plain, mut plain_both) = (0.0, 0.0);
+            if length < 1000 || asking == 1 {
+                plain = time(&mut || drop(case.attend(dot_product_attention_plain, asked.clone()).into_data()));
+                plain_both = time(&mut || drop(case.all(dot_product_attention_plain, numbers.clone())));
+            }
+            println!("{rows}x{length} asking {asking} width {width} heads {heads}: {got:.2} ms forward, {both:.2} both (harness {nothing:.2}); plain {plain:.2}, {plain_both:.2}");
+        });
+    }
+}

@@ -1,0 +1,219 @@
+//! A block in which the items of a row attend to those before them.
+
+use burn::module::Module;
+use burn::nn::{LayerNorm, LayerNormConfig};
+use burn::tensor::{Int, Tensor, TensorData};
+use crossfield_core::{
+    Activation, Dropout, Error, Init, Mlp, MlpConfig, Ragged, TrainingStep, check_option,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{QkvAttention, QkvConfig};
+
+/// Configuration of a [`SelfAttentionBlock`].
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use crossfield_attention::SelfAttentionConfig;
+/// use crossfield_core::{Init, Ragged, Segments};
+///
+/// let init = Init {
+///     device: Device::flex(),
+///     seed: 1,
+/// };
+/// let config = SelfAttentionConfig {
+///     heads: 2,
+///     ..SelfAttentionConfig::default()
+/// };
+/// let block = config.init("block.0", 8, &init)?;
+/// let items = Ragged {
+///     values: Tensor::ones([5, 8], &init.device),
+///     segments: Segments::new(vec![0, 3, 5]),
+/// };
+/// assert_eq!(block.forward(&items, None).values.dims(), [5, 8]);
+/// assert_eq!(block.weights(&items).dims(), [5, 2]);
+/// # Ok::<(), crossfield_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SelfAttentionConfig {
+    /// Heads of the attention; they divide the dim of the items.
+    pub heads: usize,
+    /// Whether what the heads read goes through one more matrix.
+    pub output: bool,
+    /// Units of the hidden layer of the network behind the attention; as many as the items have
+    /// columns, if it is left out.
+    pub hidden: Option<usize>,
+    /// What follows that hidden layer.
+    pub activation: Activation,
+    /// Probability that a number of what a part adds, or of the hidden layer, is left out at a step
+    /// of training.
+    pub dropout: f64,
+    /// Whether parts read normalized items and add to them as they are (true), or sums are
+    /// normalized (false, the original order of Vaswani et al.).
+    pub norm_first: bool,
+}
+
+impl Default for SelfAttentionConfig {
+    /// SASRec's: one head without an output matrix, ReLU, normalization first, dropout of 0.2.
+    fn default() -> Self {
+        Self {
+            heads: 1,
+            output: false,
+            hidden: None,
+            activation: Activation::Relu,
+            dropout: 0.2,
+            norm_first: true,
+        }
+    }
+}
+
+/// Each item with what it reads of itself and those before it, then a network on it alone.
+///
+/// ```text
+/// h = x + dropout(SA(norm(x)))
+/// y = h + dropout(W_2 dropout(activation(W_1 norm(h) + b_1)) + b_2)
+/// ```
+///
+/// where SA is causal [`QkvAttention`] of the items to themselves and norm is over the columns of an
+/// item (Ba, Kiros and Hinton 2016). Without `norm_first`, `h = norm(x + dropout(SA(x)))`, and the
+/// same for y.
+///
+/// # Source
+/// Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018, section III.B. Their
+/// attention weights are dropped out in their program, which the paper does not say and this does not
+/// do.
+#[derive(Module, Debug)]
+pub struct SelfAttentionBlock {
+    attention: QkvAttention,
+    attention_norm: LayerNorm,
+    network: Mlp,
+    network_norm: LayerNorm,
+    #[module(skip)]
+    attention_dropout: Dropout,
+    #[module(skip)]
+    network_dropout: Dropout,
+    #[module(skip)]
+    norm_first: bool,
+}
+
+impl SelfAttentionConfig {
+    /// Refuses what cannot be, for items of `dim` columns; `name` is named in messages.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for heads that do not divide the dim, and a width or a dropout out of its
+    /// range.
+    pub fn check(&self, name: &str, dim: usize) -> Result<(), Error> {
+        check_option(
+            name,
+            "heads",
+            self.heads,
+            self.heads > 0 && dim.is_multiple_of(self.heads),
+            format!("a divisor of {dim}, the dim of its items"),
+        )?;
+        self.network(dim).check(name, dim)
+    }
+
+    /// The block for items of `dim` columns; `name` keys its random weights and what is left out.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn init(&self, name: &str, dim: usize, init: &Init) -> Result<SelfAttentionBlock, Error> {
+        self.check(name, dim)?;
+        let attention = QkvConfig {
+            heads: self.heads,
+            output: self.output,
+            ..QkvConfig::default()
+        };
+        let [attention_name, network_name] =
+            ["attention", "network"].map(|part| format!("{name}.{part}"));
+        let norm = || {
+            LayerNormConfig::new(dim)
+                .with_epsilon(1e-5)
+                .init(&init.device)
+        };
+        Ok(SelfAttentionBlock {
+            attention: attention.init(&attention_name, dim, dim, init)?,
+            attention_norm: norm(),
+            network: self.network(dim).init(&network_name, dim, init)?,
+            network_norm: norm(),
+            attention_dropout: Dropout::new(&attention_name, self.dropout),
+            network_dropout: Dropout::new(&network_name, self.dropout),
+            norm_first: self.norm_first,
+        })
+    }
+
+    fn network(&self, dim: usize) -> MlpConfig {
+        MlpConfig {
+            hidden: vec![self.hidden.unwrap_or(dim)],
+            output: dim,
+            activation: self.activation,
+            dropout: self.dropout,
+            ..MlpConfig::default()
+        }
+    }
+}
+
+impl SelfAttentionBlock {
+    /// The items, each with what it reads of itself and of those before it in its row. `training` is
+    /// the step of training: without one nothing is left out.
+    ///
+    /// # Shapes
+    /// - items and output: `[items, dim]` in all
+    pub fn forward(&self, items: &Ragged, training: Option<TrainingStep>) -> Ragged {
+        let attention = |x: Tensor<2>| {
+            let x = Ragged {
+                values: x,
+                segments: items.segments.clone(),
+            };
+            self.attention.forward(&x, &x, true)
+        };
+        let network = |x| self.network.forward(x, training);
+        let (norm, dropout) = (&self.attention_norm, self.attention_dropout);
+        let hidden = self.around(items.values.clone(), attention, norm, dropout, training);
+        let (norm, dropout) = (&self.network_norm, self.network_dropout);
+        Ragged {
+            values: self.around(hidden, network, norm, dropout, training),
+            segments: items.segments.clone(),
+        }
+    }
+
+    /// The weights that the last item of each row gives to the row's items.
+    ///
+    /// # Shapes
+    /// - items: `[items, dim]` in all
+    /// - output: `[items, heads]`
+    pub fn weights(&self, items: &Ragged) -> Tensor<2> {
+        let values = match self.norm_first {
+            true => self.attention_norm.forward(items.values.clone()),
+            false => items.values.clone(),
+        };
+        let segments = &items.segments;
+        // A row without items takes any: there is nothing that it could give weights to.
+        let last = |row| segments.range(row).end.saturating_sub(1) as i64;
+        let last: Vec<i64> = (0..segments.rows()).map(last).collect();
+        let last = TensorData::new(last, [segments.rows()]);
+        let last = Tensor::<1, Int>::from_data(last, &values.device());
+        let items = Ragged {
+            values: values.clone(),
+            segments: segments.clone(),
+        };
+        self.attention.weights(values.select(0, last), &items)
+    }
+
+    /// A part of the block, its norm before or behind it, and what it adds to.
+    fn around(
+        &self,
+        x: Tensor<2>,
+        part: impl FnOnce(Tensor<2>) -> Tensor<2>,
+        norm: &LayerNorm,
+        dropout: Dropout,
+        training: Option<TrainingStep>,
+    ) -> Tensor<2> {
+        if self.norm_first {
+            x.clone() + dropout.forward(part(norm.forward(x)), training)
+        } else {
+            norm.forward(x.clone() + dropout.forward(part(x), training))
+        }
+    }
+}

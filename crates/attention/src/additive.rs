@@ -125,3 +125,76 @@ impl AdditiveAttention {
         segments.softmax(hidden.matmul(self.fit.val()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{
+        check_gradient, close, init, ragged, segments, tensor, times, values,
+    };
+    use burn::tensor::Device;
+
+    #[test]
+    fn the_fit_is_the_network_of_the_paper() {
+        let device = Device::flex();
+        let config = AdditiveConfig { units: 6 };
+        let layer = config.init("a", 3, 5, &init(device.clone())).unwrap();
+        let queries = tensor(3, 3, 1, &device);
+        let items = ragged(&[4, 0, 2], 5, 2, &device);
+        let read = tensor(6, 2, 3, &device);
+        let (w_q, w_k) = (
+            values(layer.query.weight.val()),
+            values(layer.key.weight.val()),
+        );
+        let bias = values(layer.query.bias.as_ref().unwrap().val());
+        let fit = values(layer.fit.val());
+        let [asked, past, numbers] =
+            [&queries, &items.values, &read].map(|tensor| values(tensor.clone()));
+        let (mut weights, mut expected) = (Vec::new(), vec![0.0; 6]);
+        for row in 0..3 {
+            let q = times(&asked[row * 3..][..3], &w_q);
+            let power = |item: usize| {
+                let k = times(&past[item * 5..][..5], &w_k);
+                let unit = |at: usize| fit[at] * (q[at] + k[at] + bias[at]).tanh();
+                (0..6).map(unit).sum::<f32>().exp()
+            };
+            let powers: Vec<f32> = items.segments.range(row).map(power).collect();
+            let sum: f32 = powers.iter().sum();
+            for (item, power) in items.segments.range(row).zip(powers) {
+                weights.push(power / sum);
+                for column in 0..2 {
+                    expected[row * 2 + column] += power / sum * numbers[item * 2 + column];
+                }
+            }
+        }
+        close(&values(layer.weights(queries.clone(), &items)), &weights);
+        close(&values(layer.forward(queries, &items, read)), &expected);
+        assert_eq!(expected[2..4], [0.0, 0.0]);
+    }
+
+    #[test]
+    fn its_gradients_are_those_of_finite_differences() {
+        let layer = |device: &Device| {
+            let config = AdditiveConfig::default();
+            config.init("a", 3, 4, &init(device.clone())).unwrap()
+        };
+        check_gradient([5, 4], |x, device| {
+            let items = Ragged {
+                values: x.clone(),
+                segments: segments(&[3, 0, 2]),
+            };
+            layer(device).forward(tensor(3, 3, 1, device), &items, x)
+        });
+        check_gradient([3, 3], |x, device| {
+            let items = ragged(&[3, 0, 2], 4, 2, device);
+            layer(device).forward(x, &items, items.values.clone())
+        });
+    }
+
+    #[test]
+    fn no_units_are_refused() {
+        let error = AdditiveConfig { units: 0 }.init("a", 3, 4, &init(Device::flex()));
+        let message = error.unwrap_err().to_string();
+        assert_eq!(message, "`a.units` is 0: expected 1 to 65536");
+    }
+}

@@ -229,3 +229,100 @@ fn learned(name: &str, count: usize, dim: usize, init: &Init) -> Param<Tensor<2>
     let bound = 1.0 / (dim as f32).sqrt();
     init.uniform(&format!("{name}.vectors"), [count, dim], bound)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{init, segments, values};
+
+    #[test]
+    fn positions_count_from_the_end_and_far_ones_share_the_last() {
+        let device = Device::flex();
+        let config = PositionConfig {
+            max_positions: 3,
+            ..PositionConfig::default()
+        };
+        let positions = config.init("p", 2, &init(device.clone())).unwrap();
+        let vectors = values(positions.learned.as_ref().unwrap().val());
+        let of = |position: usize| vectors[position * 2..][..2].to_vec();
+        let got = values(positions.forward(&segments(&[1, 0, 5]), &device));
+        let expected = [0, 2, 2, 2, 1, 0].map(of).concat();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn each_learned_vector_gets_the_gradients_of_its_items() {
+        let device = Device::flex().autodiff();
+        let config = PositionConfig {
+            max_positions: 2,
+            ..PositionConfig::default()
+        };
+        let positions = config.init("p", 1, &init(device.clone())).unwrap();
+        let slopes = Tensor::<2>::from_data([[1.0], [10.0], [100.0], [1000.0]], &device);
+        let vectors = positions.forward(&segments(&[3, 1]), &device);
+        let mut gradients = (vectors * slopes).sum().backward();
+        let learned = positions.learned.as_ref().unwrap().val();
+        let gradient = values(learned.grad_remove(&mut gradients).unwrap());
+        assert_eq!(gradient, [1100.0, 11.0]);
+    }
+
+    #[test]
+    fn sinusoids_are_those_of_the_paper() {
+        let device = Device::flex();
+        let config = PositionConfig {
+            kind: PositionKind::Sinusoidal,
+            max_positions: 50,
+        };
+        let positions = config.init("p", 4, &init(device.clone())).unwrap();
+        let got = values(positions.forward(&segments(&[2]), &device));
+        let expected = [
+            1f32.sin(),
+            1f32.cos(),
+            0.01f32.sin(),
+            0.01f32.cos(),
+            0.0,
+            1.0,
+            0.0,
+            1.0,
+        ];
+        for (got, expected) in got.iter().zip(expected) {
+            approx::assert_relative_eq!(*got, expected, epsilon = 1e-6);
+        }
+    }
+
+    #[test]
+    fn gaps_fall_into_buckets_by_powers_of_two() {
+        for gap in [0u64, 1, 6, 7, 8, 13, 20, 21, 1_000_000_007] {
+            let expected = (1.0 + gap as f64 / 7.0).log2().floor() as usize;
+            assert_eq!(time_gap_bucket(gap, 7), expected, "{gap}");
+        }
+        assert_eq!(time_gap_bucket(u64::MAX, 1), 63);
+        let config = TimeGapConfig {
+            unit: 10,
+            buckets: 3,
+        };
+        let gaps = config.init("g", 1, &init(Device::flex())).unwrap();
+        let vectors = values(gaps.learned.val());
+        let got = values(gaps.forward(&[0, 10, 29, 30, 70, 4_000_000_000]));
+        let expected = [0, 1, 1, 2, 2, 2].map(|bucket| vectors[bucket]);
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let init = init(Device::flex());
+        let positions = PositionConfig {
+            max_positions: 0,
+            ..PositionConfig::default()
+        };
+        let error = positions.init("p", 4, &init).unwrap_err();
+        let message = "`p.max_positions` is 0: expected 1 to 65536";
+        assert_eq!(error.to_string(), message);
+        let gaps = |unit, buckets| {
+            let error = TimeGapConfig { unit, buckets }.init("g", 4, &init);
+            error.unwrap_err().to_string()
+        };
+        assert_eq!(gaps(0, 2), "`g.unit` is 0: expected 1 second or more");
+        assert_eq!(gaps(1, 66), "`g.buckets` is 66: expected 1 to 65");
+    }
+}

@@ -6,6 +6,8 @@ mod encoding;
 mod qkv;
 mod row;
 mod self_attention;
+#[cfg(test)]
+mod test_support;
 
 pub use additive::{AdditiveAttention, AdditiveConfig};
 pub use dot_product::{dot_product_attention, dot_product_weights};

@@ -197,3 +197,152 @@ pub(crate) fn project(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
     };
     dense_layer(x, weight, bias)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{check_gradient, close, init, ragged, segments, times, values};
+    use burn::nn::attention::{MhaInput, MultiHeadAttentionConfig};
+    use burn::tensor::{Bool, Device};
+
+    #[test]
+    fn a_query_reads_projected_values_by_projected_keys() {
+        let device = Device::flex();
+        let config = QkvConfig {
+            heads: 2,
+            dim: Some(4),
+            output: true,
+            bias: false,
+        };
+        let layer = config.init("a", 3, 5, &init(device.clone())).unwrap();
+        let queries = ragged(&[1, 2, 1], 3, 1, &device);
+        let items = ragged(&[3, 1, 0], 5, 2, &device);
+        let of = |layer: &Linear| values(layer.weight.val());
+        let [w_q, w_k, w_v] = [&layer.query, &layer.key, &layer.value].map(of);
+        let w_o = of(layer.output.as_ref().unwrap());
+        let (asked, past) = (values(queries.values.clone()), values(items.values.clone()));
+        let mut expected = Vec::new();
+        for row in 0..3 {
+            for query in queries.segments.range(row) {
+                let q = times(&asked[query * 3..][..3], &w_q);
+                let mut read = vec![0.0; 4];
+                for head in 0..2 {
+                    let keys: Vec<usize> = items.segments.range(row).collect();
+                    let power = |&item: &usize| {
+                        let k = times(&past[item * 5..][..5], &w_k);
+                        let fit: f32 = (0..2).map(|d| q[head * 2 + d] * k[head * 2 + d]).sum();
+                        (fit / 2f32.sqrt()).exp()
+                    };
+                    let powers: Vec<f32> = keys.iter().map(power).collect();
+                    for (item, power) in keys.iter().zip(&powers) {
+                        let v = times(&past[item * 5..][..5], &w_v);
+                        for d in 0..2 {
+                            let weight = power / powers.iter().sum::<f32>();
+                            read[head * 2 + d] += weight * v[head * 2 + d];
+                        }
+                    }
+                }
+                expected.extend(times(&read, &w_o));
+            }
+        }
+        close(&values(layer.forward(&queries, &items, false)), &expected);
+        assert_eq!(expected[9..], [0.0; 3]);
+    }
+
+    #[test]
+    fn on_rows_without_padding_it_is_burns_multi_head_attention() {
+        let device = Device::flex();
+        let config = QkvConfig {
+            heads: 2,
+            output: true,
+            bias: true,
+            ..QkvConfig::default()
+        };
+        let ours = config.init("a", 8, 8, &init(device.clone())).unwrap();
+        let mut burns = MultiHeadAttentionConfig::new(8, 2)
+            .with_dropout(0.0)
+            .init(&device);
+        burns.query = ours.query.clone();
+        burns.key = ours.key.clone();
+        burns.value = ours.value.clone();
+        burns.output = ours.output.clone().unwrap();
+        let items = ragged(&[5, 5, 5], 8, 1, &device);
+        let padded = items.values.clone().reshape([3, 5, 8]);
+        for causal in [false, true] {
+            let input = MhaInput::self_attn(padded.clone());
+            let input = if causal {
+                let later = (0..75).map(|at| at % 5 > at / 5 % 5).collect();
+                let later = burn::tensor::TensorData::new(later, [3, 5, 5]);
+                input.mask_attn(Tensor::<3, Bool>::from_data(later, &device))
+            } else {
+                input
+            };
+            let expected = burns.forward(input);
+            close(
+                &values(ours.forward(&items, &items, causal)),
+                &values(expected.context),
+            );
+            if causal {
+                // The weights of the last item of each row: [rows, heads, time, time].
+                let last = ragged(&[1, 1, 1], 8, 1, &device);
+                let queries = items.values.clone().reshape([3, 5, 8]).narrow(1, 4, 1);
+                let queries = queries.reshape(last.values.dims());
+                let weights = expected.weights.narrow(2, 4, 1).reshape([3, 2, 5]);
+                close(
+                    &values(ours.weights(queries, &items)),
+                    &values(weights.swap_dims(1, 2)),
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn its_gradients_are_those_of_finite_differences() {
+        let config = QkvConfig {
+            heads: 2,
+            output: true,
+            bias: true,
+            ..QkvConfig::default()
+        };
+        check_gradient([7, 4], |x, device| {
+            let items = Ragged {
+                values: x,
+                segments: segments(&[2, 0, 5]),
+            };
+            let layer = config.init("a", 4, 4, &init(device.clone())).unwrap();
+            layer.forward(&items, &items, true)
+        });
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let init = init(Device::flex());
+        for (config, message) in [
+            (
+                QkvConfig {
+                    heads: 3,
+                    dim: Some(8),
+                    ..QkvConfig::default()
+                },
+                "`a.heads` is 3: expected a divisor of 8, its `dim`",
+            ),
+            (
+                QkvConfig {
+                    heads: 0,
+                    ..QkvConfig::default()
+                },
+                "`a.heads` is 0: expected a divisor of 4, the dim of its queries",
+            ),
+            (
+                QkvConfig {
+                    dim: Some(0),
+                    ..QkvConfig::default()
+                },
+                "`a.dim` is 0: expected 1 to 65536",
+            ),
+        ] {
+            let error = config.init("a", 4, 4, &init).unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
+    }
+}

@@ -217,3 +217,163 @@ impl SelfAttentionBlock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{check_gradient, close, init, ragged, segments, values};
+    use burn::tensor::Device;
+
+    fn at(step: u64) -> Option<TrainingStep> {
+        Some(TrainingStep {
+            seed: 1,
+            epoch: 0,
+            step,
+        })
+    }
+
+    fn block(config: &SelfAttentionConfig, device: &Device) -> SelfAttentionBlock {
+        config.init("b", 4, &init(device.clone())).unwrap()
+    }
+
+    /// Mean 0 and variance 1.
+    fn norm(x: Tensor<2>) -> Tensor<2> {
+        let centered = x.clone() - x.mean_dim(1);
+        let variance = centered.clone().square().mean_dim(1);
+        centered / variance.add_scalar(1e-5).sqrt()
+    }
+
+    #[test]
+    fn a_block_is_attention_then_a_network_each_around_a_norm() {
+        let device = Device::flex();
+        for norm_first in [true, false] {
+            let config = SelfAttentionConfig {
+                heads: 2,
+                hidden: Some(6),
+                norm_first,
+                ..SelfAttentionConfig::default()
+            };
+            let block = block(&config, &device);
+            let items = ragged(&[3, 1, 5], 4, 1, &device);
+            let attend = |x: Tensor<2>| {
+                let x = Ragged {
+                    values: x,
+                    segments: items.segments.clone(),
+                };
+                block.attention.forward(&x, &x, true)
+            };
+            let x = items.values.clone();
+            let expected = if norm_first {
+                let h = x.clone() + attend(norm(x));
+                h.clone() + block.network.forward(norm(h), None)
+            } else {
+                let h = norm(x.clone() + attend(x));
+                norm(h.clone() + block.network.forward(h, None))
+            };
+            let got = block.forward(&items, None);
+            close(&values(got.values), &values(expected));
+            assert_eq!(got.segments, items.segments);
+        }
+    }
+
+    #[test]
+    fn later_items_and_other_rows_change_no_bit_of_an_item() {
+        let device = Device::flex();
+        let block = block(&SelfAttentionConfig::default(), &device);
+        let items = ragged(&[7, 5], 4, 1, &device);
+        let all = values(block.forward(&items, None).values);
+        let first = Ragged {
+            values: items.values.clone().narrow(0, 0, 6),
+            segments: segments(&[6]),
+        };
+        assert_eq!(values(block.forward(&first, None).values), all[..24]);
+        let second = Ragged {
+            values: items.values.narrow(0, 7, 5),
+            segments: segments(&[5]),
+        };
+        assert_eq!(values(block.forward(&second, None).values), all[28..]);
+    }
+
+    #[test]
+    fn what_is_left_out_follows_from_the_step() {
+        let device = Device::flex();
+        let block = block(&SelfAttentionConfig::default(), &device);
+        let items = ragged(&[7, 5], 4, 1, &device);
+        let run = |training| values(block.forward(&items, training).values);
+        assert_eq!(run(at(1)), run(at(1)));
+        assert_ne!(run(at(1)), run(at(2)));
+        assert_ne!(run(at(1)), run(None));
+    }
+
+    #[test]
+    fn its_gradients_are_those_of_finite_differences() {
+        for norm_first in [true, false] {
+            let config = SelfAttentionConfig {
+                heads: 2,
+                output: true,
+                activation: Activation::Tanh,
+                norm_first,
+                ..SelfAttentionConfig::default()
+            };
+            check_gradient([8, 4], |x, device| {
+                let items = Ragged {
+                    values: x,
+                    segments: segments(&[2, 0, 6]),
+                };
+                block(&config, device).forward(&items, at(1)).values
+            });
+        }
+    }
+
+    #[test]
+    fn the_weights_are_those_of_the_last_item_and_add_up_to_one() {
+        let device = Device::flex();
+        for norm_first in [true, false] {
+            let config = SelfAttentionConfig {
+                heads: 2,
+                norm_first,
+                ..SelfAttentionConfig::default()
+            };
+            let block = block(&config, &device);
+            let items = ragged(&[3, 0, 2], 4, 1, &device);
+            let weights = block.weights(&items);
+            let sums = values(items.segments.sum(weights.clone()));
+            close(&sums, &[1.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
+            // By the last item of the last row.
+            let x = match norm_first {
+                true => norm(items.values.clone()),
+                false => items.values.clone(),
+            };
+            let row = Ragged {
+                values: x.narrow(0, 3, 2),
+                segments: segments(&[2]),
+            };
+            let expected = block
+                .attention
+                .weights(row.values.clone().narrow(0, 1, 1), &row);
+            close(&values(weights)[6..], &values(expected));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let change = |change: fn(&mut SelfAttentionConfig)| {
+            let mut config = SelfAttentionConfig::default();
+            change(&mut config);
+            let error = config.init("b", 8, &init(Device::flex()));
+            error.unwrap_err().to_string()
+        };
+        assert_eq!(
+            change(|config| config.heads = 3),
+            "`b.heads` is 3: expected a divisor of 8, the dim of its items"
+        );
+        assert_eq!(
+            change(|config| config.dropout = 1.0),
+            "`b.dropout` is 1: expected a probability of at least 0 and below 1"
+        );
+        assert_eq!(
+            change(|config| config.hidden = Some(0)),
+            "`b.hidden` is [0]: expected layers of 1 to 65536 units"
+        );
+    }
+}

@@ -6,6 +6,9 @@ use rand::Rng;
 use crate::TrainingStep;
 use crate::rng::{Purpose, name_key, rng};
 
+/// Random numbers that are drawn at once, of 16 bits each.
+const DRAWS: usize = 2048;
+
 /// Which units a layer leaves out at a step of training (Srivastava et al., Dropout, JMLR 2014).
 ///
 /// Those that stay are divided by the probability to stay, so that the mean of a unit is the same and
@@ -66,19 +69,21 @@ impl Dropout {
     fn apply(self, units: Tensor<2>, at: TrainingStep) -> Tensor<2> {
         let shape = units.dims();
         let mut rng = rng(at.seed, Purpose::Dropout, self.layer, at.step);
-        let mut bytes = vec![0; shape[0] * shape[1] * size_of::<u32>()];
-        rng.fill_bytes(&mut bytes);
-        let (draws, _) = bytes.as_chunks();
-        let below = (self.probability * 2f64.powi(32)) as u32;
+        let below = (self.probability * f64::from(1 << 16)).round() as u32;
         let kept = (1.0 / (1.0 - self.probability)) as f32;
-        let mask_of = |&draw| {
-            if u32::from_le_bytes(draw) < below {
-                0.0
-            } else {
-                kept
-            }
-        };
-        let mask: Vec<f32> = draws.iter().map(mask_of).collect();
+        let count = shape[0] * shape[1];
+        let mut mask = Vec::with_capacity(count);
+        let mut bytes = [0; size_of::<u16>() * DRAWS];
+        while mask.len() < count {
+            rng.fill_bytes(&mut bytes);
+            let (draws, _) = bytes.as_chunks();
+            let mask_of = |&draw| match u32::from(u16::from_le_bytes(draw)) < below {
+                true => 0.0,
+                false => kept,
+            };
+            let left = count - mask.len();
+            mask.extend(draws.iter().take(left).map(mask_of));
+        }
         let device = units.device();
         units * Tensor::from_data(TensorData::new(mask, shape), &device)
     }

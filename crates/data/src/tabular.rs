@@ -466,6 +466,9 @@ impl<'a> Beside<'a> {
             }
             Error::JoinKey {
                 file, line, column, ..
+            }
+            | Error::Sequence {
+                file, line, column, ..
             } if is_context(column) => (file, line),
             _ => return error,
         };

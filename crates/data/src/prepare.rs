@@ -637,6 +637,16 @@ impl<'a> Encoder<'a> {
     ) -> Result<Self, Error> {
         let mut described = spec.clone();
         described.field = schema.field_configs().cloned().collect();
+        // What must hold of a history is the files' matter: what was learned does not depend on it.
+        for field in &mut described.field {
+            if let Some(of) = spec.field.iter().find(|of| of.name == field.name) {
+                field.target = of.target.clone();
+                field.repeats = of.repeats;
+                field.times = of.times.clone();
+                field.time = of.time.clone();
+                field.beside = of.beside.clone();
+            }
+        }
         let described = described.complete();
         Ok(Self {
             plan: Plan::new(&described, None)?,

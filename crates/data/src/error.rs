@@ -149,9 +149,9 @@ pub enum Error {
         /// Its column, the first of several.
         column: String,
         /// What is wrong.
-        problem: String,
+        problem: Box<str>,
         /// What was expected.
-        expected: String,
+        expected: &'static str,
     },
     /// A column that the run file names and the data does not have.
     #[error("{wanted_by}: `{file}` has no column `{column}`; {hint}")]

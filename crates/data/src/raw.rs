@@ -535,14 +535,14 @@ impl Table {
         at: At<'_>,
     ) -> Result<(), Error> {
         let spec = &self.specs[check.sequence];
-        let fail = |problem: String, expected: &str| {
+        let fail = |problem: String, expected: &'static str| {
             Err(Error::Sequence {
                 file: at.file.to_owned(),
                 line: at.line,
                 field: check.field.clone(),
                 column: spec.columns.first().cloned().unwrap_or_default(),
-                problem,
-                expected: expected.to_owned(),
+                problem: problem.into(),
+                expected,
             })
         };
         let length = self.lengths[check.sequence];

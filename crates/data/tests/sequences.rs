@@ -557,7 +557,7 @@ fn a_history_that_holds_its_target_is_refused_unless_people_come_back() {
     let encoded = encode_files(
         &spec,
         &prepared.schema,
-        &[leak.clone()],
+        std::slice::from_ref(&leak),
         LabelKind::Binary,
         Labels::Optional,
     );

@@ -1,10 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+mod activation;
 mod batch;
 mod component;
 mod dense_layer;
 mod error;
 mod examples;
+mod field_inputs;
 mod gather;
 mod lookup;
 mod loss;
@@ -17,7 +19,9 @@ mod ranking;
 pub mod rng;
 mod schema;
 mod table;
+mod units;
 
+pub use activation::{Activation, ActivationLayer};
 pub use batch::{Batch, Jagged, Targets};
 pub use component::{
     AttentionWeights, Component, ComponentConfig, Contribution, Feature, Init, Model, Scored, Sum,
@@ -26,9 +30,11 @@ pub use component::{
 pub use dense_layer::{dense_layer, dense_layer_relu};
 pub use error::{Error, check_option};
 pub use examples::{Examples, FeatureLists};
+pub use field_inputs::FieldInputs;
+pub use gather::is_flex_f32;
 pub use lookup::{Leaf, LookedUp, Lookup, StagedTable, TrainingStep};
 pub use loss::{Link, Loss};
-pub use mlp::{Activation, Mlp, MlpConfig};
+pub use mlp::{Mlp, MlpConfig};
 pub use normalization::Normalization;
 pub use prediction::{PredictionLink, PredictionMean};
 pub use ragged::{Ragged, Segments};

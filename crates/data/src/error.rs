@@ -145,9 +145,9 @@ pub enum Error {
         /// The line, from 1.
         line: u64,
         /// The field.
-        field: String,
+        field: Box<str>,
         /// Its column, the first of several.
-        column: String,
+        column: Box<str>,
         /// What is wrong.
         problem: Box<str>,
         /// What was expected.

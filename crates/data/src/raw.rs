@@ -539,8 +539,8 @@ impl Table {
             Err(Error::Sequence {
                 file: at.file.to_owned(),
                 line: at.line,
-                field: check.field.clone(),
-                column: spec.columns.first().cloned().unwrap_or_default(),
+                field: check.field.as_str().into(),
+                column: spec.columns.first().map_or("", String::as_str).into(),
                 problem: problem.into(),
                 expected,
             })

@@ -466,8 +466,8 @@ impl<'a> Beside<'a> {
             }
             Error::JoinKey {
                 file, line, column, ..
-            }
-            | Error::Sequence {
+            } if is_context(column) => (file, line),
+            Error::Sequence {
                 file, line, column, ..
             } if is_context(column) => (file, line),
             _ => return error,

@@ -169,11 +169,11 @@ fn items_of(segments: &Segments, rows: &Range<usize>) -> Range<usize> {
 }
 
 /// One slice for each task, of `width` numbers for each that it has.
-fn split<'a, T>(
-    mut values: &'a mut [T],
+fn split<T>(
+    mut values: &mut [T],
     counts: impl Iterator<Item = usize>,
     width: usize,
-) -> Vec<&'a mut [T]> {
+) -> Vec<&mut [T]> {
     let take = |count: usize| {
         let (head, tail) = std::mem::take(&mut values).split_at_mut(count * width);
         values = tail;

@@ -1,5 +1,7 @@
 //! DIN and target attention against their equations.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -39,7 +39,7 @@ fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     /// ln 2 in two parts, of which the first has few bits: n times it is exact.
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-    let x = x.max(-87.0).min(87.0);
+    let x = x.clamp(-87.0, 87.0);
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
     let n = rounded - ROUND;
     let f = x - n * LN_2[0] - n * LN_2[1];

@@ -4,6 +4,7 @@ mod activation;
 mod batch;
 mod component;
 mod dense_layer;
+mod dropout;
 mod error;
 mod examples;
 mod field_inputs;
@@ -18,6 +19,7 @@ mod ragged;
 mod ranking;
 pub mod rng;
 mod schema;
+mod segment_operations;
 mod table;
 mod units;
 
@@ -28,10 +30,11 @@ pub use component::{
     What,
 };
 pub use dense_layer::{dense_layer, dense_layer_relu};
+pub use dropout::Dropout;
 pub use error::{Error, check_option};
 pub use examples::{Examples, FeatureLists};
 pub use field_inputs::FieldInputs;
-pub use gather::is_flex_f32;
+pub use gather::{gather, is_flex_f32};
 pub use lookup::{Leaf, LookedUp, Lookup, StagedTable, TrainingStep};
 pub use loss::{Link, Loss};
 pub use mlp::{Mlp, MlpConfig};

@@ -10,7 +10,9 @@ use crossfield_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::behaviour::{Behaviour, Vectors};
-use crate::{ActivationUnit, ActivationUnitConfig, BehaviourConfig, dot_weights, weighted_sum};
+use crate::{
+    ActivationUnit, ActivationUnitConfig, BehaviourConfig, dot_product_weights, weighted_sum,
+};
 
 /// How the events of a history become one vector.
 ///
@@ -293,7 +295,7 @@ impl Din {
         };
         match self.pooling {
             Pooling::Unit | Pooling::UnitSoftmax => self.units[nth].weights(query, keys, training),
-            Pooling::Dot => dot_weights(query, keys),
+            Pooling::Dot => dot_product_weights(query, keys, 1),
             Pooling::Mean => constant(&|items| 1.0 / items as f32),
             Pooling::Sum => constant(&|_| 1.0),
             Pooling::None => unreachable!("then no behaviour is kept"),

@@ -9,42 +9,7 @@ use crossfield_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::behaviour::{Behaviour, Vectors, values};
-use crate::{BehaviourConfig, weighted_sum};
-
-/// The weight of each item by its scaled dot product with the query of its row, brought to a sum of 1
-/// within the row.
-///
-/// ```text
-/// a_t = softmax_t(q · k_t / √dim)
-/// ```
-///
-/// ```
-/// use burn::tensor::{Device, Tensor};
-/// use crossfield_attention::dot_weights;
-/// use crossfield_core::{Ragged, Segments};
-///
-/// let device = Device::flex();
-/// let keys = Ragged {
-///     values: Tensor::from_data([[3f32.ln()], [0.0]], &device),
-///     segments: Segments::new(vec![0, 2]),
-/// };
-/// let weights = dot_weights(Tensor::from_data([[1.0]], &device), &keys);
-/// let weights = weights.try_into_vec_as::<f32>().unwrap();
-/// assert!((weights[0] - 0.75).abs() < 1e-6 && (weights[1] - 0.25).abs() < 1e-6);
-/// ```
-///
-/// # Shapes
-/// - query: `[rows, dim]`
-/// - keys: `[items, dim]`
-/// - output: `[items, 1]`
-///
-/// # Source
-/// Vaswani et al., Attention Is All You Need, NeurIPS 2017, equation 1.
-pub fn dot_weights(query: Tensor<2>, keys: &Ragged) -> Tensor<2> {
-    let [_, dim] = query.dims();
-    let scores = dots(query, keys).div_scalar((dim as f64).sqrt());
-    keys.segments.softmax(scores)
-}
+use crate::{BehaviourConfig, dot_product_weights, weighted_sum};
 
 /// ⟨q, k_t⟩ for each item.
 ///
@@ -220,7 +185,7 @@ impl TargetAttention {
                     values: keys.values.clone().matmul(key.val()),
                     segments: keys.segments.clone(),
                 };
-                dot_weights(query.matmul(of_query.val()), &keys)
+                dot_product_weights(query.matmul(of_query.val()), &keys, 1)
             }
             None => {
                 let dim = self.behaviours[nth].dim() as f64;

@@ -27,7 +27,9 @@ fn trained(kind: &str) -> Folder {
 
 /// Lines of weights: weight, how long ago, item.
 fn weights(text: &str) -> Vec<(f64, usize, String)> {
-    let mut lines = text.lines().skip_while(|line| !line.ends_with("back  item"));
+    let mut lines = text
+        .lines()
+        .skip_while(|line| !line.ends_with("back  item"));
     lines.next().unwrap();
     let line = |line: &str| {
         let mut cells = line.split_whitespace();
@@ -47,7 +49,10 @@ fn explain_lists_the_past_with_its_weights_and_who_asked() {
         let folder = trained(kind);
         let text = folder.succeed("explain run --data a.csv --row 5").stdout;
         assert!(text.contains("\nasked by item=a\n"), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 40),
+            "{text}"
+        );
         let mut found = weights(&text);
         assert!(found.is_sorted_by(|a, b| a.0.abs() >= b.0.abs()), "{text}");
         found.sort_by_key(|(_, back, _)| *back);
@@ -58,7 +63,11 @@ fn explain_lists_the_past_with_its_weights_and_who_asked() {
         assert!(text.ends_with("(no history)\n"), "{text}");
         // Of three, two are printed and one is added up.
         let text = folder.succeed("explain run --data a.csv --row 5 --top 2");
-        assert!(text.stdout.contains("and 1 smaller ones: "), "{}", text.stdout);
+        assert!(
+            text.stdout.contains("and 1 smaller ones: "),
+            "{}",
+            text.stdout
+        );
     }
 }
 

@@ -1,5 +1,5 @@
 use approx::assert_relative_eq;
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use proptest::prelude::*;
 
 use super::*;

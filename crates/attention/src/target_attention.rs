@@ -9,7 +9,7 @@ use crossfield_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::behaviour::{Behaviour, Vectors, values};
-use crate::{BehaviourConfig, dot_product_weights, weighted_sum};
+use crate::{BehaviourConfig, PositionEncoding, dot_product_weights, weighted_sum};
 
 /// ⟨q, k_t⟩ for each item.
 ///
@@ -98,6 +98,8 @@ pub struct TargetAttention {
     behaviours: Vec<Behaviour>,
     /// For each behaviour W_Q and W_K, `[dim, dim]`; none without projections.
     projections: Vec<Projections>,
+    /// One for each behaviour.
+    positions: Vec<Option<PositionEncoding>>,
 }
 
 #[derive(Module, Debug)]
@@ -155,7 +157,10 @@ impl ComponentConfig for TargetAttentionConfig {
         } else {
             Vec::new()
         };
+        let positions = behaviours.iter().enumerate();
+        let positions = positions.map(|(nth, it)| it.positions(&self.name, nth, init));
         Ok(TargetAttention {
+            positions: positions.collect::<Result<_, _>>()?,
             behaviours,
             projections,
         })
@@ -198,13 +203,14 @@ impl TargetAttention {
 
 impl Component for TargetAttention {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
-        let of_one = |(nth, behaviour): (usize, &Behaviour)| match behaviour.keys(x) {
-            None => Tensor::zeros([x.batch_size(), 1], x.device()),
-            Some(keys) => {
-                let [weights, fits] = self.weights_and_fits(nth, x, &keys);
-                weighted_sum(weights, fits, &keys.segments)
-            }
-        };
+        let of_one =
+            |(nth, behaviour): (usize, &Behaviour)| match behaviour.keys(x, &self.positions[nth]) {
+                None => Tensor::zeros([x.batch_size(), 1], x.device()),
+                Some(keys) => {
+                    let [weights, fits] = self.weights_and_fits(nth, x, &keys);
+                    weighted_sum(weights, fits, &keys.segments)
+                }
+            };
         let scores = self.behaviours.iter().enumerate().map(of_one);
         let sum = scores.reduce(|sum, score| sum + score);
         sum.expect("a configuration has a behaviour")
@@ -214,7 +220,7 @@ impl Component for TargetAttention {
     fn explain(&self, x: &Lookup) -> Vec<Contribution> {
         let mut parts = Vec::new();
         for (nth, behaviour) in self.behaviours.iter().enumerate() {
-            let Some(keys) = behaviour.keys(x) else {
+            let Some(keys) = behaviour.keys(x, &self.positions[nth]) else {
                 continue;
             };
             let [weights, fits] = self.weights_and_fits(nth, x, &keys).map(values);
@@ -237,7 +243,7 @@ impl Component for TargetAttention {
 
     fn attention(&self, x: &Lookup) -> Vec<AttentionWeights> {
         let of_one = |(nth, behaviour): (usize, &Behaviour)| {
-            let weights = behaviour.keys(x);
+            let weights = behaviour.keys(x, &self.positions[nth]);
             let weights = weights.map(|keys| {
                 let [weights, _] = self.weights_and_fits(nth, x, &keys);
                 weights

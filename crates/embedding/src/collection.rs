@@ -449,7 +449,7 @@ impl Dedup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{RowOptimizer, RowOptimizerKind};
+    use crate::{L2By, RowOptimizer, RowOptimizerKind};
     use burn::tensor::module::embedding;
     use burn::tensor::{Int, Tolerance};
     use crossfield_core::{Initializer, Jagged, TableConfig, TableField};

@@ -31,8 +31,8 @@ fn run_file(model: &str) -> String {
     format!(
         "[data]\ntrain = 'a.csv'\nsplit = {{ kind = 'random', valid = 0.1, test = 0.2 }}\n\
          [[field]]\nname = 'item'\n[[field]]\nname = 'kind'\n\
-         [[field]]\nname = 'items'\nkind = 'sequence'\nvocabulary = 'item'\n\
-         [[field]]\nname = 'kinds'\nkind = 'sequence'\nvocabulary = 'kind'\n\
+         [[field]]\nname = 'items'\nkind = 'sequence'\nvocabulary = 'item'\nrepeats = true\n\
+         [[field]]\nname = 'kinds'\nkind = 'sequence'\nvocabulary = 'kind'\nbeside = 'items'\n\
          [train]\nepochs = 20\nbatch_size = 64\n[optimizer]\ndense = {{ lr = 0.01 }}\n{model}\n"
     )
 }

@@ -97,7 +97,11 @@ fn past_items_explain_the_score_of_target_attention() {
     let text = folder.succeed("explain a --data a.csv --row 1").stdout;
     let lines: Vec<&str> = text.lines().collect();
     let score = number(lines[0].strip_prefix("score").unwrap());
-    let parts = &lines[3..lines.len() - 1];
+    // Below the sum stands what the target looked at.
+    let parts = lines[3..]
+        .iter()
+        .take_while(|line| !line.ends_with("  sum"));
+    let parts: Vec<&&str> = parts.collect();
     // Three items and three kinds of the history, and the bias.
     assert_eq!(parts.len(), 7, "{text}");
     let sum: f64 = parts.iter().map(|line| number(line)).sum();

@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+use crossfield_attention::{SasRec, SasRecConfig};
 use crossfield_core::{
     AttentionWeights, Component, ComponentConfig, Contribution, Error, Init, Lookup, Schema,
     TableConfig,
@@ -109,6 +110,7 @@ kinds! {
     Ffm "ffm" FfmConfig Ffm
     Mf "mf" BiasedMfConfig BiasedMf
     Dot "dot" DotProductConfig DotProduct
+    SasRec "sasrec" SasRecConfig SasRec
 }
 
 /// The options of a component, from its section of a run file.
@@ -168,6 +170,14 @@ impl ModelConfig {
     pub(crate) fn only_mf(&self) -> Option<&BiasedMfConfig> {
         match self.components.as_slice() {
             [Choice::Mf(config)] => Some(config),
+            _ => None,
+        }
+    }
+
+    /// The self-attentive encoder that this is, if there is nothing beside it.
+    pub(crate) fn only_sasrec(&self) -> Option<&SasRecConfig> {
+        match self.components.as_slice() {
+            [Choice::SasRec(config)] => Some(config),
             _ => None,
         }
     }
@@ -369,7 +379,7 @@ mod tests {
         for (text, expected) in [
             (
                 "kind = 'fn'",
-                "unknown kind of model `fn`: did you mean `fm`? (known: wide, deep, fm, ffm, mf, dot)",
+                "unknown kind of model `fn`: did you mean `fm`? (known: wide, deep, fm, ffm, mf, dot, sasrec)",
             ),
             (
                 "kind = 'fm'\n[fm]\nembeding_dim = 2",

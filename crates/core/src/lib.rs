@@ -20,8 +20,8 @@ mod table;
 
 pub use batch::{Batch, Jagged, Targets};
 pub use component::{
-    AttentionWeights, Component, ComponentConfig, Contribution, Feature, Init, Model, Scored, Sum,
-    What,
+    AttentionWeights, Component, ComponentConfig, Contribution, Feature, Init, Model, RankedItems,
+    Ranker, Scored, Sum, What,
 };
 pub use dense_layer::{dense_layer, dense_layer_relu};
 pub use error::{Error, check_option};

@@ -10,6 +10,7 @@ use crossfield_data::Dataset;
 use crossfield_embedding::{Snapshot, SnapshotTensor, write_snapshot};
 
 use crate::checkpoint::{MODEL, OPTIMIZER, Posterior};
+use crate::ranking::of_lists;
 use crate::executor::{Done, Epoch, Executor, rows_by_mean, rows_evaluated};
 use crate::{Error, Output, Scorer, Setup, SolverOptions, State};
 
@@ -191,14 +192,6 @@ fn ranked(
     Ok(ranking.map(|ranking| of_lists(ranking, data)))
 }
 
-fn of_lists(ranking: RankingReport, data: &Dataset) -> Report {
-    Report {
-        ranking: Some(ranking),
-        rows: data.len() as u64,
-        ..Report::default()
-    }
-}
-
 impl<M: SolverModel> Scorer for SolverTrained<M> {
     fn output(&self) -> Output {
         match &self.fit {
@@ -378,7 +371,7 @@ impl<S: Solver, M: SolverModel> Scorer for SolverExecutor<'_, S, M> {
         }
     }
 
-    fn constant(&mut self, train: &Dataset, data: &Dataset) -> Result<Option<Report>, Error> {
+    fn constant(&mut self, train: &Dataset, data: &Arc<Dataset>) -> Result<Option<Report>, Error> {
         let constant = self.model.constant(data);
         match constant.map_err(failed(self.setup.train.executor))? {
             Some(ranking) => Ok(Some(of_lists(ranking, data))),

@@ -1,0 +1,301 @@
+//! A self-attentive encoder of histories.
+
+use burn::module::{Module, Param};
+use burn::nn::{LayerNorm, LayerNormConfig};
+use burn::tensor::{Int, Tensor, TensorData};
+use crossfield_core::{
+    Component, ComponentConfig, Error, FieldKind, Init, Initializer, Lookup, Ragged, RankedItems,
+    Schema, TableConfig, TableField, TrainingStep, check_option, factor_table, tables_for,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::block::{Block, BlockConfig, Dropout};
+
+/// Which place of an item a learned position stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Positions {
+    /// 0 is the latest item, as where sequences are padded in front to one length.
+    #[default]
+    FromEnd,
+    /// 0 is the oldest item.
+    FromStart,
+    /// No positions: later items know only what came before them.
+    None,
+}
+
+/// Configuration of a [`SasRec`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SasRecConfig {
+    /// Name of the component, set by its place in a run file.
+    #[serde(skip)]
+    pub name: String,
+    /// The sequence that is read, oldest item first.
+    pub history: String,
+    /// The item that is asked about: a categorical field of the history's vocabulary.
+    pub target: String,
+    /// The field of those whose sequences the rows are: not read, but what lists are asked for by.
+    pub user: String,
+    /// Length of an item's vector. The tables are `v<embedding_dim>.<vocabulary>`.
+    pub embedding_dim: usize,
+    /// Blocks of self-attention; 2 in the paper.
+    pub blocks: usize,
+    /// Heads of each; 1 in the paper. A divisor of `embedding_dim`.
+    pub heads: usize,
+    /// Units between the two layers that follow the attention of a block; 0: `embedding_dim`, as in
+    /// the paper.
+    pub hidden: usize,
+    /// Share of the numbers that are left out at a step of training: behind the embedding, the
+    /// attention and the layers of each block.
+    pub dropout: f64,
+    /// What learned positions count from.
+    pub positions: Positions,
+    /// Learned positions; items beyond them share the last.
+    pub max_positions: usize,
+    /// Whether items' vectors are multiplied by √`embedding_dim` where they are read.
+    pub scale: bool,
+    /// Standard deviation of the vectors at the beginning.
+    pub init_std: f64,
+    /// Prefix of the table instead of `v<embedding_dim>`, which other components share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<String>,
+}
+
+impl Default for SasRecConfig {
+    fn default() -> Self {
+        Self {
+            name: "sasrec".into(),
+            history: "history".into(),
+            target: "item".into(),
+            user: "user".into(),
+            embedding_dim: 64,
+            blocks: 2,
+            heads: 1,
+            hidden: 0,
+            dropout: 0.2,
+            positions: Positions::FromEnd,
+            max_positions: 50,
+            scale: true,
+            init_std: 0.02,
+            share: None,
+        }
+    }
+}
+
+/// What a history leads to next, by self-attention: each item reads those up to it.
+///
+/// ```text
+/// x_i = dropout(√d v_i + p_i)
+/// h   = LayerNorm(block_N(… block_1(x)))
+/// z   = ⟨h_last, v_target⟩
+/// ```
+///
+/// with a position `p_i` for each place and causal blocks, so that `h_i` is of the items up to i alone.
+/// The score of a row without history is 0. As a component it is a part of a score; what is trained
+/// to find the next of all items is [`NextItem`](crate::NextItem).
+///
+/// # Source
+/// Kang, McAuley, *Self-Attentive Sequential Recommendation*, ICDM 2018, section III: equations 1 to 6.
+#[derive(Module, Debug)]
+pub struct SasRec {
+    blocks: Vec<Block>,
+    positions: Option<Param<Tensor<2>>>,
+    norm: LayerNorm,
+    #[module(skip)]
+    dropout: Dropout,
+    #[module(skip)]
+    from_end: bool,
+    #[module(skip)]
+    scale: f64,
+    #[module(skip)]
+    history: TableField,
+    #[module(skip)]
+    target: TableField,
+}
+
+impl SasRecConfig {
+    /// The history and the target, checked.
+    fn fields(&self, schema: &Schema) -> Result<[usize; 2], Error> {
+        let named = [self.history.clone(), self.target.clone()];
+        let ids = schema.bags(&self.name, &named)?;
+        let (history, target) = (&schema.fields[ids[0]], &schema.fields[ids[1]]);
+        let good = history.kind == FieldKind::Sequence;
+        let expected = "a field of kind = \"sequence\"";
+        check_option(&self.name, "history", &self.history, good, expected)?;
+        let of_one = matches!(target.kind, FieldKind::Categorical | FieldKind::Hashed);
+        let good = of_one && target.vocabulary == history.vocabulary;
+        let expected = "a categorical field of the history's vocabulary";
+        check_option(&self.name, "target", &self.target, good, expected)?;
+        Ok([ids[0], ids[1]])
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let (name, dim) = (&self.name, self.embedding_dim);
+        let sizes = 1..=1024;
+        check_option(name, "embedding_dim", dim, sizes.contains(&dim), "1 to 1024")?;
+        let good = (1..=64).contains(&self.blocks);
+        check_option(name, "blocks", self.blocks, good, "1 to 64")?;
+        let good = self.heads > 0 && dim.is_multiple_of(self.heads);
+        check_option(name, "heads", self.heads, good, "a divisor of embedding_dim")?;
+        let good = self.hidden <= 65_536;
+        check_option(name, "hidden", self.hidden, good, "0 to 65536")?;
+        let good = (0.0..1.0).contains(&self.dropout);
+        check_option(name, "dropout", self.dropout, good, "0 or more, below 1")?;
+        let good = (1..=1_000_000).contains(&self.max_positions);
+        check_option(name, "max_positions", self.max_positions, good, "1 to 1000000")?;
+        let good = self.init_std > 0.0 && self.init_std.is_finite();
+        check_option(name, "init_std", self.init_std, good, "a number above 0")
+    }
+
+    fn table(
+        &self,
+        schema: &Schema,
+    ) -> Result<(Vec<TableConfig>, [TableField; 2]), Error> {
+        self.check()?;
+        let ids = self.fields(schema)?;
+        let initializer = Initializer::Normal { std: self.init_std };
+        let (tables, lookups) =
+            tables_for(schema, &ids, self.embedding_dim, initializer, |vocabulary| {
+                match &self.share {
+                    Some(prefix) => format!("{prefix}.{vocabulary}"),
+                    None => factor_table(self.embedding_dim, vocabulary),
+                }
+            });
+        let [history, target] = [&lookups[0], &lookups[1]].map(Clone::clone);
+        Ok((tables, [history, target]))
+    }
+
+    /// The items that can be ranked, and where a row has them.
+    pub(crate) fn items(&self, schema: &Schema) -> Result<RankedItems, Error> {
+        let (_, [history, target]) = self.table(schema)?;
+        Ok(RankedItems {
+            hidden: schema.fields[target.field].oov_row,
+            table: target.table,
+            history: history.field,
+            target: target.field,
+        })
+    }
+}
+
+impl ComponentConfig for SasRecConfig {
+    type Component = SasRec;
+
+    fn tables(&self, schema: &Schema) -> Result<Vec<TableConfig>, Error> {
+        Ok(self.table(schema)?.0)
+    }
+
+    fn init(&self, schema: &Schema, init: &Init) -> Result<SasRec, Error> {
+        let (_, [history, target]) = self.table(schema)?;
+        let (name, dim) = (&self.name, self.embedding_dim);
+        let block = |nth| {
+            let config = BlockConfig {
+                heads: self.heads,
+                hidden: if self.hidden == 0 { dim } else { self.hidden },
+                dropout: self.dropout,
+            };
+            config.init(&format!("{name}.blocks.{nth}"), dim, init)
+        };
+        // As far from zero as the items' vectors are where they are read.
+        let scale = if self.scale { (dim as f64).sqrt() } else { 1.0 };
+        let bound = (3f64.sqrt() * self.init_std) as f32;
+        let positions = (self.positions != Positions::None).then(|| {
+            let shape = [self.max_positions, dim];
+            init.uniform(&format!("{name}.positions"), shape, bound)
+        });
+        Ok(SasRec {
+            blocks: (0..self.blocks).map(block).collect(),
+            positions,
+            norm: LayerNormConfig::new(dim).init(&init.device),
+            dropout: Dropout::new(&format!("{name}.embedding"), self.dropout),
+            from_end: self.positions == Positions::FromEnd,
+            scale,
+            history,
+            target,
+        })
+    }
+}
+
+impl SasRec {
+    /// `h_i` of each item of each history, or `None` if no row has one.
+    ///
+    /// # Shapes
+    /// - output: `[items, dim]`
+    pub fn encode(&self, x: &Lookup) -> Option<Ragged> {
+        let history = x.ragged(&self.history)?;
+        Some(self.encode_items(history, x.training()))
+    }
+
+    /// As [`encode`](Self::encode), of vectors that are given.
+    pub(crate) fn encode_items(&self, items: Ragged, at: Option<TrainingStep>) -> Ragged {
+        let Ragged { values, segments } = items;
+        let mut values = values.mul_scalar(self.scale);
+        if let Some(positions) = &self.positions {
+            let last = positions.dims()[0] - 1;
+            let places = (0..segments.rows()).flat_map(|row| {
+                let length = segments.range(row).len();
+                (0..length).map(move |place| {
+                    let place = if self.from_end { length - 1 - place } else { place };
+                    place.min(last)
+                })
+            });
+            values = values + rows(positions.val(), places);
+        }
+        if let Some(at) = at {
+            values = self.dropout.apply(values, at);
+        }
+        let mut items = Ragged { values, segments };
+        for block in &self.blocks {
+            items = block.forward(items, at);
+        }
+        Ragged {
+            values: self.norm.forward(items.values),
+            segments: items.segments,
+        }
+    }
+
+    /// `h` of the last item of each row; zeros where there is none.
+    ///
+    /// # Shapes
+    /// - output: `[batch, dim]`
+    pub fn last(&self, x: &Lookup) -> Tensor<2> {
+        let dim = self.norm.gamma.dims()[0];
+        let Some(Ragged { values, segments }) = self.encode(x) else {
+            return Tensor::zeros([x.batch_size(), dim], x.device());
+        };
+        let nothing = segments.items();
+        let last = (0..segments.rows()).map(|row| {
+            let range = segments.range(row);
+            if range.is_empty() { nothing } else { range.end - 1 }
+        });
+        let zeros = Tensor::zeros([1, dim], x.device());
+        rows(Tensor::cat(vec![values, zeros], 0), last)
+    }
+
+    /// Where the history is looked up.
+    pub(crate) fn history(&self) -> &TableField {
+        &self.history
+    }
+
+    /// Where the target is looked up.
+    pub(crate) fn target(&self) -> &TableField {
+        &self.target
+    }
+}
+
+impl Component for SasRec {
+    fn forward(&self, x: &Lookup) -> Tensor<2> {
+        (self.last(x) * x.pooled(std::slice::from_ref(&self.target))).sum_dim(1)
+    }
+}
+
+/// Rows of a matrix, in any order.
+pub(crate) fn rows(matrix: Tensor<2>, rows: impl Iterator<Item = usize>) -> Tensor<2> {
+    let rows: Vec<i64> = rows.map(|row| row as i64).collect();
+    let count = rows.len();
+    let device = matrix.device();
+    matrix.select(
+        0,
+        Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &device),
+    )
+}

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod activation;
 mod batch;
 mod component;
 mod dense_layer;
@@ -16,8 +17,11 @@ mod ragged;
 mod ranking;
 pub mod rng;
 mod schema;
+mod segment_operations;
 mod table;
+mod units;
 
+pub use activation::{Activation, ActivationLayer};
 pub use batch::{Batch, Jagged, Targets};
 pub use component::{
     AttentionWeights, Component, ComponentConfig, Contribution, Feature, Init, Model, RankedItems,
@@ -28,7 +32,7 @@ pub use error::{Error, check_option};
 pub use examples::{Examples, FeatureLists};
 pub use lookup::{Leaf, LookedUp, Lookup, StagedTable, TrainingStep};
 pub use loss::{Link, Loss};
-pub use mlp::{Activation, Mlp, MlpConfig};
+pub use mlp::{Mlp, MlpConfig};
 pub use normalization::Normalization;
 pub use prediction::{PredictionLink, PredictionMean};
 pub use ragged::{Ragged, Segments};

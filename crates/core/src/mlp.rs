@@ -2,14 +2,15 @@
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::{Tensor, TensorData, activation};
+use burn::tensor::{Tensor, TensorData};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::normalization::Norm;
 use crate::rng::{Purpose, name_key, rng};
 use crate::{
-    Error, Init, Normalization, TrainingStep, check_option, dense_layer, dense_layer_relu,
+    Activation, ActivationLayer, Error, Init, Normalization, TrainingStep, check_option,
+    dense_layer, dense_layer_relu,
 };
 
 /// Configuration of an [`Mlp`].
@@ -74,45 +75,6 @@ impl Default for MlpConfig {
     }
 }
 
-/// The non-linear function of a hidden layer.
-///
-/// ```
-/// use burn::tensor::{Device, Tensor};
-/// use crossfield_core::Activation;
-///
-/// let units = Tensor::<1>::from_data([-2.0, 3.0], &Device::flex());
-/// let units = Activation::Relu.apply(units).try_into_vec_as::<f32>();
-/// assert_eq!(units.unwrap(), [0.0, 3.0]);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// max(x, 0), what Cheng et al. 2016 use.
-    #[default]
-    Relu,
-    /// x Φ(x), with Φ of the standard normal distribution (Hendrycks and Gimpel 2016).
-    Gelu,
-    /// x σ(x), Swish with β = 1 (Ramachandran et al. 2017).
-    Silu,
-    /// tanh(x).
-    Tanh,
-    /// σ(x) = 1 / (1 + e⁻ˣ).
-    Sigmoid,
-}
-
-impl Activation {
-    /// The function of each element.
-    pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        match self {
-            Self::Relu => activation::relu(x),
-            Self::Gelu => activation::gelu(x),
-            Self::Silu => activation::silu(x),
-            Self::Tanh => activation::tanh(x),
-            Self::Sigmoid => activation::sigmoid(x),
-        }
-    }
-}
-
 /// Hidden layers and a linear output.
 ///
 /// ```text
@@ -130,8 +92,7 @@ pub struct Mlp {
 struct Hidden {
     linear: Linear,
     norm: Option<Norm>,
-    #[module(skip)]
-    activation: Activation,
+    activation: ActivationLayer,
     #[module(skip)]
     dropout: Option<Dropout>,
     #[module(skip)]
@@ -217,7 +178,7 @@ impl MlpConfig {
             Hidden {
                 linear: init.linear(&name, width[0], width[1]),
                 norm: self.norm.init(width[1], &init.device),
-                activation: self.activation,
+                activation: self.activation.init(width[1], &init.device),
                 dropout: (self.dropout > 0.0).then_some(dropout),
                 is_residual: self.residual && width[0] == width[1],
             }
@@ -252,26 +213,66 @@ impl Mlp {
         let (weight, bias) = weights(&self.output);
         dense_layer(hidden, weight, bias)
     }
+
+    /// The output for each row of an input that is never made: `first` computes `input W + b` of the
+    /// first layer from W and b, by what it knows of the input.
+    ///
+    /// # Shapes
+    /// - W: `[inputs, units]`, b: `[units]`
+    /// - what `first` gives: `[batch, units]`
+    /// - output: `[batch, output]`
+    ///
+    /// # Panics
+    /// If the first layer adds its input to its output.
+    pub fn forward_from(
+        &self,
+        first: impl FnOnce(Tensor<2>, Tensor<1>) -> Tensor<2>,
+        training: Option<TrainingStep>,
+    ) -> Tensor<2> {
+        let Some((layer, rest)) = self.hidden.split_first() else {
+            let (weight, bias) = weights(&self.output);
+            return first(weight, bias);
+        };
+        assert!(!layer.is_residual, "a residual layer needs its input");
+        let (weight, bias) = weights(&layer.linear);
+        let units = layer.finish(first(weight, bias), training);
+        let hidden = rest
+            .iter()
+            .fold(units, |input, layer| layer.forward(input, training));
+        let (weight, bias) = weights(&self.output);
+        dense_layer(hidden, weight, bias)
+    }
 }
 
 impl Hidden {
     fn forward(&self, input: Tensor<2>, training: Option<TrainingStep>) -> Tensor<2> {
         let shortcut = self.is_residual.then(|| input.clone());
         let (weight, bias) = weights(&self.linear);
-        let mut units = match (&self.norm, self.activation) {
-            (None, Activation::Relu) => dense_layer_relu(input, weight, bias),
-            (None, activation) => activation.apply(dense_layer(input, weight, bias)),
-            (Some(norm), activation) => {
-                let sums = dense_layer(input, weight, bias);
-                activation.apply(norm.forward(sums, training.is_some()))
-            }
+        let units = if self.norm.is_none() && self.activation.function() == Activation::Relu {
+            self.drop(dense_layer_relu(input, weight, bias), training)
+        } else {
+            self.finish(dense_layer(input, weight, bias), training)
         };
-        if let (Some(dropout), Some(step)) = (self.dropout, training) {
-            units = dropout.apply(units, step);
-        }
         match shortcut {
             Some(input) => units + input,
             None => units,
+        }
+    }
+
+    /// What follows the affine map.
+    fn finish(&self, sums: Tensor<2>, training: Option<TrainingStep>) -> Tensor<2> {
+        let is_training = training.is_some();
+        let sums = match &self.norm {
+            None => sums,
+            Some(norm) => norm.forward(sums, is_training),
+        };
+        self.drop(self.activation.forward(sums, is_training), training)
+    }
+
+    fn drop(&self, units: Tensor<2>, training: Option<TrainingStep>) -> Tensor<2> {
+        match (self.dropout, training) {
+            (Some(dropout), Some(step)) => dropout.apply(units, step),
+            _ => units,
         }
     }
 }
@@ -363,25 +364,6 @@ mod tests {
             2.0 * weight[0] - weight[1] + bias[0],
             epsilon = 1e-6
         );
-    }
-
-    #[test]
-    fn activations_are_their_equations() {
-        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-        for x in [-3.0f64, -0.5, 0.0, 0.25, 2.0] {
-            let normal = 0.5 * (1.0 + libm::erf(x / 2.0f64.sqrt()));
-            for (activation, expected) in [
-                (Activation::Relu, x.max(0.0)),
-                (Activation::Gelu, x * normal),
-                (Activation::Silu, x * sigmoid(x)),
-                (Activation::Tanh, x.tanh()),
-                (Activation::Sigmoid, sigmoid(x)),
-            ] {
-                let x = Tensor::<1>::from_data([x as f32], &Device::flex());
-                let got = f64::from(values(activation.apply(x))[0]);
-                assert_relative_eq!(got, expected, epsilon = 1e-6);
-            }
-        }
     }
 
     #[test]

@@ -114,10 +114,9 @@ impl BatchNorm {
         let of_batch = input.clone().mean_dim(0);
         let centered = input - of_batch.clone();
         let variance = centered.clone().square().mean_dim(0);
-        // Of the batch as a sample: algorithm 2 of Ioffe and Szegedy, step 10.
-        let sample = rows as f64 / (rows as f64 - 1.0);
-        take_in(mean, of_batch);
-        take_in(var, variance.clone().mul_scalar(sample));
+        let units = |row: Tensor<2>| row.squeeze_dim::<1>(0);
+        take_in(mean, units(of_batch));
+        take_in(var, sample_variance(units(variance.clone()), rows));
         self.scale(centered, variance)
     }
 
@@ -130,14 +129,22 @@ impl BatchNorm {
     }
 }
 
-fn as_row(units: Tensor<1>) -> Tensor<2> {
+pub(crate) fn as_row(units: Tensor<1>) -> Tensor<2> {
     units.unsqueeze_dim(0)
 }
 
+/// The variance of what a batch of so many rows is a sample of: algorithm 2 of Ioffe and Szegedy,
+/// step 10.
+pub(crate) fn sample_variance(of_batch: Tensor<1>, rows: usize) -> Tensor<1> {
+    of_batch.mul_scalar(rows as f64 / (rows as f64 - 1.0))
+}
+
+/// Brings a running statistic nearer to that of a batch.
+///
 /// # Shapes
-/// - of_batch: `[1, units]`
-fn take_in(running: &RunningState<Tensor<1>>, of_batch: Tensor<2>) {
-    let of_batch = of_batch.detach().squeeze_dim::<1>(0).mul_scalar(MOMENTUM);
+/// - of_batch: `[units]`
+pub(crate) fn take_in(running: &RunningState<Tensor<1>>, of_batch: Tensor<1>) {
+    let of_batch = of_batch.detach().mul_scalar(MOMENTUM);
     running.update(running.value().mul_scalar(1.0 - MOMENTUM) + of_batch);
     running.value_sync();
 }

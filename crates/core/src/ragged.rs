@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Tensor, TensorData};
 
-use crate::Jagged;
 use crate::gather::gather;
+use crate::{Jagged, segment_operations};
 
 /// The items of a sequence field without padding.
 ///
@@ -145,8 +145,14 @@ impl Segments {
         lengths.max().unwrap_or(0)
     }
 
+    /// The items of each row that has some.
+    pub(crate) fn with_items(&self) -> impl Iterator<Item = Range<usize>> {
+        let ranges = (0..self.rows()).map(|row| self.range(row));
+        ranges.filter(|range| !range.is_empty())
+    }
+
     /// The row of each item.
-    fn row_of_items(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn row_of_items(&self) -> impl Iterator<Item = usize> {
         (0..self.rows()).flat_map(|row| std::iter::repeat_n(row, self.range(row).len()))
     }
 
@@ -160,7 +166,7 @@ impl Segments {
     /// If the shapes do not fit; so do the other operations.
     pub fn spread(&self, rows: Tensor<2>) -> Tensor<2> {
         assert_eq!(rows.dims()[0], self.rows(), "rows");
-        gather(rows, self.row_of_items().map(|row| row as u32).collect(), 1)
+        segment_operations::spread(self, rows)
     }
 
     /// Σ over the items of each row; 0 where there is none.
@@ -169,17 +175,8 @@ impl Segments {
     /// - items: `[items, dim]`
     /// - output: `[rows, dim]`
     pub fn sum(&self, items: Tensor<2>) -> Tensor<2> {
-        let [count, dim] = items.dims();
-        assert_eq!(count, self.items(), "items");
-        let device = items.device();
-        let rows: Vec<i64> = self.row_of_items().map(|row| row as i64).collect();
-        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &device);
-        Tensor::zeros([self.rows(), dim], &device).select_assign(
-            0,
-            rows,
-            items,
-            IndexingUpdateOp::Add,
-        )
+        assert_eq!(items.dims()[0], self.items(), "items");
+        segment_operations::sum(self, items)
     }
 
     /// exp(score) / Σ exp(score) over the items of each row, column by column.
@@ -187,20 +184,8 @@ impl Segments {
     /// # Shapes
     /// - scores and output: `[items, columns]`
     pub fn softmax(&self, scores: Tensor<2>) -> Tensor<2> {
-        let (scores, mask) = self.pad(scores);
-        let [rows, time, columns] = scores.dims();
-        let padding = mask
-            .clone()
-            .bool_not()
-            .unsqueeze_dim::<3>(2)
-            .expand([rows, time, columns]);
-        let scores = scores.mask_fill(padding, f32::MIN / 2.0);
-        let largest = scores.clone().detach().max_dim(1);
-        let real = mask.float().unsqueeze_dim::<3>(2);
-        let powers = (scores - largest).exp() * real;
-        // A row without items has no sum to divide by.
-        let sums = powers.clone().sum_dim(1).clamp_min(f32::MIN_POSITIVE);
-        self.unpad(powers / sums)
+        assert_eq!(scores.dims()[0], self.items(), "items");
+        segment_operations::softmax(self, scores)
     }
 
     /// The items padded at the end to the longest row.
@@ -223,7 +208,8 @@ impl Segments {
         let device = items.device();
         let mask = Tensor::<2, Bool>::from_data(TensorData::new(real, [rows, time]), &device);
         let padded = gather(items, positions, 1).reshape([rows, time, dim]);
-        (padded * mask.clone().float().unsqueeze_dim::<3>(2), mask)
+        let real = mask.clone().float().cast(padded.dtype());
+        (padded * real.unsqueeze_dim::<3>(2), mask)
     }
 
     /// The items of sequences that were [padded](Self::pad) at the end.

@@ -42,6 +42,7 @@ impl Kernel for Everything<'_> {
                     a.where_nonzero(b),
                     a.where_above(b, L::splat(0.5)),
                     a.copy_sign(b),
+                    a.exp(),
                 ];
                 for result in results {
                     result.store(lanes.as_mut_ptr());
@@ -320,4 +321,45 @@ fn rules_do_what_row_optimizers_do() {
             .to_string()
             .starts_with("table `v8.ad`: the fused executor has no `adam`")
     );
+}
+
+/// eˣ of whole vectors.
+struct Exp<'a>(&'a [f32]);
+
+impl Kernel for Exp<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) -> Vec<f32> {
+        let mut out = vec![0f32; self.0.len()];
+        for at in (0..out.len()).step_by(L::N) {
+            // SAFETY: the slices are multiples of sixteen long; `run` is called by `Isa`.
+            unsafe {
+                let x = L::load(self.0.as_ptr().add(at));
+                x.exp().store(out.as_mut_ptr().add(at));
+            }
+        }
+        out
+    }
+}
+
+#[test]
+fn the_exponential_is_right_to_two_units_in_the_last_place() {
+    let numbers: Vec<f32> = (0..32_000).map(|at| at as f32 * 0.005_46 - 87.0).collect();
+    for isa in Isa::available() {
+        for (x, got) in numbers.iter().zip(isa.run(Exp(&numbers))) {
+            let expected = f64::from(*x).exp();
+            let unit = f64::from(f32::EPSILON) * expected;
+            assert!(
+                (f64::from(got) - expected).abs() <= 2.0 * unit,
+                "{} exp({x}) = {got}, expected {expected}",
+                isa.name()
+            );
+        }
+        let mut limits = [0f32; 16];
+        limits[..3].copy_from_slice(&[-90.0, f32::NEG_INFINITY, f32::NAN]);
+        let got = isa.run(Exp(&limits));
+        assert_eq!(got[..2], [0.0, 0.0]);
+        assert!(got[2].is_nan() && got[3..] == [1.0; 13]);
+    }
 }

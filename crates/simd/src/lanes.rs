@@ -57,6 +57,32 @@ pub trait Lanes: Copy {
             r.mul(half.neg_mul_add(r, Self::splat(1.5)))
         }
     }
+    /// 2ⁿ, of a whole n from −127 on that `1.5 · 2²³` was added to; 2⁻¹²⁷ is taken for 0.
+    unsafe fn two_to(self) -> Self;
+    /// eˣ for x ≤ 88, within 2 units of its last place; 0 below −87.7, and NaN of NaN.
+    #[inline(always)]
+    unsafe fn exp(self) -> Self {
+        // In memory a float of this size ends with the whole number that was added to it.
+        const WHOLE: f32 = 12_582_912.0;
+        // ln 2 in two parts, the first with so few bits that its multiples are exact.
+        const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
+        // The Taylor series, cut off where it is below half a unit for |x| ≤ ½ ln 2.
+        const TERMS: [f32; 6] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0];
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            // In this order a NaN is kept.
+            let x = Self::splat(-88.0).max(self);
+            let n = x.mul_add(Self::splat(std::f32::consts::LOG2_E), Self::splat(WHOLE));
+            let whole = n.sub(Self::splat(WHOLE));
+            let x = whole.neg_mul_add(Self::splat(LN_2[0]), x);
+            let x = whole.neg_mul_add(Self::splat(LN_2[1]), x);
+            let mut sum = Self::splat(1.0 / 5040.0);
+            for term in TERMS {
+                sum = sum.mul_add(x, Self::splat(term));
+            }
+            sum.mul_add(x, Self::splat(1.0)).mul(n.two_to())
+        }
+    }
     /// `self` where `other` is not zero, else zero.
     unsafe fn where_nonzero(self, other: Self) -> Self;
     /// `self` where `|other| > bound`, else zero.
@@ -169,6 +195,11 @@ impl<const N: usize> Lanes for Portable<N> {
     unsafe fn rsqrt(self) -> Self {
         // The estimate is exact here.
         Self(self.0.map(|a| 1.0 / a.sqrt()))
+    }
+    #[inline(always)]
+    unsafe fn two_to(self) -> Self {
+        let power = |n: f32| f32::from_bits((n.to_bits() << 23).wrapping_add(127 << 23));
+        Self(self.0.map(power))
     }
     #[inline(always)]
     unsafe fn where_nonzero(self, other: Self) -> Self {
@@ -342,6 +373,17 @@ mod x86 {
         unsafe fn rsqrt_estimate(self) -> Self {
             // SAFETY: see the impl.
             Self(unsafe { _mm256_rsqrt_ps(self.0) })
+        }
+        #[inline(always)]
+        unsafe fn two_to(self) -> Self {
+            // SAFETY: see the impl.
+            unsafe {
+                let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(self.0));
+                Self(_mm256_castsi256_ps(_mm256_add_epi32(
+                    n,
+                    _mm256_set1_epi32(127 << 23),
+                )))
+            }
         }
         #[inline(always)]
         unsafe fn where_nonzero(self, other: Self) -> Self {
@@ -527,6 +569,17 @@ mod x86 {
         unsafe fn rsqrt_estimate(self) -> Self {
             // SAFETY: see the impl.
             Self(unsafe { _mm512_rsqrt14_ps(self.0) })
+        }
+        #[inline(always)]
+        unsafe fn two_to(self) -> Self {
+            // SAFETY: see the impl.
+            unsafe {
+                let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(self.0));
+                Self(_mm512_castsi512_ps(_mm512_add_epi32(
+                    n,
+                    _mm512_set1_epi32(127 << 23),
+                )))
+            }
         }
         #[inline(always)]
         unsafe fn where_nonzero(self, other: Self) -> Self {

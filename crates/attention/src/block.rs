@@ -36,7 +36,13 @@ impl Dropout {
         let kept = (1.0 / (1.0 - self.probability)) as f32;
         let mask: Vec<f32> = draws
             .iter()
-            .map(|&draw| if u32::from_le_bytes(draw) < below { 0.0 } else { kept })
+            .map(|&draw| {
+                if u32::from_le_bytes(draw) < below {
+                    0.0
+                } else {
+                    kept
+                }
+            })
             .collect();
         let device = units.device();
         units * Tensor::from_data(TensorData::new(mask, shape), &device)
@@ -67,7 +73,8 @@ pub(crate) struct Block {
 
 impl BlockConfig {
     pub(crate) fn init(&self, name: &str, dim: usize, init: &Init) -> Block {
-        let linear = |part: &str, inputs, outputs| init.linear(&format!("{name}.{part}"), inputs, outputs);
+        let linear =
+            |part: &str, inputs, outputs| init.linear(&format!("{name}.{part}"), inputs, outputs);
         let norm = || LayerNormConfig::new(dim).init(&init.device);
         Block {
             query: linear("query", dim, dim),
@@ -113,7 +120,11 @@ impl Block {
         );
         let values = values + drop(apply(&self.output, read), 0);
         let x = self.layers_norm.forward(values.clone());
-        let bias = self.first.bias.as_ref().expect("layers are made with a bias");
+        let bias = self
+            .first
+            .bias
+            .as_ref()
+            .expect("layers are made with a bias");
         let x = dense_layer_relu(x, self.first.weight.val(), bias.val());
         let values = values + drop(apply(&self.second, x), 1);
         Ragged { values, segments }

@@ -145,7 +145,7 @@ fn check(queries: &Ragged, keys: &Ragged, values: &Tensor<2>, heads: usize, caus
 
 /// Whether a tensor is one that the operation on flex takes. A custom operation on a backend that
 /// it does not list panics: ask first.
-fn is_flex_f32(tensor: &Tensor<2>) -> bool {
+pub(crate) fn is_flex_f32(tensor: &Tensor<2>) -> bool {
     let device = tensor.device().without_autodiff();
     tensor.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }
@@ -237,7 +237,7 @@ pub(crate) trait AttendGradient: Attend {
 }
 
 /// The instruction set of this machine, or the one that `CROSSFIELD_ISA` names.
-static ISA: LazyLock<Isa> =
+pub(crate) static ISA: LazyLock<Isa> =
     LazyLock::new(|| Isa::detect().unwrap_or_else(|error| panic!("{error}")));
 
 impl Attend for Flex {

@@ -201,7 +201,11 @@ impl Sampler {
     /// ln of the probability by which an item is drawn.
     fn log_probability(&self, item: u32) -> f64 {
         let item = item as usize;
-        let before = if item == 0 { 0.0 } else { self.cumulative[item - 1] };
+        let before = if item == 0 {
+            0.0
+        } else {
+            self.cumulative[item - 1]
+        };
         ((self.cumulative[item] - before) / self.total()).ln()
     }
 
@@ -242,7 +246,10 @@ impl NextItem {
                 Some(&label) if label <= 0.0 => 0.0,
                 _ => targets.weights.as_ref().map_or(1.0, |weights| weights[row]),
             };
-            let places = range.clone().skip(1).map(|at| (of_history[at], histories.indices[at]));
+            let places = range
+                .clone()
+                .skip(1)
+                .map(|at| (of_history[at], histories.indices[at]));
             let target = (of_target[row], wanted.indices[row]);
             let places = places.chain((!range.is_empty()).then_some(target));
             for (place, item) in places {
@@ -300,7 +307,10 @@ impl NextItem {
         if positions.is_empty() {
             return nothing(x);
         }
-        let next = positions.iter().map(|&position| asked.next[position]).collect();
+        let next = positions
+            .iter()
+            .map(|&position| asked.next[position])
+            .collect();
         let better = x.rows_at(self.encoder.target(), next);
         let worse = x.rows_at(&self.drawn, x.rows_of(&self.drawn));
         let h = rows(h.values.clone(), positions.into_iter());
@@ -357,8 +367,7 @@ impl Model for NextItem {
                 offsets.resize(batch.batch_size + 1, indices.len() as u32);
             }
             NextItemLoss::Bpr => {
-                let (history, target) =
-                    (self.encoder.history().field, self.encoder.target().field);
+                let (history, target) = (self.encoder.history().field, self.encoder.target().field);
                 for row in 0..batch.batch_size {
                     let history = &batch.sparse[history];
                     let mut has = history.indices[history.range(row)].to_vec();

@@ -133,35 +133,53 @@ impl SasRecConfig {
     fn check(&self) -> Result<(), Error> {
         let (name, dim) = (&self.name, self.embedding_dim);
         let sizes = 1..=1024;
-        check_option(name, "embedding_dim", dim, sizes.contains(&dim), "1 to 1024")?;
+        check_option(
+            name,
+            "embedding_dim",
+            dim,
+            sizes.contains(&dim),
+            "1 to 1024",
+        )?;
         let good = (1..=64).contains(&self.blocks);
         check_option(name, "blocks", self.blocks, good, "1 to 64")?;
         let good = self.heads > 0 && dim.is_multiple_of(self.heads);
-        check_option(name, "heads", self.heads, good, "a divisor of embedding_dim")?;
+        check_option(
+            name,
+            "heads",
+            self.heads,
+            good,
+            "a divisor of embedding_dim",
+        )?;
         let good = self.hidden <= 65_536;
         check_option(name, "hidden", self.hidden, good, "0 to 65536")?;
         let good = (0.0..1.0).contains(&self.dropout);
         check_option(name, "dropout", self.dropout, good, "0 or more, below 1")?;
         let good = (1..=1_000_000).contains(&self.max_positions);
-        check_option(name, "max_positions", self.max_positions, good, "1 to 1000000")?;
+        check_option(
+            name,
+            "max_positions",
+            self.max_positions,
+            good,
+            "1 to 1000000",
+        )?;
         let good = self.init_std > 0.0 && self.init_std.is_finite();
         check_option(name, "init_std", self.init_std, good, "a number above 0")
     }
 
-    fn table(
-        &self,
-        schema: &Schema,
-    ) -> Result<(Vec<TableConfig>, [TableField; 2]), Error> {
+    fn table(&self, schema: &Schema) -> Result<(Vec<TableConfig>, [TableField; 2]), Error> {
         self.check()?;
         let ids = self.fields(schema)?;
         let initializer = Initializer::Normal { std: self.init_std };
-        let (tables, lookups) =
-            tables_for(schema, &ids, self.embedding_dim, initializer, |vocabulary| {
-                match &self.share {
-                    Some(prefix) => format!("{prefix}.{vocabulary}"),
-                    None => factor_table(self.embedding_dim, vocabulary),
-                }
-            });
+        let (tables, lookups) = tables_for(
+            schema,
+            &ids,
+            self.embedding_dim,
+            initializer,
+            |vocabulary| match &self.share {
+                Some(prefix) => format!("{prefix}.{vocabulary}"),
+                None => factor_table(self.embedding_dim, vocabulary),
+            },
+        );
         let [history, target] = [&lookups[0], &lookups[1]].map(Clone::clone);
         Ok((tables, [history, target]))
     }
@@ -235,7 +253,11 @@ impl SasRec {
             let places = (0..segments.rows()).flat_map(|row| {
                 let length = segments.range(row).len();
                 (0..length).map(move |place| {
-                    let place = if self.from_end { length - 1 - place } else { place };
+                    let place = if self.from_end {
+                        length - 1 - place
+                    } else {
+                        place
+                    };
                     place.min(last)
                 })
             });
@@ -266,7 +288,11 @@ impl SasRec {
         let nothing = segments.items();
         let last = (0..segments.rows()).map(|row| {
             let range = segments.range(row);
-            if range.is_empty() { nothing } else { range.end - 1 }
+            if range.is_empty() {
+                nothing
+            } else {
+                range.end - 1
+            }
         });
         let zeros = Tensor::zeros([1, dim], x.device());
         rows(Tensor::cat(vec![values, zeros], 0), last)

@@ -4,13 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossfield_attention::{NextItem, NextItemConfig, NextItemLoss};
+use crossfield_core::metrics::Report;
 use crossfield_core::{Init, RankedItems, Schema};
 use crossfield_data::Dataset;
 use crossfield_embedding::{Candidates, evaluate_candidates};
-use crossfield_core::metrics::Report;
-use crossfield_train::{
-    Error, Executor, Negatives, Objective, PLACES, Trained, item_counts,
-};
+use crossfield_train::{Error, Executor, Negatives, Objective, PLACES, Trained, item_counts};
 
 use crate::run::{Anyhow, Finished, Run};
 
@@ -37,7 +35,8 @@ pub(crate) fn check(run: &Run) -> Result<(), Error> {
     }
     if run.train.executor != Executor::Burn {
         let executor = run.train.executor.name();
-        let reason = format!("is {executor}: {name} of kind = \"sasrec\" needs executor = \"burn\"");
+        let reason =
+            format!("is {executor}: {name} of kind = \"sasrec\" needs executor = \"burn\"");
         return refuse("train.executor", reason);
     }
     if run.model.bias {
@@ -124,7 +123,12 @@ impl<'a> Sequences<'a> {
     }
 
     /// The next items after the sequence of a user of the training rows: the longest of them.
-    pub(crate) fn for_user(&mut self, key: &str, k: usize, with_seen: bool) -> Anyhow<Vec<(u32, f64)>> {
+    pub(crate) fn for_user(
+        &mut self,
+        key: &str,
+        k: usize,
+        with_seen: bool,
+    ) -> Anyhow<Vec<(u32, f64)>> {
         let (field, vocabulary) = self.user("--user")?;
         let row = self.finished.fitted.row(vocabulary, key);
         let row = row.ok_or_else(|| self.unknown("--user", key, vocabulary))?;
@@ -164,7 +168,12 @@ impl<'a> Sequences<'a> {
         }
     }
 
-    fn after(&mut self, mut history: Vec<u32>, k: usize, with_seen: bool) -> Anyhow<Vec<(u32, f64)>> {
+    fn after(
+        &mut self,
+        mut history: Vec<u32>,
+        k: usize,
+        with_seen: bool,
+    ) -> Anyhow<Vec<(u32, f64)>> {
         let mut hidden: Vec<u32> = self.items.hidden.into_iter().collect();
         if !with_seen {
             hidden.extend(&history);
@@ -207,7 +216,9 @@ impl<'a> Sequences<'a> {
         let fitted = &self.finished.fitted;
         let mut owned = Vec::new();
         for (line, user, keys) in lists {
-            let rows = fitted.row(vocabulary, user).and_then(|user| row_of.get(&user));
+            let rows = fitted
+                .row(vocabulary, user)
+                .and_then(|user| row_of.get(&user));
             let Some(rows) = rows else {
                 return Err(Error::Option {
                     option: "--candidates".into(),
@@ -218,10 +229,13 @@ impl<'a> Sequences<'a> {
             for &row in rows {
                 let wanted = &ranked.wanted[row as usize];
                 // What training does not have has no vector and is not listed; wanted, it is missed.
-                let known = keys.iter().filter_map(|key| fitted.row(self.vocabulary(), key));
+                let known = keys
+                    .iter()
+                    .filter_map(|key| fitted.row(self.vocabulary(), key));
                 let all = known.chain(wanted.iter().copied());
-                let mut items: Vec<u32> =
-                    all.filter(|&item| Some(item) != self.items.hidden).collect();
+                let mut items: Vec<u32> = all
+                    .filter(|&item| Some(item) != self.items.hidden)
+                    .collect();
                 items.sort_unstable();
                 items.dedup();
                 owned.push((row, items));

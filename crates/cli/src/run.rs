@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crossfield_attention::{NextItem, NextItemConfig};
-use crossfield_core::{ComponentConfig, Init, Loss, Model, Schema, Scored, TableConfig, merge_tables};
+use crossfield_core::{
+    ComponentConfig, Init, Loss, Model, Schema, Scored, TableConfig, merge_tables,
+};
 use crossfield_data::{
     Dataset, FittedSchema, LabelKind, Labels, SplitConfig, encode_files, prepare,
 };
@@ -369,10 +371,7 @@ impl Finished {
         self.load(|init| Ok(config.init(self.fitted.schema(), init, &[])?))
     }
 
-    fn load<M: Model>(
-        &self,
-        make: impl FnOnce(&Init) -> Result<M, Error>,
-    ) -> Anyhow<Trained<M>> {
+    fn load<M: Model>(&self, make: impl FnOnce(&Init) -> Result<M, Error>) -> Anyhow<Trained<M>> {
         let device = self.run.train.device.init()?;
         let init = Init {
             device: device.clone(),
@@ -456,8 +455,9 @@ fn fused_model(run: &Run, schema: &Schema) -> Result<FusedModel, Error> {
 fn loss_of_rows(run: &Run) -> Result<Loss, Error> {
     run.train.loss.of_rows().ok_or_else(|| Error::Option {
         option: "train.loss".into(),
-        reason: "bpr and wrmf are of kind = \"mf\", bpr and sampled_softmax of kind = \"sasrec\" alone"
-            .into(),
+        reason:
+            "bpr and wrmf are of kind = \"mf\", bpr and sampled_softmax of kind = \"sasrec\" alone"
+                .into(),
     })
 }
 

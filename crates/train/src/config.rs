@@ -921,13 +921,13 @@ impl TrainConfig {
                 reason: format!("is {power}: expected a number of at least 0"),
             });
         }
-        if self.negative_count.is_some()
-            && !(self.loss.draws() && self.executor == Executor::Burn)
+        if self.negative_count.is_some() && !(self.loss.draws() && self.executor == Executor::Burn)
         {
             return Err(Error::Option {
                 option: "train.negative_count".into(),
-                reason: "is for the losses bpr and sampled_softmax of the executor burn: leave it out"
-                    .into(),
+                reason:
+                    "is for the losses bpr and sampled_softmax of the executor burn: leave it out"
+                        .into(),
             });
         }
         if self.loss == Objective::Bpr && self.executor == Executor::Burn {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use burn::tensor::Device;
 use crossfield_core::metrics::Report;
 use crossfield_core::{Batch, Model, RankedItems, RankingReport};
 use crossfield_data::{Dataset, Loader, Order};
 use crossfield_embedding::{EmbeddingCollection, Vectors, evaluate_ranking};
-use burn::tensor::Device;
 
 use crate::Error;
 use crate::burn_executor::SCORE_BATCH;
@@ -55,7 +55,9 @@ impl RankedRows {
     ) -> Result<RankingReport, Error> {
         let seen = |row: u32| &self.seen[row as usize][..];
         let wanted = |row: u32| &self.wanted[row as usize][..];
-        Ok(evaluate_ranking(queries, items, bias, &seen, &wanted, PLACES)?)
+        Ok(evaluate_ranking(
+            queries, items, bias, &seen, &wanted, PLACES,
+        )?)
     }
 }
 
@@ -149,14 +151,25 @@ fn add_lists(
         had.sort_unstable();
         had.dedup();
         seen.push(had);
-        let is_positive = batch.targets.labels.get(row).is_none_or(|&label| label > 0.0);
+        let is_positive = batch
+            .targets
+            .labels
+            .get(row)
+            .is_none_or(|&label| label > 0.0);
         let target = &target.indices[target.range(row)];
-        wanted.push(if is_positive { target.to_vec() } else { Vec::new() });
+        wanted.push(if is_positive {
+            target.to_vec()
+        } else {
+            Vec::new()
+        });
     }
 }
 
 /// Figures of the lists of labelled rows.
-pub(crate) fn evaluated(ranked: Result<RankedRows, Error>, data: &Dataset) -> Result<Report, Error> {
+pub(crate) fn evaluated(
+    ranked: Result<RankedRows, Error>,
+    data: &Dataset,
+) -> Result<Report, Error> {
     Ok(of_lists(ranked?.evaluate()?, data))
 }
 

@@ -10,8 +10,8 @@ use crossfield_data::Dataset;
 use crossfield_embedding::{Snapshot, SnapshotTensor, write_snapshot};
 
 use crate::checkpoint::{MODEL, OPTIMIZER, Posterior};
-use crate::ranking::of_lists;
 use crate::executor::{Done, Epoch, Executor, rows_by_mean, rows_evaluated};
+use crate::ranking::of_lists;
 use crate::{Error, Output, Scorer, Setup, SolverOptions, State};
 
 /// Sweeps from one measurement and checkpoint to the next.

@@ -7,11 +7,10 @@ use burn::tensor::{Tensor, TensorData, activation};
 use crossfield_core::rng::{Purpose, rng};
 use crossfield_core::{
     Batch, ComponentConfig, Error, Init, Jagged, Link, Lookup, Model, Ragged, RankedItems, Ranker,
-    Schema, TableConfig, TableField, Targets, TrainingStep, check_option,
+    Schema, TableConfig, TableField, Targets, TrainingStep, check_option, gather,
 };
 use rand::RngExt;
 
-use crate::sasrec::rows;
 use crate::softmax_loss::{SoftmaxTerms, softmax_loss};
 use crate::{SasRec, SasRecConfig};
 
@@ -299,21 +298,21 @@ impl NextItem {
         let positions = (0..x.batch_size()).flat_map(|row| {
             let range = h.segments.range(row);
             let each = drawn.range(row).len() / range.len().max(1);
-            range.flat_map(move |position| std::iter::repeat_n(position, each))
+            range.flat_map(move |position| std::iter::repeat_n(position as u32, each))
         });
-        let positions: Vec<usize> = positions.collect();
-        let weights: Vec<f32> = positions.iter().map(|&p| asked.weights[p]).collect();
+        let positions: Vec<u32> = positions.collect();
+        let weights: Vec<f32> = positions.iter().map(|&position| asked.weights[position as usize]).collect();
         let total = weights.iter().sum::<f32>().max(f32::MIN_POSITIVE);
         if positions.is_empty() {
             return nothing(x);
         }
         let next = positions
             .iter()
-            .map(|&position| asked.next[position])
+            .map(|&position| asked.next[position as usize])
             .collect();
         let better = x.rows_at(self.encoder.target(), next);
         let worse = x.rows_at(&self.drawn, x.rows_of(&self.drawn));
-        let h = rows(h.values.clone(), positions.into_iter());
+        let h = gather(h.values.clone(), positions, 1);
         let ahead = (h * (better - worse)).sum_dim(1);
         let device = ahead.device();
         let shape = [weights.len(), 1];

@@ -2,14 +2,15 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use crossfield_core::{
-    Component, ComponentConfig, Error, FieldKind, Init, Initializer, Lookup, Ragged, RankedItems,
-    Schema, TableConfig, TableField, TrainingStep, check_option, factor_table, tables_for,
+    Component, ComponentConfig, Dropout, Error, FieldKind, Init, Initializer, Lookup, Ragged,
+    RankedItems, Schema, TableConfig, TableField, TrainingStep, check_option, factor_table, gather,
+    tables_for,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::block::{Block, BlockConfig, Dropout};
+use crate::{SelfAttentionBlock, SelfAttentionConfig};
 
 /// Which place of an item a learned position stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +42,8 @@ pub struct SasRecConfig {
     pub embedding_dim: usize,
     /// Blocks of self-attention; 2 in the paper.
     pub blocks: usize,
-    /// Heads of each; 1 in the paper. A divisor of `embedding_dim`.
+    /// Heads of each; 1 in the paper. A divisor of `embedding_dim`; several are joined by one more
+    /// matrix.
     pub heads: usize,
     /// Units between the two layers that follow the attention of a block; 0: `embedding_dim`, as in
     /// the paper.
@@ -99,7 +101,7 @@ impl Default for SasRecConfig {
 /// Kang, McAuley, *Self-Attentive Sequential Recommendation*, ICDM 2018, section III: equations 1 to 6.
 #[derive(Module, Debug)]
 pub struct SasRec {
-    blocks: Vec<Block>,
+    blocks: Vec<SelfAttentionBlock>,
     positions: Option<Param<Tensor<2>>>,
     norm: LayerNorm,
     #[module(skip)]
@@ -130,6 +132,16 @@ impl SasRecConfig {
         Ok([ids[0], ids[1]])
     }
 
+    fn block(&self) -> SelfAttentionConfig {
+        SelfAttentionConfig {
+            heads: self.heads,
+            output: self.heads > 1,
+            hidden: (self.hidden > 0).then_some(self.hidden),
+            dropout: self.dropout,
+            ..SelfAttentionConfig::default()
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         let (name, dim) = (&self.name, self.embedding_dim);
         let sizes = 1..=1024;
@@ -142,18 +154,7 @@ impl SasRecConfig {
         )?;
         let good = (1..=64).contains(&self.blocks);
         check_option(name, "blocks", self.blocks, good, "1 to 64")?;
-        let good = self.heads > 0 && dim.is_multiple_of(self.heads);
-        check_option(
-            name,
-            "heads",
-            self.heads,
-            good,
-            "a divisor of embedding_dim",
-        )?;
-        let good = self.hidden <= 65_536;
-        check_option(name, "hidden", self.hidden, good, "0 to 65536")?;
-        let good = (0.0..1.0).contains(&self.dropout);
-        check_option(name, "dropout", self.dropout, good, "0 or more, below 1")?;
+        self.block().check(name, dim)?;
         let good = (1..=1_000_000).contains(&self.max_positions);
         check_option(
             name,
@@ -207,22 +208,18 @@ impl ComponentConfig for SasRecConfig {
         let (_, [history, target]) = self.table(schema)?;
         let (name, dim) = (&self.name, self.embedding_dim);
         let block = |nth| {
-            let config = BlockConfig {
-                heads: self.heads,
-                hidden: if self.hidden == 0 { dim } else { self.hidden },
-                dropout: self.dropout,
-            };
-            config.init(&format!("{name}.blocks.{nth}"), dim, init)
+            let block = self.block();
+            block.init(&format!("{name}.blocks.{nth}"), dim, init)
         };
-        // As far from zero as the items' vectors are where they are read.
         let scale = if self.scale { (dim as f64).sqrt() } else { 1.0 };
+        // Uniform, of the vectors' standard deviation.
         let bound = (3f64.sqrt() * self.init_std) as f32;
         let positions = (self.positions != Positions::None).then(|| {
             let shape = [self.max_positions, dim];
             init.uniform(&format!("{name}.positions"), shape, bound)
         });
         Ok(SasRec {
-            blocks: (0..self.blocks).map(block).collect(),
+            blocks: (0..self.blocks).map(block).collect::<Result<_, Error>>()?,
             positions,
             norm: LayerNormConfig::new(dim).init(&init.device),
             dropout: Dropout::new(&format!("{name}.embedding"), self.dropout),
@@ -258,17 +255,17 @@ impl SasRec {
                     } else {
                         place
                     };
-                    place.min(last)
+                    place.min(last) as u32
                 })
             });
-            values = values + rows(positions.val(), places);
+            values = values + gather(positions.val(), places.collect(), 1);
         }
-        if let Some(at) = at {
-            values = self.dropout.apply(values, at);
-        }
-        let mut items = Ragged { values, segments };
+        let mut items = Ragged {
+            values: self.dropout.forward(values, at),
+            segments,
+        };
         for block in &self.blocks {
-            items = block.forward(items, at);
+            items = block.forward(&items, at);
         }
         Ragged {
             values: self.norm.forward(items.values),
@@ -288,14 +285,11 @@ impl SasRec {
         let nothing = segments.items();
         let last = (0..segments.rows()).map(|row| {
             let range = segments.range(row);
-            if range.is_empty() {
-                nothing
-            } else {
-                range.end - 1
-            }
+            let last = if range.is_empty() { nothing } else { range.end - 1 };
+            last as u32
         });
         let zeros = Tensor::zeros([1, dim], x.device());
-        rows(Tensor::cat(vec![values, zeros], 0), last)
+        gather(Tensor::cat(vec![values, zeros], 0), last.collect(), 1)
     }
 
     /// Where the history is looked up.
@@ -313,15 +307,4 @@ impl Component for SasRec {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
         (self.last(x) * x.pooled(std::slice::from_ref(&self.target))).sum_dim(1)
     }
-}
-
-/// Rows of a matrix, in any order.
-pub(crate) fn rows(matrix: Tensor<2>, rows: impl Iterator<Item = usize>) -> Tensor<2> {
-    let rows: Vec<i64> = rows.map(|row| row as i64).collect();
-    let count = rows.len();
-    let device = matrix.device();
-    matrix.select(
-        0,
-        Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &device),
-    )
 }

@@ -480,19 +480,10 @@ impl<B: SoftmaxLossGradient, C: CheckpointStrategy> SoftmaxLoss for Autodiff<B, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_support::numbers;
     use approx::assert_relative_eq;
     use burn::tensor::Device;
     use proptest::prelude::*;
-
-    /// Numbers without a pattern, in ±1.
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        (0..count as u32)
-            .map(|at| {
-                let mixed = (at + 7919 * seed).wrapping_mul(2_654_435_761);
-                (mixed >> 8) as f32 / (1 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
 
     type Form = fn(Tensor<2>, Tensor<2>, Tensor<2>, SoftmaxTerms) -> Tensor<1>;
 

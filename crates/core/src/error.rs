@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use thiserror::Error;
 
 /// What can be wrong with a model's configuration, found before training starts.
@@ -63,7 +65,7 @@ pub enum Error {
         /// What it was set to.
         value: String,
         /// The range.
-        expected: &'static str,
+        expected: Cow<'static, str>,
     },
 }
 
@@ -84,7 +86,7 @@ pub fn check_option(
     option: &'static str,
     value: impl std::fmt::Display,
     good: bool,
-    expected: &'static str,
+    expected: impl Into<Cow<'static, str>>,
 ) -> Result<(), Error> {
     if good {
         return Ok(());
@@ -93,6 +95,6 @@ pub fn check_option(
         component: component.to_owned(),
         option,
         value: value.to_string(),
-        expected,
+        expected: expected.into(),
     })
 }

@@ -29,7 +29,19 @@ pub(crate) fn is_flex_f32<const D: usize>(tensor: &Tensor<D>) -> bool {
 /// - leaf: `[rows, dim]`
 /// - positions: `[n · count]`, each below `rows`
 /// - output: `[n, dim]`
-pub(crate) fn gather(leaf: Tensor<2>, positions: Vec<u32>, count: usize) -> Tensor<2> {
+///
+/// # Panics
+/// If a position is no row of the leaf.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use crossfield_core::gather;
+///
+/// let leaf = Tensor::from_data([[1.0], [10.0]], &Device::flex());
+/// let sums = gather(leaf, vec![0, 1, 1, 1], 2).try_into_vec_as::<f32>();
+/// assert_eq!(sums.expect("floats"), [11.0, 20.0]);
+/// ```
+pub fn gather(leaf: Tensor<2>, positions: Vec<u32>, count: usize) -> Tensor<2> {
     if is_flex_f32(&leaf) {
         let leaf = leaf.into_dispatch();
         let positions = positions.into();

@@ -4,6 +4,7 @@ mod activation;
 mod batch;
 mod component;
 mod dense_layer;
+mod dropout;
 mod error;
 mod examples;
 mod gather;
@@ -28,8 +29,10 @@ pub use component::{
     Ranker, Scored, Sum, What,
 };
 pub use dense_layer::{dense_layer, dense_layer_relu};
+pub use dropout::Dropout;
 pub use error::{Error, check_option};
 pub use examples::{Examples, FeatureLists};
+pub use gather::gather;
 pub use lookup::{Leaf, LookedUp, Lookup, StagedTable, TrainingStep};
 pub use loss::{Link, Loss};
 pub use mlp::{Mlp, MlpConfig};

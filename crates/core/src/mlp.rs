@@ -2,14 +2,12 @@
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::{Tensor, TensorData};
-use rand::Rng;
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::normalization::Norm;
-use crate::rng::{Purpose, name_key, rng};
 use crate::{
-    Activation, ActivationLayer, Error, Init, Normalization, TrainingStep, check_option,
+    Activation, ActivationLayer, Dropout, Error, Init, Normalization, TrainingStep, check_option,
     dense_layer, dense_layer_relu,
 };
 
@@ -94,17 +92,9 @@ struct Hidden {
     norm: Option<Norm>,
     activation: ActivationLayer,
     #[module(skip)]
-    dropout: Option<Dropout>,
+    dropout: Dropout,
     #[module(skip)]
     is_residual: bool,
-}
-
-/// Which units a layer leaves out at a step.
-#[derive(Clone, Copy, Debug)]
-struct Dropout {
-    probability: f64,
-    /// Key of the layer's name.
-    layer: u64,
 }
 
 impl MlpConfig {
@@ -171,15 +161,11 @@ impl MlpConfig {
         let widths: Vec<usize> = self.widths(inputs).collect();
         let hidden = widths.windows(2).enumerate().map(|(nth, width)| {
             let name = format!("{name}.{nth}");
-            let dropout = Dropout {
-                probability: self.dropout,
-                layer: name_key(&name),
-            };
             Hidden {
                 linear: init.linear(&name, width[0], width[1]),
                 norm: self.norm.init(width[1], &init.device),
                 activation: self.activation.init(width[1], &init.device),
-                dropout: (self.dropout > 0.0).then_some(dropout),
+                dropout: Dropout::new(&name, self.dropout),
                 is_residual: self.residual && width[0] == width[1],
             }
         });
@@ -249,7 +235,8 @@ impl Hidden {
         let shortcut = self.is_residual.then(|| input.clone());
         let (weight, bias) = weights(&self.linear);
         let units = if self.norm.is_none() && self.activation.function() == Activation::Relu {
-            self.drop(dense_layer_relu(input, weight, bias), training)
+            self.dropout
+                .forward(dense_layer_relu(input, weight, bias), training)
         } else {
             self.finish(dense_layer(input, weight, bias), training)
         };
@@ -266,37 +253,8 @@ impl Hidden {
             None => sums,
             Some(norm) => norm.forward(sums, is_training),
         };
-        self.drop(self.activation.forward(sums, is_training), training)
-    }
-
-    fn drop(&self, units: Tensor<2>, training: Option<TrainingStep>) -> Tensor<2> {
-        match (self.dropout, training) {
-            (Some(dropout), Some(step)) => dropout.apply(units, step),
-            _ => units,
-        }
-    }
-}
-
-impl Dropout {
-    /// The mask follows from the seed, the layer and the step: a run that is resumed draws it again.
-    fn apply(self, units: Tensor<2>, at: TrainingStep) -> Tensor<2> {
-        let shape = units.dims();
-        let mut rng = rng(at.seed, Purpose::Dropout, self.layer, at.step);
-        let mut bytes = vec![0; shape[0] * shape[1] * size_of::<u32>()];
-        rng.fill_bytes(&mut bytes);
-        let (draws, _) = bytes.as_chunks();
-        let below = (self.probability * 2f64.powi(32)) as u32;
-        let kept = (1.0 / (1.0 - self.probability)) as f32;
-        let mask_of = |&draw| {
-            if u32::from_le_bytes(draw) < below {
-                0.0
-            } else {
-                kept
-            }
-        };
-        let mask: Vec<f32> = draws.iter().map(mask_of).collect();
-        let device = units.device();
-        units * Tensor::from_data(TensorData::new(mask, shape), &device)
+        self.dropout
+            .forward(self.activation.forward(sums, is_training), training)
     }
 }
 
@@ -410,26 +368,8 @@ mod tests {
     }
 
     #[test]
-    fn dropout_keeps_the_mean_differs_by_step_and_layer_and_ends_with_training() {
-        let dropout = |layer| Dropout {
-            probability: 0.75,
-            layer,
-        };
+    fn dropout_ends_with_training() {
         let ones = || Tensor::<2>::ones([100, 100], &Device::flex());
-        let drop = |layer, step| values(dropout(layer).apply(ones(), at(step)));
-        let first = drop(1, 7);
-        // A unit that stays counts four times.
-        assert!(first.iter().all(|&unit| unit == 0.0 || unit == 4.0));
-        // The mean of 10,000 units, of standard deviation √3, is within 4 · √3 / 100 of 1.
-        let mean = first.iter().sum::<f32>() / 1e4;
-        assert!((mean - 1.0).abs() < 0.07, "{mean}");
-        assert_eq!(first, drop(1, 7));
-        for other in [drop(1, 8), drop(2, 7)] {
-            // Two independent masks agree on 3/4 · 3/4 + 1/4 · 1/4 of the units, ± 0.005.
-            let alike = first.iter().zip(&other).filter(|(a, b)| a == b).count();
-            assert!((6000..6500).contains(&alike), "{alike}");
-        }
-
         let config = MlpConfig {
             hidden: vec![32],
             dropout: 0.5,
@@ -465,7 +405,7 @@ mod tests {
         let bias = mlp.hidden[0].linear.bias.as_ref().unwrap();
         let gradient = values(bias.val().grad(&gradients).unwrap());
         let ones = Tensor::ones([1, 8], &Device::flex());
-        let mask = values(mlp.hidden[0].dropout.unwrap().apply(ones, at(3)));
+        let mask = values(mlp.hidden[0].dropout.forward(ones, Some(at(3))));
         assert!(mask.contains(&0.0) && mask.contains(&2.0), "{mask:?}");
         for (gradient, mask) in gradient.iter().zip(mask) {
             assert_eq!(*gradient == 0.0, mask == 0.0);

@@ -75,7 +75,8 @@ impl MfTables {
                 option: "item",
                 value: format!("`{}` of the vocabulary `{}`", item.name, item.vocabulary),
                 expected: "a vocabulary other than that of the user: the solvers fit one after \
-                           the other",
+                           the other"
+                    .into(),
             });
         }
         let sizes = [user, item].map(|field| field.rows as usize);

@@ -3,24 +3,7 @@ use burn::tensor::Device;
 use proptest::prelude::*;
 
 use super::*;
-
-/// Numbers without a pattern, in ±1.
-fn numbers(count: usize, seed: u32) -> Vec<f32> {
-    (0..count as u32)
-        .map(|at| {
-            let mixed = (at + 7919 * seed).wrapping_mul(2_654_435_761);
-            (mixed >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
-
-fn segments(lengths: &[usize]) -> Segments {
-    let mut offsets = vec![0];
-    for &length in lengths {
-        offsets.push(offsets[offsets.len() - 1] + length as u32);
-    }
-    Segments::new(offsets)
-}
+use crate::test_support::{close, numbers, segments};
 
 /// What is asked: queries and items of each row, dims of keys and of values, heads.
 #[derive(Clone, Debug)]
@@ -105,13 +88,6 @@ fn cases() -> impl Strategy<Value = Case> {
     )
 }
 
-fn close(got: &[f32], expected: &[f32]) {
-    assert_eq!(got.len(), expected.len());
-    for (got, expected) in got.iter().zip(expected) {
-        assert_relative_eq!(got, expected, epsilon = 1e-4, max_relative = 1e-4);
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
@@ -185,7 +161,7 @@ fn a_query_reads_the_values_by_the_fit_of_their_keys() {
     let [output, queries, keys, values] = case.all(dot_product_attention, numbers);
     close(&output[..2], &[3.0, 2.0]);
     assert_eq!(output[2..], [0.0, 0.0]);
-    let slopes = self::numbers(4, 9);
+    let slopes = crate::test_support::numbers(4, 9);
     let score = 0.75 * 0.25 * (4.0 * slopes[0] - 8.0 * slopes[1]);
     close(&queries, &[score, 0.0]);
     close(&keys, &[3f32.ln() * score, -3f32.ln() * score]);

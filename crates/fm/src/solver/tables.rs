@@ -71,7 +71,7 @@ impl FmTables {
             component: config.name.clone(),
             option: "fields",
             value: error.to_string(),
-            expected: "at most 4294967295 features in all",
+            expected: "at most 4294967295 features in all".into(),
         })?;
         let range = |field| {
             let mut fields = columns.fields().iter();

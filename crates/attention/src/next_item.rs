@@ -301,7 +301,10 @@ impl NextItem {
             range.flat_map(move |position| std::iter::repeat_n(position as u32, each))
         });
         let positions: Vec<u32> = positions.collect();
-        let weights: Vec<f32> = positions.iter().map(|&position| asked.weights[position as usize]).collect();
+        let weights: Vec<f32> = positions
+            .iter()
+            .map(|&position| asked.weights[position as usize])
+            .collect();
         let total = weights.iter().sum::<f32>().max(f32::MIN_POSITIVE);
         if positions.is_empty() {
             return nothing(x);
@@ -402,5 +405,364 @@ impl Ranker for NextItem {
 
     fn queries(&self, x: &Lookup) -> Tensor<2> {
         self.encoder.last(x)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Positions;
+    use crate::test_support::{init, values};
+    use approx::assert_relative_eq;
+    use burn::tensor::Device;
+    use crossfield_core::{Field, FieldKind};
+    use crossfield_embedding::{EmbeddingCollection, RowOptimizer, TablePlan};
+
+    const ROWS: u32 = 9;
+
+    fn schema() -> Schema {
+        let field = |name: &str, kind| Field {
+            name: name.into(),
+            kind,
+            vocabulary: "item".into(),
+            rows: ROWS,
+            oov_row: Some(0),
+        };
+        Schema {
+            fields: vec![
+                field("history", FieldKind::Sequence),
+                field("item", FieldKind::Categorical),
+            ],
+            dense: vec![],
+        }
+    }
+
+    fn config(loss: NextItemLoss, negatives: usize) -> NextItemConfig {
+        NextItemConfig {
+            encoder: SasRecConfig {
+                embedding_dim: 4,
+                blocks: 1,
+                dropout: 0.0,
+                init_std: 0.4,
+                positions: Positions::FromStart,
+                ..SasRecConfig::default()
+            },
+            loss,
+            negatives,
+            power: 0.0,
+        }
+    }
+
+    fn made(config: &NextItemConfig, device: &Device) -> (NextItem, EmbeddingCollection) {
+        let model = config.init(&schema(), &init(device.clone()), &[1; ROWS as usize]);
+        let plan = |table| TablePlan::new(table, RowOptimizer::default());
+        let plans: Vec<TablePlan> = config
+            .tables(&schema())
+            .unwrap()
+            .into_iter()
+            .map(plan)
+            .collect();
+        (model.unwrap(), EmbeddingCollection::new(&plans, 1).unwrap())
+    }
+
+    const HISTORIES: [&[u32]; 4] = [&[1, 2, 3], &[], &[4], &[5, 0, 6]];
+    const TARGETS: [u32; 4] = [4, 2, 8, 7];
+
+    fn jagged(rows: &[&[u32]]) -> Jagged {
+        let mut offsets = vec![0];
+        for row in rows {
+            offsets.push(offsets[offsets.len() - 1] + row.len() as u32);
+        }
+        Jagged {
+            indices: rows.concat(),
+            offsets: Some(offsets),
+            weights: None,
+        }
+    }
+
+    /// Four rows; the second has no history, the third counts twice, the fourth has an unknown item.
+    fn batch() -> Batch {
+        Batch {
+            batch_size: 4,
+            sparse: vec![jagged(&HISTORIES), Jagged::one_hot(TARGETS.to_vec())],
+            targets: Targets {
+                labels: vec![1.0; 4],
+                weights: Some(vec![1.0, 1.0, 2.0, 1.0]),
+                ..Targets::default()
+            },
+            ..Batch::default()
+        }
+    }
+
+    fn at(step: u64) -> TrainingStep {
+        TrainingStep {
+            seed: 1,
+            epoch: 0,
+            step,
+        }
+    }
+
+    fn loss_of(model: &NextItem, tables: &mut EmbeddingCollection, batch: Batch) -> f32 {
+        let targets = batch.targets.clone();
+        let (x, _) = tables.stage(Arc::new(batch), &Device::flex());
+        model.loss(&x, &targets).into_scalar::<f32>()
+    }
+
+    /// Each position that asks: its next item, its weight, and the scores of all items there.
+    fn asked(model: &NextItem, tables: &mut EmbeddingCollection) -> Vec<(u32, f64, Vec<f64>)> {
+        let device = Device::flex();
+        let mut all = Vec::new();
+        for (row, history) in HISTORIES.iter().enumerate() {
+            for length in 1..=history.len() {
+                // The position as the last of a sequence of its own, against each item as the target.
+                let scores = (0..ROWS).map(|item| {
+                    let alone = Batch {
+                        batch_size: 1,
+                        sparse: vec![jagged(&[&history[..length]]), Jagged::one_hot(vec![item])],
+                        ..Batch::default()
+                    };
+                    let (x, _) = tables.stage(Arc::new(alone), &device);
+                    f64::from(values(model.score(&x))[0])
+                });
+                let scores = scores.collect();
+                let next = history.get(length).copied().unwrap_or(TARGETS[row]);
+                let weight = if next == 0 {
+                    0.0
+                } else {
+                    [1.0, 1.0, 2.0, 1.0][row]
+                };
+                all.push((next, weight, scores));
+            }
+        }
+        all
+    }
+
+    fn mean(terms: impl Iterator<Item = (f64, f64)>) -> f64 {
+        let (sum, total) = terms.fold((0.0, 0.0), |(sum, total), (weight, loss)| {
+            (sum + weight * loss, total + weight)
+        });
+        sum / total
+    }
+
+    #[test]
+    fn the_full_softmax_is_a_loop_over_positions_and_items() {
+        let (model, mut tables) = made(&config(NextItemLoss::SampledSoftmax, 0), &Device::flex());
+        let mut batch = batch();
+        model.draw(&mut batch, at(0));
+        let got = loss_of(&model, &mut tables, batch);
+        let positions = asked(&model, &mut tables);
+        assert_eq!(positions.len(), 7);
+        let expected = mean(positions.iter().map(|(next, weight, scores)| {
+            let z: f64 = (1..ROWS as usize).map(|item| scores[item].exp()).sum();
+            (*weight, z.ln() - scores[*next as usize])
+        }));
+        assert_relative_eq!(f64::from(got), expected, max_relative = 1e-5);
+    }
+
+    #[test]
+    fn a_sample_of_all_items_is_the_full_softmax() {
+        let full = config(NextItemLoss::SampledSoftmax, 0);
+        // As many uniform draws as there are items: each stands for itself.
+        let sampled = config(NextItemLoss::SampledSoftmax, ROWS as usize - 1);
+        let mut batch = batch();
+        let (model, mut tables) = made(&full, &Device::flex());
+        model.draw(&mut batch, at(0));
+        let expected = loss_of(&model, &mut tables, batch.clone());
+        let (model, mut tables) = made(&sampled, &Device::flex());
+        let got = loss_of(&model, &mut tables, batch);
+        assert_relative_eq!(got, expected, max_relative = 1e-6);
+    }
+
+    #[test]
+    fn sampled_losses_are_loops_over_positions_and_draws() {
+        for loss in [NextItemLoss::SampledSoftmax, NextItemLoss::Bpr] {
+            let config = NextItemConfig {
+                power: 0.5,
+                ..config(loss, 5)
+            };
+            let counts: Vec<u64> = (0..u64::from(ROWS)).collect();
+            let (_, mut tables) = made(&config, &Device::flex());
+            let model = config
+                .init(&schema(), &init(Device::flex()), &counts)
+                .unwrap();
+            let mut batch = batch();
+            model.draw(&mut batch, at(3));
+            let drawn = batch.sparse[2].indices.clone();
+            let got = loss_of(&model, &mut tables, batch);
+            let total: f64 = (1..ROWS).map(|item| f64::from(item).sqrt()).sum();
+            let probability = |item: u32| f64::from(item).sqrt() / total;
+            let positions = asked(&model, &mut tables);
+            let of_position = positions
+                .iter()
+                .enumerate()
+                .map(|(nth, (next, weight, scores))| {
+                    let own = scores[*next as usize];
+                    let of_draw = |&item: &u32| scores[item as usize];
+                    let loss = match loss {
+                        NextItemLoss::SampledSoftmax => {
+                            let others = drawn.iter().filter(|&item| item != next);
+                            let powers =
+                                others.map(|item| of_draw(item).exp() / (5.0 * probability(*item)));
+                            (own.exp() + powers.sum::<f64>()).ln() - own
+                        }
+                        NextItemLoss::Bpr => {
+                            let mine = &drawn[nth * 5..(nth + 1) * 5];
+                            let losses =
+                                mine.iter().map(|item| (of_draw(item) - own).exp().ln_1p());
+                            losses.sum::<f64>() / 5.0
+                        }
+                    };
+                    (*weight, loss)
+                });
+            let expected = mean(of_position);
+            assert_relative_eq!(f64::from(got), expected, max_relative = 1e-4);
+        }
+    }
+
+    #[test]
+    fn the_gradients_by_vectors_are_those_of_finite_differences() {
+        for (loss, negatives) in [
+            (NextItemLoss::SampledSoftmax, 0),
+            (NextItemLoss::SampledSoftmax, 4),
+            (NextItemLoss::Bpr, 2),
+        ] {
+            let config = config(loss, negatives);
+            let device = Device::flex().autodiff();
+            let (model, mut tables) = made(&config, &device);
+            let mut batch = batch();
+            model.draw(&mut batch, at(1));
+            let targets = batch.targets.clone();
+            let batch = Arc::new(batch);
+            let (x, _) = tables.stage(batch.clone(), &device);
+            let mut gradients = model.loss(&x, &targets).backward();
+            let gradient = x.leaves()[0].rows.grad_remove(&mut gradients).unwrap();
+            let gradient = values(gradient);
+            let start = values(x.leaves()[0].rows.clone().inner());
+            let plain = made(&config, &Device::flex()).0;
+            let (staged, _) = tables.stage(batch.clone(), &Device::flex());
+            let value = |rows: Vec<f32>| {
+                let shape = [rows.len() / 4, 4];
+                let rows = Tensor::from_data(TensorData::new(rows, shape), &Device::flex());
+                let x = staged.with_leaf(0, rows);
+                f64::from(plain.loss(&x, &targets).into_scalar::<f32>())
+            };
+            for (at, expected) in gradient.into_iter().enumerate() {
+                let moved = |by: f32| {
+                    let mut rows = start.clone();
+                    rows[at] += by;
+                    value(rows)
+                };
+                let difference = (moved(0.004) - moved(-0.004)) / 0.008;
+                // Two losses of about 2, each rounded to 24 bits, divided by the step.
+                assert_relative_eq!(difference, f64::from(expected), epsilon = 1e-3);
+            }
+        }
+    }
+
+    #[test]
+    fn draws_follow_their_probabilities_and_the_sum_that_they_stand_for() {
+        let counts = [9, 1, 4, 0, 16];
+        let sampler = Sampler::new(5, Some(0), &counts, 0.5);
+        assert_eq!(sampler.drawable, 3);
+        let expected = [1.0 / 7.0, 2.0 / 7.0, 4.0 / 7.0];
+        for (item, expected) in [1, 2, 4].into_iter().zip(expected) {
+            assert_relative_eq!(
+                sampler.log_probability(item).exp(),
+                expected,
+                epsilon = 1e-12
+            );
+        }
+        let mut rng = rng(1, Purpose::Negatives, 0, 0);
+        let draws: Vec<u32> = (0..20_000).map(|_| sampler.draw(&mut rng)).collect();
+        assert!(draws.iter().all(|draw| [1, 2, 4].contains(draw)));
+        // Scores of 0, 1 and −1: the mean of exp(s) / q is Σ exp(s) over the three items.
+        let score = |item: u32| [0.0f64, 0.0, 1.0, 0.0, -1.0][item as usize];
+        let terms = draws
+            .iter()
+            .map(|&item| (score(item) - sampler.log_probability(item)).exp());
+        let mean = terms.sum::<f64>() / draws.len() as f64;
+        let sum = 1.0 + 1f64.exp() + (-1f64).exp();
+        // The standard deviation of a term is below 4, that of the mean below 0.03.
+        assert!((mean - sum).abs() < 0.1, "{mean} for {sum}");
+    }
+
+    #[test]
+    fn draws_repeat_by_step_and_bpr_draws_nothing_that_the_row_has() {
+        for (loss, negatives) in [(NextItemLoss::SampledSoftmax, 6), (NextItemLoss::Bpr, 3)] {
+            let (model, _) = made(&config(loss, negatives), &Device::flex());
+            let drawn = |step| {
+                let mut batch = batch();
+                model.draw(&mut batch, at(step));
+                batch.sparse[2].clone()
+            };
+            assert_eq!(drawn(5), drawn(5));
+            assert_ne!(drawn(5).indices, drawn(6).indices);
+            assert!(drawn(5).indices.iter().all(|&item| item != 0));
+            if loss == NextItemLoss::Bpr {
+                for step in 0..20 {
+                    let drawn = drawn(step);
+                    for (row, history) in HISTORIES.iter().enumerate() {
+                        let range = drawn.range(row);
+                        assert_eq!(range.len(), history.len() * 3);
+                        let mut of_row = drawn.indices[range].iter();
+                        assert!(
+                            of_row.all(|item| !history.contains(item) && *item != TARGETS[row])
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_that_asks_nothing_has_no_loss_and_no_gradient() {
+        let all: Vec<u32> = (1..ROWS - 1).collect();
+        // No history, a row that has every item, labels of 0.
+        for (history, target, label) in
+            [(&[][..], 1, 1.0), (&all[..], 8, 1.0), (&[1, 2][..], 3, 0.0)]
+        {
+            for (loss, negatives) in [(NextItemLoss::SampledSoftmax, 3), (NextItemLoss::Bpr, 1)] {
+                if loss == NextItemLoss::SampledSoftmax && history.len() > 2 {
+                    continue;
+                }
+                let device = Device::flex().autodiff();
+                let (model, mut tables) = made(&config(loss, negatives), &device);
+                let mut batch = Batch {
+                    batch_size: 1,
+                    sparse: vec![jagged(&[history]), Jagged::one_hot(vec![target])],
+                    targets: Targets {
+                        labels: vec![label],
+                        ..Targets::default()
+                    },
+                    ..Batch::default()
+                };
+                model.draw(&mut batch, at(0));
+                let targets = batch.targets.clone();
+                let (x, _) = tables.stage(Arc::new(batch), &device);
+                let loss = model.loss(&x, &targets);
+                let mut gradients = loss.clone().backward();
+                assert_eq!(loss.into_scalar::<f32>(), 0.0);
+                let by_rows = x.leaves()[0].rows.grad_remove(&mut gradients);
+                let by_rows = by_rows.map(values).unwrap_or_default();
+                assert!(by_rows.iter().all(|&number| number == 0.0));
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_refused() {
+        let error = |config: NextItemConfig| config.tables(&schema()).unwrap_err().to_string();
+        assert_eq!(
+            error(config(NextItemLoss::Bpr, 0)),
+            "`sasrec.negatives` is 0: expected 1 or more for bpr"
+        );
+        let power = NextItemConfig {
+            power: -1.0,
+            ..config(NextItemLoss::Bpr, 1)
+        };
+        assert_eq!(
+            error(power),
+            "`sasrec.power` is -1: expected a number of at least 0"
+        );
     }
 }

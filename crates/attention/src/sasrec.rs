@@ -285,7 +285,11 @@ impl SasRec {
         let nothing = segments.items();
         let last = (0..segments.rows()).map(|row| {
             let range = segments.range(row);
-            let last = if range.is_empty() { nothing } else { range.end - 1 };
+            let last = if range.is_empty() {
+                nothing
+            } else {
+                range.end - 1
+            };
             last as u32
         });
         let zeros = Tensor::zeros([1, dim], x.device());
@@ -306,5 +310,187 @@ impl SasRec {
 impl Component for SasRec {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
         (self.last(x) * x.pooled(std::slice::from_ref(&self.target))).sum_dim(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::test_support::{close, init, values};
+    use burn::tensor::{Device, TensorData};
+    use crossfield_core::{Batch, Field, Jagged, Segments};
+    use crossfield_embedding::{EmbeddingCollection, RowOptimizer, TablePlan};
+
+    fn schema() -> Schema {
+        let field = |name: &str, kind, vocabulary: &str| Field {
+            name: name.into(),
+            kind,
+            vocabulary: vocabulary.into(),
+            rows: 8,
+            oov_row: Some(0),
+        };
+        Schema {
+            fields: vec![
+                field("history", FieldKind::Sequence, "item"),
+                field("item", FieldKind::Categorical, "item"),
+                field("user", FieldKind::Categorical, "user"),
+            ],
+            dense: vec![],
+        }
+    }
+
+    fn config() -> SasRecConfig {
+        SasRecConfig {
+            embedding_dim: 4,
+            heads: 2,
+            max_positions: 3,
+            init_std: 0.5,
+            ..SasRecConfig::default()
+        }
+    }
+
+    fn batch(histories: &[&[u32]], targets: &[u32]) -> Arc<Batch> {
+        let mut offsets = vec![0];
+        for history in histories {
+            offsets.push(offsets[offsets.len() - 1] + history.len() as u32);
+        }
+        let history = Jagged {
+            indices: histories.concat(),
+            offsets: Some(offsets),
+            weights: None,
+        };
+        Arc::new(Batch {
+            batch_size: histories.len(),
+            sparse: vec![history, Jagged::one_hot(targets.to_vec())],
+            ..Batch::default()
+        })
+    }
+
+    fn tables(config: &SasRecConfig) -> EmbeddingCollection {
+        let tables = config.tables(&schema()).unwrap();
+        let plan = |table| TablePlan::new(table, RowOptimizer::default());
+        let plans: Vec<TablePlan> = tables.into_iter().map(plan).collect();
+        EmbeddingCollection::new(&plans, 1).unwrap()
+    }
+
+    #[test]
+    fn the_score_is_the_formula() {
+        let device = Device::flex();
+        for positions in [Positions::FromEnd, Positions::FromStart, Positions::None] {
+            let config = SasRecConfig {
+                positions,
+                ..config()
+            };
+            let (model, mut tables) = (
+                config.init(&schema(), &init(device.clone())).unwrap(),
+                tables(&config),
+            );
+            let (history, target) = ([3u32, 1, 4, 1, 5], 2);
+            let (x, _) = tables.stage(batch(&[&history], &[target]), &device);
+            let got = values(model.forward(&x))[0];
+
+            let vector = |item: u32| {
+                let mut vector = [0f32; 4];
+                tables.read_weights("v4.item", item, &mut vector);
+                vector
+            };
+            let learned = model
+                .positions
+                .as_ref()
+                .map(|learned| values(learned.val()));
+            let mut sums = Vec::new();
+            for (place, &item) in history.iter().enumerate() {
+                let place = match positions {
+                    Positions::FromEnd => 4 - place,
+                    _ => place,
+                };
+                for (at, v) in vector(item).into_iter().enumerate() {
+                    let position = learned.as_ref().map_or(0.0, |p| p[place.min(2) * 4 + at]);
+                    sums.push(2.0 * v + position);
+                }
+            }
+            let mut items = Ragged {
+                values: Tensor::from_data(TensorData::new(sums, [5, 4]), &device),
+                segments: Segments::new(vec![0, 5]),
+            };
+            for block in &model.blocks {
+                items = block.forward(&items, None);
+            }
+            let last = values(items.values)[16..].to_vec();
+            let mean = last.iter().sum::<f32>() / 4.0;
+            let variance = last.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 4.0;
+            let normal = last.iter().map(|x| (x - mean) / (variance + 1e-5).sqrt());
+            let expected: f32 = normal.zip(vector(target)).map(|(h, v)| h * v).sum();
+            close(&[got], &[expected]);
+        }
+    }
+
+    #[test]
+    fn what_comes_later_changes_nothing_before_it() {
+        let device = Device::flex();
+        let config = SasRecConfig {
+            positions: Positions::FromStart,
+            ..config()
+        };
+        let model = config.init(&schema(), &init(device.clone())).unwrap();
+        let mut tables = tables(&config);
+        let mut encoded = |history: &[u32], beside: &[u32]| {
+            let (x, _) = tables.stage(batch(&[history, beside], &[1, 1]), &device);
+            let h = model.encode(&x).expect("there are items");
+            values(h.values)[..history.len() * 4].to_vec()
+        };
+        let first = encoded(&[1, 2, 3, 4], &[5]);
+        let changed = encoded(&[1, 2, 3, 7], &[5]);
+        assert_eq!(first[..12], changed[..12]);
+        assert_ne!(first[12..], changed[12..]);
+        // Nor do other rows, nor that there is no later item.
+        assert_eq!(first[..12], encoded(&[1, 2, 3], &[6, 7, 1, 2, 3, 4])[..]);
+    }
+
+    #[test]
+    fn without_a_history_the_score_is_zero() {
+        let device = Device::flex();
+        let model = config().init(&schema(), &init(device.clone())).unwrap();
+        let mut tables = tables(&config());
+        let (x, _) = tables.stage(batch(&[&[], &[2], &[]], &[1, 2, 3]), &device);
+        let scores = values(model.forward(&x));
+        assert_eq!([scores[0], scores[2]], [0.0, 0.0]);
+        assert!(scores[1] != 0.0);
+        let (x, _) = tables.stage(batch(&[&[], &[]], &[1, 2]), &device);
+        assert_eq!(values(model.forward(&x)), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let error = |config: SasRecConfig| config.tables(&schema()).unwrap_err().to_string();
+        let config = config();
+        assert_eq!(
+            error(SasRecConfig {
+                heads: 3,
+                ..config.clone()
+            }),
+            "`sasrec.heads` is 3: expected a divisor of 4, the dim of its items"
+        );
+        assert_eq!(
+            error(SasRecConfig {
+                target: "user".into(),
+                ..config.clone()
+            }),
+            "`sasrec.target` is user: expected a categorical field of the history's vocabulary"
+        );
+        assert_eq!(
+            error(SasRecConfig {
+                history: "user".into(),
+                ..config.clone()
+            }),
+            "`sasrec.history` is user: expected a field of kind = \"sequence\""
+        );
+        let dropout = error(SasRecConfig {
+            dropout: 1.0,
+            ..config
+        });
+        assert!(dropout.starts_with("`sasrec.dropout` is 1"), "{dropout}");
     }
 }

@@ -148,6 +148,21 @@ impl Lookup {
         }
     }
 
+    /// The same lookup with other rows in a leaf, as checks of gradients need it.
+    ///
+    /// # Panics
+    /// If the shape is another.
+    pub fn with_leaf(&self, leaf: usize, rows: Tensor<2>) -> Self {
+        assert_eq!(
+            rows.dims(),
+            self.leaves[leaf].rows.dims(),
+            "the shape of a leaf"
+        );
+        let mut lookup = self.clone();
+        lookup.leaves[leaf] = Leaf { rows };
+        lookup
+    }
+
     /// The step of training that this is; `None` where rows are only scored.
     pub fn training(&self) -> Option<TrainingStep> {
         self.training

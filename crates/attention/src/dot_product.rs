@@ -145,7 +145,7 @@ fn check(queries: &Ragged, keys: &Ragged, values: &Tensor<2>, heads: usize, caus
 
 /// Whether a tensor is one that the operation on flex takes. A custom operation on a backend that
 /// it does not list panics: ask first.
-pub(crate) fn is_flex_f32(tensor: &Tensor<2>) -> bool {
+fn is_flex_f32(tensor: &Tensor<2>) -> bool {
     let device = tensor.device().without_autodiff();
     tensor.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }

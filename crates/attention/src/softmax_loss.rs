@@ -10,11 +10,12 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{Bool, Tensor, TensorData};
+use crossfield_core::is_flex_f32;
 use crossfield_simd::{Kernel, Lanes};
 use gemm::{Parallelism, gemm};
 use rayon::prelude::*;
 
-use crate::dot_product::{ISA, is_flex_f32};
+use crate::dot_product::ISA;
 
 /// Positions whose scores are held at a time.
 const BLOCK: usize = 128;

@@ -1,9 +1,11 @@
-//! `data synth`, `data fetch` and `data stats`.
+//! `data synth`, `data fetch`, `data sequences` and `data stats`.
 
 use std::path::PathBuf;
 
-use crossfield_data::prepare;
 use crossfield_data::synth::{SynthConfig, generate};
+use crossfield_data::{
+    EventFormat, SampleSplit, SampleTargets, SequenceSamples, Ties, grouped, prepare,
+};
 use crossfield_train::{Error, RunFile};
 
 use crate::model::ModelConfig;
@@ -39,6 +41,9 @@ pub(crate) enum DataCommand {
         #[arg(long, value_name = "URL", hide = true)]
         base_url: Option<String>,
     },
+    /// Makes rows of a target and the history
+    /// before it, from ratings or lists.
+    Sequences(SequencesArgs),
     /// Reads the data of a run file and says what is in it.
     Stats {
         /// The run file (TOML).
@@ -89,6 +94,7 @@ pub(crate) fn run(command: &DataCommand) -> Result<(), Box<dyn std::error::Error
             eprintln!("use it with: export CROSSFIELD_DATA={}", out.display());
             Ok(())
         }
+        DataCommand::Sequences(args) => sequences(args),
         DataCommand::Stats { run_file, sets } => {
             let run = RunFile::<ModelConfig>::read(run_file, sets)?;
             let label = crate::run::label_kind(run.train.loss);
@@ -96,4 +102,201 @@ pub(crate) fn run(command: &DataCommand) -> Result<(), Box<dyn std::error::Error
             crate::run::print(&prepared.report.to_string())
         }
     }
+}
+
+/// `crossfield data sequences`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct SequencesArgs {
+    /// Ratings or lists of items, .gz and .zst
+    /// too.
+    file: String,
+    /// Folder of train.csv, valid.csv and
+    /// test.csv: new, or empty.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// An event a line between tabs; the same
+    /// between commas, with a header; or a
+    /// user a line, then their items.
+    #[arg(long, value_enum, default_value_t)]
+    format: FormatArg,
+    /// Columns of user, item, rating and time;
+    /// the last two may be absent, and - is no
+    /// rating.
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "user,item,rating,timestamp"
+    )]
+    columns: Vec<String>,
+    /// Between cells, if not a tab (ratings)
+    /// or a comma (csv).
+    #[arg(long, value_name = "CHAR")]
+    separator: Option<String>,
+    /// Categories of items: a csv file, or a
+    /// .json object of lists.
+    #[arg(long, value_name = "FILE")]
+    attributes: Option<String>,
+    /// Its columns of item and category, in a
+    /// csv file.
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        num_args = 1,
+        default_value = "item,category"
+    )]
+    attribute_columns: Vec<String>,
+    /// Adds times and gaps; items of lists are
+    /// item:time.
+    #[arg(long)]
+    times: bool,
+    /// Ratings from here on are likes
+    /// [default: all are].
+    #[arg(long, value_name = "R")]
+    min_rating: Option<f64>,
+    /// Items kept of a history, the last; 0
+    /// keeps all.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    max_len: usize,
+    /// A row for each event, or for the last
+    /// one of each part.
+    #[arg(long, value_enum, default_value_t)]
+    targets: TargetsArg,
+    /// Rows for likes alone; negatives imply
+    /// it.
+    #[arg(long)]
+    liked_only: bool,
+    /// Rows of label 0 for each like: items
+    /// that the user never had.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    negatives: usize,
+    /// The same of validation and test rows
+    /// [default: as many].
+    #[arg(long, value_name = "N")]
+    test_negatives: Option<usize>,
+    /// Each user's last event tests, the one
+    /// before it validates; or shares do.
+    #[arg(long, value_enum, default_value_t)]
+    split: SplitArg,
+    /// Share of each user's events
+    /// [default: 0.1].
+    #[arg(long, value_name = "SHARE")]
+    valid: Option<f64>,
+    /// Share of each user's events
+    /// [default: 0.1].
+    #[arg(long, value_name = "SHARE")]
+    test: Option<f64>,
+    /// Events of the target's own time: not in
+    /// the history, or as the file has them.
+    #[arg(long, value_enum, default_value_t)]
+    ties: TiesArg,
+    /// Seed of the negatives.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
+enum FormatArg {
+    #[default]
+    Ratings,
+    Csv,
+    Lists,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
+enum TargetsArg {
+    #[default]
+    All,
+    Last,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
+enum SplitArg {
+    #[default]
+    Last,
+    Share,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
+enum TiesArg {
+    #[default]
+    Exclude,
+    Order,
+}
+
+fn sequences(args: &SequencesArgs) -> Result<(), Box<dyn std::error::Error>> {
+    let refuse = |option: &str, reason: &str| Error::Option {
+        option: option.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let split = match (args.split, args.valid, args.test) {
+        (SplitArg::Share, valid, test) => SampleSplit::Share {
+            valid: valid.unwrap_or(0.1),
+            test: test.unwrap_or(0.1),
+        },
+        (SplitArg::Last, None, None) => SampleSplit::Last,
+        (SplitArg::Last, valid, _) => {
+            let option = if valid.is_some() { "--valid" } else { "--test" };
+            return Err(refuse(option, "expected --split share beside it").into());
+        }
+    };
+    let [item, category] = args.attribute_columns.as_slice() else {
+        let reason = "expected two columns: item, category";
+        return Err(refuse("--attribute-columns", reason).into());
+    };
+    let samples = SequenceSamples {
+        file: args.file.clone(),
+        format: match args.format {
+            FormatArg::Ratings => EventFormat::Ratings,
+            FormatArg::Csv => EventFormat::Csv,
+            FormatArg::Lists => EventFormat::Lists,
+        },
+        columns: args.columns.clone(),
+        separator: args.separator.clone(),
+        attributes: args.attributes.clone(),
+        attribute_columns: [item.clone(), category.clone()],
+        times: args.times,
+        min_rating: args.min_rating,
+        max_len: args.max_len,
+        targets: match args.targets {
+            TargetsArg::All => SampleTargets::All,
+            TargetsArg::Last => SampleTargets::Last,
+        },
+        liked_only: args.liked_only,
+        negatives: args.negatives,
+        test_negatives: args.test_negatives,
+        split,
+        ties: match args.ties {
+            TiesArg::Exclude => Ties::Exclude,
+            TiesArg::Order => Ties::Order,
+        },
+        seed: args.seed,
+    };
+    let report = samples.write(&args.out)?;
+    let count = |count: usize| grouped(count as u64);
+    let mut text = format!(
+        "{} events of {} users, {} items\n{:<5} {:>12} {:>12} {:>8}\n",
+        count(report.events),
+        count(report.users),
+        count(report.items),
+        "part",
+        "rows",
+        "of label 1",
+        "longest"
+    );
+    for part in &report.parts {
+        let figures = [part.rows, part.positives, part.longest].map(count);
+        let [rows, positives, longest] = figures;
+        text += &format!("{:<5} {rows:>12} {positives:>12} {longest:>8}\n", part.name);
+    }
+    if report.without_history > 0 {
+        let left_out = count(report.without_history);
+        text += &format!("{left_out} left out: nothing before them\n");
+    }
+    if report.repeats > 0 {
+        let repeats = count(report.repeats);
+        text += &format!("{repeats} histories hold the target:\nread them with repeats = true\n");
+    }
+    crate::run::print(&text)
 }

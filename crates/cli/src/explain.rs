@@ -98,6 +98,9 @@ fn lines(fitted: &FittedSchema, parts: &[Contribution], top: usize) -> String {
             What::Bias => "bias".to_owned(),
             What::Linear(feature) => joined(number.len(), &name(feature)),
             What::Pair(a, b) => joined(number.len(), &format!("{} & {}", name(a), name(b))),
+            What::History(target, past) => {
+                joined(number.len(), &format!("{} & {}", name(past), name(target)))
+            }
             What::Named(name) => name.clone(),
             other => format!("{other:?}"),
         };

@@ -22,7 +22,7 @@ mod weights;
 use clap::Parser;
 use crossfield_core::Initializer;
 use crossfield_data::CrossConfig;
-use crossfield_embedding::{Compress, Precision, RowOptimizer};
+use crossfield_embedding::{Compress, L2By, Precision, RowOptimizer};
 use crossfield_train::{Executor, Objective, TableOptions, TrainConfig};
 
 /// Recommender and click models: train, evaluate, predict, recommend, explain.
@@ -147,6 +147,7 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
         kind: Some(rows.kind),
         lr: Some(rows.lr),
         l2: Some(rows.l2),
+        l2_by: L2By::default(),
         l1: Some(rows.l1),
         beta: Some(rows.beta),
         initial_accumulator: Some(rows.initial_accumulator),

@@ -2,10 +2,12 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use crossfield_attention::{SasRec, SasRecConfig};
+use crossfield_attention::{
+    Din, DinConfig, SasRec, SasRecConfig, TargetAttention, TargetAttentionConfig,
+};
 use crossfield_core::{
-    AttentionWeights, Component, ComponentConfig, Contribution, Error, Init, Lookup, Schema,
-    TableConfig,
+    AttentionWeights, Component, ComponentConfig, Contribution, Error, Examples, Init, Lookup,
+    Schema, TableConfig,
 };
 use crossfield_embedding::{DotProduct, DotProductConfig};
 use crossfield_ffm::{Ffm, FfmConfig};
@@ -72,6 +74,12 @@ macro_rules! kinds {
                 }
             }
 
+            fn check_rows(&self, schema: &Schema, rows: &Examples<'_>) -> Result<(), Error> {
+                match self {
+                    $(Self::$variant(config) => config.check_rows(schema, rows),)*
+                }
+            }
+
             fn init(&self, schema: &Schema, init: &Init) -> Result<AnyComponent, Error> {
                 match self {
                     $(Self::$variant(config) => {
@@ -110,6 +118,8 @@ kinds! {
     Ffm "ffm" FfmConfig Ffm
     Mf "mf" BiasedMfConfig BiasedMf
     Dot "dot" DotProductConfig DotProduct
+    Din "din" DinConfig Din
+    Attention "attention" TargetAttentionConfig TargetAttention
     SasRec "sasrec" SasRecConfig SasRec
 }
 
@@ -318,6 +328,11 @@ impl ComponentConfig for ModelConfig {
         Ok(tables.collect::<Result<Vec<_>, _>>()?.concat())
     }
 
+    fn check_rows(&self, schema: &Schema, rows: &Examples<'_>) -> Result<(), Error> {
+        let mut components = self.components.iter();
+        components.try_for_each(|component| component.check_rows(schema, rows))
+    }
+
     fn init(&self, schema: &Schema, init: &Init) -> Result<Components, Error> {
         let components = self
             .components
@@ -379,7 +394,8 @@ mod tests {
         for (text, expected) in [
             (
                 "kind = 'fn'",
-                "unknown kind of model `fn`: did you mean `fm`? (known: wide, deep, fm, ffm, mf, dot, sasrec)",
+                "unknown kind of model `fn`: did you mean `fm`? (known: wide, deep, fm, ffm, mf, dot, \
+                 din, attention, sasrec)",
             ),
             (
                 "kind = 'fm'\n[fm]\nembeding_dim = 2",

@@ -152,6 +152,10 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         None => run.model.tables(prepared.schema.schema())?,
     };
     let tables = merge_tables(tables)?;
+    let held_out = prepared.valid.iter().chain(&prepared.test);
+    for part in std::iter::once(&prepared.train).chain(held_out) {
+        run.model.check_rows(part.schema(), &part.examples())?;
+    }
     let plans = plan(&run, tables, &prepared.schema)?;
     // A run that is resumed has its checkpoints, and may outlive the runs that it began with.
     if let Place::New(_) = place {
@@ -308,6 +312,7 @@ impl Finished {
     pub(crate) fn encode(&self, files: &[String], labels: Labels) -> Anyhow<Arc<Dataset>> {
         let kind = label_kind(self.run.train.loss);
         let data = encode_files(&self.run.data_spec(), &self.fitted, files, kind, labels)?;
+        self.run.model.check_rows(data.schema(), &data.examples())?;
         Ok(Arc::new(data))
     }
 

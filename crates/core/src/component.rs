@@ -9,7 +9,7 @@ use rand::RngExt;
 
 use crate::rng::{Purpose, name_key, rng};
 use crate::{
-    Batch, Error, FieldId, Link, Lookup, Loss, Schema, TableConfig, Targets, TrainingStep,
+    Batch, Error, Examples, FieldId, Link, Lookup, Loss, Schema, TableConfig, Targets, TrainingStep,
 };
 
 /// Where a component's dense weights are made, and what they are drawn from.
@@ -80,6 +80,15 @@ pub trait ComponentConfig {
     /// # Errors
     /// As [`tables`](Self::tables).
     fn init(&self, schema: &Schema, init: &Init) -> Result<Self::Component, Error>;
+
+    /// Refuses rows that the component cannot read although each field by itself is well: before they
+    /// are trained on or scored. Most components read all.
+    ///
+    /// # Errors
+    /// What is wrong, with the number of the row, from 1.
+    fn check_rows(&self, _schema: &Schema, _rows: &Examples<'_>) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Part of a score: scores of several components add up.
@@ -227,6 +236,8 @@ pub enum What {
     Linear(Feature),
     /// Two features together, in the order of the component's fields.
     Pair(Feature, Feature),
+    /// A past item, given the target that asked for it: first the target.
+    History(Feature, Feature),
     /// Anything else by its name: a dense column, a rule, a whole component.
     Named(String),
 }
@@ -394,6 +405,11 @@ impl<A: ComponentConfig, B: ComponentConfig> ComponentConfig for (A, B) {
         let mut tables = self.0.tables(schema)?;
         tables.extend(self.1.tables(schema)?);
         Ok(tables)
+    }
+
+    fn check_rows(&self, schema: &Schema, rows: &Examples<'_>) -> Result<(), Error> {
+        self.0.check_rows(schema, rows)?;
+        self.1.check_rows(schema, rows)
     }
 
     fn init(&self, schema: &Schema, init: &Init) -> Result<Self::Component, Error> {

@@ -40,6 +40,23 @@ pub enum Error {
         /// What it can read.
         expected: &'static str,
     },
+    /// Sequences that lie side by side differ in length.
+    #[error(
+        "`{component}` reads `{first}` and `{second}` side by side, which have {lengths:?} items in \
+         row {row}: expected as many"
+    )]
+    UnequalSequences {
+        /// The component's name.
+        component: String,
+        /// A sequence.
+        first: String,
+        /// The other.
+        second: String,
+        /// The row, from 1.
+        row: usize,
+        /// Items of the first and of the second.
+        lengths: [usize; 2],
+    },
     /// Two components ask for one table with different shapes or beginnings.
     #[error(
         "table `{table}` is asked for twice with different {what}: {left} and {right}; \

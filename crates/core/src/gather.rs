@@ -13,9 +13,17 @@ use burn::backend::{
 };
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
-/// Whether a tensor is one that the operations on flex take. A custom operation on a backend that
+/// Whether a tensor is one that custom operations on flex take. One that is called on a backend that
 /// it does not list panics: ask first.
-pub(crate) fn is_flex_f32<const D: usize>(tensor: &Tensor<D>) -> bool {
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use crossfield_core::is_flex_f32;
+///
+/// assert!(is_flex_f32(&Tensor::<1>::zeros([2], &Device::flex())));
+/// assert!(is_flex_f32(&Tensor::<1>::zeros([2], &Device::flex().autodiff())));
+/// ```
+pub fn is_flex_f32<const D: usize>(tensor: &Tensor<D>) -> bool {
     let device = tensor.device().without_autodiff();
     tensor.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }

@@ -41,6 +41,8 @@ pub enum Purpose {
     Gibbs = 9,
     /// Which negatives a down-sampled training part keeps.
     KeepNegatives = 10,
+    /// Negatives of samples that are made of lists: `a` = [`name_key`] of the user, `b` = part.
+    Samples = 11,
 }
 
 /// The stream of random numbers for one purpose.

@@ -20,6 +20,7 @@ mod prepare;
 mod raw;
 mod report;
 mod schema;
+mod sequences;
 mod slice;
 mod split;
 pub mod synth;
@@ -36,4 +37,7 @@ pub use prepare::{Candidates, Generated, Prepared, encode_files, prepare, prepar
 pub use raw::{LabelKind, Labels};
 pub use report::{CacheUse, CrossReport, DataReport, FieldReport, Negatives, PartReport, grouped};
 pub use schema::FittedSchema;
+pub use sequences::{
+    EventFormat, SampleSplit, SampleTargets, SequencePart, SequenceReport, SequenceSamples, Ties,
+};
 pub use tabular::side_column;

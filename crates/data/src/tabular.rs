@@ -10,7 +10,7 @@ use crate::line::{Cutting, LineReader};
 use crate::raw::{Binding, Table};
 
 /// Records of a file of cells.
-struct Records {
+pub(crate) struct Records {
     file: String,
     lines: LineReader,
     cutting: Cutting,
@@ -21,12 +21,12 @@ struct Records {
 }
 
 /// How a file of cells is written.
-struct Layout<'a> {
-    separator: &'a str,
-    header: &'a Header,
-    encoding: Encoding,
-    trim: bool,
-    max_line: usize,
+pub(crate) struct Layout<'a> {
+    pub(crate) separator: &'a str,
+    pub(crate) header: &'a Header,
+    pub(crate) encoding: Encoding,
+    pub(crate) trim: bool,
+    pub(crate) max_line: usize,
 }
 
 impl<'a> Layout<'a> {
@@ -43,7 +43,7 @@ impl<'a> Layout<'a> {
 }
 
 impl Records {
-    fn open(file: &str, key: &str, layout: &Layout<'_>) -> Result<Self, Error> {
+    pub(crate) fn open(file: &str, key: &str, layout: &Layout<'_>) -> Result<Self, Error> {
         let &[separator] = layout.separator.as_bytes() else {
             return Err(Error::Config {
                 key: key.to_owned(),
@@ -115,8 +115,13 @@ impl Records {
         Ok(Some(line))
     }
 
+    /// The names of the columns.
+    pub(crate) fn header(&self) -> &[String] {
+        &self.header
+    }
+
     /// Gives the cells and the line of each record to `take`.
-    fn for_each(
+    pub(crate) fn for_each(
         mut self,
         mut take: impl FnMut(Vec<&str>, At<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {

@@ -38,6 +38,9 @@ struct Whole {
     rows: Composition,
     /// L2 that its rows pay before they are taken apart.
     l2: f32,
+    /// For each row the share of its L2 that it pays at a step in which it occurs; none: the share of
+    /// the batch's rows in which it does.
+    l2_shares: Option<Arc<[f32]>>,
 }
 
 /// Which rows the leaves of a staged batch hold.
@@ -97,6 +100,7 @@ impl EmbeddingCollection {
                 RowOptimizerKind::Ftrl => 0.0,
                 _ => plan.optimizer.l2 as f32,
             },
+            l2_shares: plan.inverse_counts.clone(),
         };
         let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (at, plan) in plans.iter().enumerate() {
@@ -252,11 +256,15 @@ impl EmbeddingCollection {
                 sums.push(self.take_apart(part, staged.batch_size, gradients)?);
             }
             for ((part, gradients), sums) in of_parts.into_iter().zip(sums) {
-                if let Composition::Whole(table) = self.wholes[part.table].rows {
+                let whole = &self.wholes[part.table];
+                if let Composition::Whole(table) = whole.rows {
                     let UniqueRows { rows, counts, .. } = &*part.unique;
                     let step = |nth: usize| RowStep {
                         rate,
-                        share: counts[nth] as f32 / staged.batch_size as f32,
+                        share: match &whole.l2_shares {
+                            Some(shares) => shares[rows[nth] as usize],
+                            None => counts[nth] as f32 / staged.batch_size as f32,
+                        },
                     };
                     self.tables[table].update_rows(rows, gradients, step);
                 }
@@ -281,7 +289,9 @@ impl EmbeddingCollection {
         batch_size: usize,
         gradients: &[f32],
     ) -> Result<Vec<RowSums>, Error> {
-        let Whole { config, rows, l2 } = &self.wholes[part.table];
+        let Whole {
+            config, rows, l2, ..
+        } = &self.wholes[part.table];
         if let Composition::Whole(_) = rows {
             return Ok(Vec::new());
         }
@@ -444,7 +454,7 @@ impl Dedup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{RowOptimizer, RowOptimizerKind};
+    use crate::{L2By, RowOptimizer, RowOptimizerKind};
     use burn::tensor::module::embedding;
     use burn::tensor::{Int, Tolerance};
     use crossfield_core::{Initializer, Jagged, TableConfig, TableField};
@@ -691,6 +701,50 @@ mod tests {
         );
         let ragged = lookup.ragged(&field("v", 1)).unwrap();
         assert_eq!(ragged.segments.range(1), 1..3);
+    }
+
+    #[test]
+    fn a_row_that_occurs_pays_its_l2_through_its_occurrences_in_training() {
+        // Equation 6 of Zhou et al. 2018: w ← w − η (g + λ w / n_j) for a row j of the batch, however
+        // often it occurs there; g is 0.25, the mean of a gradient of 1 over four rows, as often as
+        // the row occurs.
+        let sgd = RowOptimizer {
+            kind: RowOptimizerKind::Sgd,
+            lr: 0.5,
+            l2: 0.8,
+            ..RowOptimizer::default()
+        };
+        let plan = TablePlan {
+            l2_by: L2By::Occurrence,
+            optimizer: sgd,
+            ..plan("v1.item", 4, 1, &[0])
+        };
+        let plan = plan.with_counts(|row| [0, 2, 8, 5][row as usize]);
+        let mut tables = EmbeddingCollection::new(&[plan], 1).unwrap();
+        let table = tables.table_mut("v1.item").unwrap();
+        for row in 0..4 {
+            table.weights_mut(row)[0] = 1.0 + row as f32;
+        }
+        let batch = Batch {
+            batch_size: 4,
+            sparse: vec![Jagged::one_hot(vec![1, 2, 2, 2])],
+            ..Batch::default()
+        };
+        let device = Device::flex().autodiff();
+        let (lookup, staged) = tables.stage(Arc::new(batch), &device);
+        let item = TableField {
+            table: "v1.item".into(),
+            field: 0,
+        };
+        let loss = lookup.pooled(&[item]).mean();
+        let mut gradients = loss.backward();
+        tables.apply(&lookup, &staged, &mut gradients, 1.0).unwrap();
+        let weight = |row: u32| tables.tables()[0].weights(row)[0];
+        let expected = |w: f32, g: f32, n: f32| w - 0.5 * (g + 0.8 * w / n);
+        assert_eq!(weight(1), expected(2.0, 0.25, 2.0));
+        assert_eq!(weight(2), expected(3.0, 0.75, 8.0));
+        // What does not occur pays nothing.
+        assert_eq!((weight(0), weight(3)), (1.0, 4.0));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use ranking::{Candidates, ListOf, evaluate_candidates, evaluate_ranking};
 pub use row::{Precision, RowLayout};
 pub use similarity::{Exact, Measure, Neighbour};
 pub use snapshot::{Snapshot, SnapshotTensor, Values, write_snapshot};
-pub use table::{Table, TablePlan};
+pub use table::{L2By, Table, TablePlan};
 pub use vector_files::{VectorFormat, write_vectors};
 pub use vectors::Vectors;
 pub use warm_start::{Moments, Principal};

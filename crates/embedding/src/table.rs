@@ -7,6 +7,7 @@ use crossfield_core::{Initializer, TableConfig};
 use crossfield_simd::prefetch;
 use rand_distr::{Distribution, Normal, Uniform};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::pages::Pages;
 use crate::row::{from_bf16, to_bf16};
@@ -75,6 +76,51 @@ pub struct TablePlan {
     /// For each row the row of the part, under [`Compress::Frequent`]; 0 is what rare values share.
     /// Set by [`with_counts`](Self::with_counts).
     pub own_rows: Option<Arc<[u32]>>,
+    /// What of its L2 a row pays at a step.
+    pub l2_by: L2By,
+    /// For each row 1 / its occurrences in training, under [`L2By::Occurrence`]; 0 where there are
+    /// none. Set by [`with_counts`](Self::with_counts).
+    pub inverse_counts: Option<Arc<[f32]>>,
+}
+
+/// What of its L2 a row that occurs in a batch pays at that step.
+///
+/// ```
+/// use crossfield_core::{Initializer, TableConfig};
+/// use crossfield_embedding::{L2By, RowOptimizer, TablePlan};
+///
+/// let config = TableConfig {
+///     name: "v8.item".into(),
+///     rows: 3,
+///     dim: 8,
+///     fields: vec![0],
+///     initializer: Initializer::Zeros,
+///     oov_row: Some(0),
+/// };
+/// let plan = TablePlan {
+///     l2_by: L2By::Occurrence,
+///     ..TablePlan::new(config, RowOptimizer::default())
+/// };
+/// assert_eq!(
+///     plan.check().unwrap_err().to_string(),
+///     "table `v8.item`: l2_by = \"occurrence\" needs values that were counted in training: those of \
+///      hashed fields and of files of indices are not"
+/// );
+/// // Row 1 occurred twice, row 2 ten times.
+/// let plan = plan.with_counts(|row| [0, 2, 10][row as usize]);
+/// assert_eq!(plan.inverse_counts.as_deref(), Some(&[0.0, 0.5, 0.1][..]));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum L2By {
+    /// The share of the batch's rows in which it occurs: over an epoch a row pays in proportion to how
+    /// often it occurs.
+    #[default]
+    Share,
+    /// One through the number of its occurrences in training, however often it occurs in the batch:
+    /// over an epoch of small batches every row pays the same. The mini-batch aware regularisation of
+    /// Zhou et al., Deep Interest Network for Click-Through Rate Prediction, KDD 2018, equations 4 to 7.
+    Occurrence,
 }
 
 impl TablePlan {
@@ -88,6 +134,8 @@ impl TablePlan {
             compress: None,
             max_norm: None,
             own_rows: None,
+            l2_by: L2By::Share,
+            inverse_counts: None,
         }
     }
 
@@ -111,13 +159,22 @@ impl TablePlan {
             frozen: true,
             precision: Precision::F32,
             max_norm: None,
+            l2_by: L2By::Share,
+            inverse_counts: None,
             ..self
         }
     }
 
-    /// The same plan, with what [`Compress::Frequent`] goes by: how often the value of each row was
-    /// seen in training. Others go by nothing of the kind.
-    pub fn with_counts(self, count: impl Fn(u32) -> u64) -> Self {
+    /// The same plan, with what [`Compress::Frequent`] and [`L2By::Occurrence`] go by: how often the
+    /// value of each row was seen in training. Others go by nothing of the kind.
+    pub fn with_counts(mut self, count: impl Fn(u32) -> u64) -> Self {
+        if self.l2_by == L2By::Occurrence {
+            let inverse = |row| match count(row) {
+                0 => 0.0,
+                count => 1.0 / count as f32,
+            };
+            self.inverse_counts = Some((0..self.config.rows as u32).map(inverse).collect());
+        }
         let Some(Compress::Frequent { min_count }) = self.compress else {
             return self;
         };
@@ -202,7 +259,29 @@ impl TablePlan {
         if let Some(compress) = &self.compress {
             compress.check(self)?;
         }
+        self.check_l2_by()?;
         self.check_max_norm()
+    }
+
+    fn check_l2_by(&self) -> Result<(), Error> {
+        if self.l2_by == L2By::Share {
+            return Ok(());
+        }
+        let expected = if self.optimizer.kind == RowOptimizerKind::Ftrl {
+            "an optimizer other than ftrl, whose L2 is no term of a gradient"
+        } else if self.compress.is_some() {
+            "rows that are not composed of others: leave out compress"
+        } else if self.inverse_counts.is_none() {
+            "values that were counted in training: those of hashed fields and of files of indices are \
+             not"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Needs {
+            table: self.config.name.clone(),
+            what: "l2_by = \"occurrence\"",
+            expected,
+        })
     }
 
     fn check_max_norm(&self) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use burn::optim::decay::WeightDecayConfig;
 use burn::optim::{AdaGradConfig, AdamConfig, AdamWConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::Device;
 use crossfield_core::{Initializer, Link, Loss, TableConfig};
-use crossfield_embedding::{Compress, Precision, RowOptimizer, RowOptimizerKind, TablePlan};
+use crossfield_embedding::{Compress, L2By, Precision, RowOptimizer, RowOptimizerKind, TablePlan};
 use crossfield_fused::{Isa, Rule};
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +71,9 @@ pub struct TableOptions {
     /// L2 on touched rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub l2: Option<f64>,
+    /// What of its L2 a row pays at a step.
+    #[serde(default)]
+    pub l2_by: L2By,
     /// L1 of FTRL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub l1: Option<f64>,
@@ -152,6 +155,7 @@ impl OptimizerConfig {
                         precision: options.precision,
                         compress: options.compress.clone(),
                         max_norm: options.max_norm.map(|norm| norm as f32),
+                        l2_by: options.l2_by,
                         ..plan
                     },
                 })
@@ -175,6 +179,10 @@ pub(crate) fn refuse_fused(plan: &TablePlan) -> Result<(), Error> {
         TablePlan {
             max_norm: Some(_), ..
         } => "max_norm",
+        TablePlan {
+            l2_by: L2By::Occurrence,
+            ..
+        } => "l2_by",
         _ => return Ok(()),
     };
     Err(Error::Option {
@@ -971,7 +979,7 @@ impl TrainConfig {
     ///
     /// ```
     /// use crossfield_core::{Initializer, TableConfig};
-    /// use crossfield_embedding::{Compress, Precision, RowOptimizer, RowOptimizerKind, TablePlan};
+    /// use crossfield_embedding::{Compress, L2By, Precision, RowOptimizer, RowOptimizerKind, TablePlan};
     /// use crossfield_train::{Executor, TrainConfig};
     ///
     /// let config = TableConfig {

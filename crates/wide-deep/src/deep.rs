@@ -1,10 +1,10 @@
 //! The deep part: a perceptron over the vectors of fields and the dense columns.
 
 use burn::module::Module;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
 use crossfield_core::{
-    Activation, Component, ComponentConfig, Contribution, Error, FieldKind, Init, Initializer,
-    Lookup, Mlp, MlpConfig, Normalization, Schema, TableConfig, TableField, check_option,
+    Activation, Component, ComponentConfig, Contribution, Error, FieldId, FieldInputs, Init,
+    Initializer, Lookup, Mlp, MlpConfig, Normalization, Schema, TableConfig, check_option,
     factor_table, tables_for,
 };
 use serde::{Deserialize, Serialize};
@@ -101,21 +101,12 @@ pub struct Deep {
     #[module(skip)]
     name: String,
     #[module(skip)]
-    inputs: Inputs,
+    inputs: FieldInputs,
     mlp: Mlp,
 }
 
-/// What of a batch the perceptron reads.
-#[derive(Clone, Debug, Default)]
-struct Inputs {
-    embedded: Vec<TableField>,
-    /// Positions of the dense columns; none if it reads all of them.
-    columns: Option<Vec<usize>>,
-    width: usize,
-}
-
 impl DeepConfig {
-    fn inputs(&self, schema: &Schema) -> Result<(Vec<TableConfig>, Inputs), Error> {
+    fn inputs(&self, schema: &Schema) -> Result<(Vec<TableConfig>, FieldInputs), Error> {
         check_option(
             &self.name,
             "embedding_dim",
@@ -131,39 +122,15 @@ impl DeepConfig {
             "a finite number of at least 0",
         )?;
         let ids = schema.bags(&self.name, &self.fields)?;
-        let is_dense = |&id: &usize| {
-            let field = &schema.fields[id];
-            field.kind == FieldKind::Numeric && schema.dense.contains(&field.name)
+        let name = |vocabulary: &str| match &self.share {
+            Some(prefix) => format!("{prefix}.{vocabulary}"),
+            None => factor_table(self.embedding_dim, vocabulary),
         };
-        let (numbers, ids): (Vec<usize>, Vec<usize>) = ids.into_iter().partition(is_dense);
-        // A number's column and, if it has one, the indicator of its missing values.
-        let columns: Vec<usize> = (0..schema.dense.len())
-            .filter(|&column| {
-                let column = &schema.dense[column];
-                numbers.iter().any(|&id| {
-                    let name = &schema.fields[id].name;
-                    column == name || column.strip_suffix(".missing") == Some(name)
-                })
-            })
-            .collect();
-        let (tables, embedded) = tables_for(
-            schema,
-            &ids,
-            self.embedding_dim,
-            Initializer::Normal { std: self.init_std },
-            |vocabulary| match &self.share {
-                Some(prefix) => format!("{prefix}.{vocabulary}"),
-                None => factor_table(self.embedding_dim, vocabulary),
-            },
-        );
-        let width = embedded.len() * self.embedding_dim + columns.len();
-        self.mlp().check(&self.name, width)?;
-        let columns = (columns.len() < schema.dense.len()).then_some(columns);
-        let inputs = Inputs {
-            embedded,
-            columns,
-            width,
-        };
+        let inputs = FieldInputs::new(schema, &ids, self.embedding_dim, name);
+        let ids: Vec<FieldId> = inputs.embedded().iter().map(|it| it.field).collect();
+        let initializer = Initializer::Normal { std: self.init_std };
+        let (tables, _) = tables_for(schema, &ids, self.embedding_dim, initializer, name);
+        self.mlp().check(&self.name, inputs.width())?;
         Ok((tables, inputs))
     }
 
@@ -190,32 +157,9 @@ impl ComponentConfig for DeepConfig {
         let inputs = self.inputs(schema)?.1;
         Ok(Deep {
             name: self.name.clone(),
-            mlp: self.mlp().init(&self.name, inputs.width, init)?,
+            mlp: self.mlp().init(&self.name, inputs.width(), init)?,
             inputs,
         })
-    }
-}
-
-impl Inputs {
-    /// # Shapes
-    /// - output: `[batch, width]`
-    fn of(&self, x: &Lookup) -> Tensor<2> {
-        let vectors = (!self.embedded.is_empty()).then(|| {
-            let vectors = x.fields(&self.embedded);
-            let [batch, fields, dim] = vectors.dims();
-            vectors.reshape([batch, fields * dim])
-        });
-        let columns = match &self.columns {
-            None => x.dense(),
-            Some(columns) if columns.is_empty() => None,
-            Some(columns) => x.dense().map(|dense| {
-                let columns: Vec<i64> = columns.iter().map(|&column| column as i64).collect();
-                let columns = Tensor::<1, Int>::from_data(&columns[..], &dense.device());
-                dense.select(1, columns)
-            }),
-        };
-        let parts: Vec<Tensor<2>> = vectors.into_iter().chain(columns).collect();
-        Tensor::cat(parts, 1)
     }
 }
 
@@ -242,7 +186,7 @@ mod tests {
     use burn::tensor::Device;
     #[cfg(feature = "ndarray")]
     use crossfield_core::TrainingStep;
-    use crossfield_core::{Batch, Field, Jagged, What};
+    use crossfield_core::{Batch, Field, FieldKind, Jagged, What};
     use crossfield_embedding::{EmbeddingCollection, RowOptimizer, RowOptimizerKind, TablePlan};
 
     /// Age has missing values, height has none, hours are in buckets.

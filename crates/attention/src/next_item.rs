@@ -42,7 +42,7 @@ pub enum NextItemLoss {
 
 /// Configuration of a [`NextItem`].
 ///
-/// The example of [`NextItem`] trains with one.
+/// The example of the [crate] takes a step with one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NextItemConfig {
     /// What reads histories.

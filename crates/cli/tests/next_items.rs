@@ -15,11 +15,15 @@ fn walks(seed: u64, users: usize) -> Vec<Vec<usize>> {
     let walk = |draws: &mut Draws| {
         let mut item = (draws.next() * ITEMS as f64) as usize;
         let length = 4 + (draws.next() * 4.0) as usize;
-        let steps = (0..length).map(|_| {
+        let mut walk: Vec<usize> = Vec::new();
+        while walk.len() < length {
             item = (item + 1 + usize::from(draws.next() > 0.9)) % ITEMS;
-            item
-        });
-        steps.collect()
+            // Nobody takes an item twice.
+            if !walk.contains(&item) {
+                walk.push(item);
+            }
+        }
+        walk
     };
     (0..users).map(|_| walk(&mut draws)).collect()
 }
@@ -48,7 +52,6 @@ name = "item"
 name = "history"
 kind = "sequence"
 vocabulary = "item"
-repeats = true
 
 [model]
 kind = "sasrec"
@@ -271,7 +274,10 @@ fn as_a_component_it_is_a_part_of_a_click_model() {
         let history: Vec<String> = history.iter().map(|item| format!("i{item}")).collect();
         let history = history.join("|");
         text += &format!("1,u{user},i{next},{history}\n");
-        text += &format!("0,u{user},i{},{history}\n", (next + 5) % ITEMS);
+        let other = (next + 5) % ITEMS;
+        if !walk.contains(&other) {
+            text += &format!("0,u{user},i{other},{history}\n");
+        }
     }
     folder.write("train.csv", text);
     let run = RUN.replace(
@@ -302,9 +308,9 @@ fn what_does_not_fit_is_named_before_there_is_a_run() {
             "`sasrec.target` is user: expected a categorical field of the history's vocabulary",
         ),
         (
-            "--set train.loss=wrmf --set model.bias=false",
-            "train.negative_count: is for the losses bpr and sampled_softmax of the executor burn: \
-             leave it out",
+            "--set train.loss=wrmf",
+            "train.loss: is wrmf: a self-attentive encoder learns the next item by \"sampled_softmax\" or \
+             \"bpr\", and clicks by \"logistic\"",
         ),
         (
             "--set model.kind=dot",

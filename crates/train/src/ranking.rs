@@ -16,7 +16,22 @@ pub const PLACES: usize = 10;
 
 /// The vectors that rank all items for each of some rows, what each row has had and what it wanted.
 ///
-/// The example of [`Trained::ranked`](crate::Trained::ranked) makes them.
+/// [`Trained::ranked`](crate::Trained::ranked) makes them.
+///
+/// ```
+/// use crossfield_embedding::Vectors;
+/// use crossfield_train::RankedRows;
+///
+/// let rows = RankedRows {
+///     queries: Vectors::from_flat(&[1.0, 0.0], 2)?,
+///     items: Vectors::from_flat(&[9.0, 0.0, 3.0, 0.0, 2.0, 5.0], 2)?,
+///     seen: vec![vec![0]],
+///     wanted: vec![vec![2]],
+/// };
+/// // The row has had item 0; item 1 is ahead of item 2.
+/// assert_eq!(rows.evaluate()?.mrr, 0.5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct RankedRows {
     /// One vector a row.

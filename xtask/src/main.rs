@@ -8,7 +8,8 @@ const HELP: &str = "\
 cargo xtask train [ARGS]   crossfield train ARGS; without ARGS: FM on the planted ad log
 cargo xtask data ARGS      crossfield data ARGS
 cargo xtask demo NAME      an experiment: one-hot, neighbours, warm-start, transfer,
-                           fields or memorise-generalise; a seed may follow
+                           fields, memorise-generalise or attention; a seed may
+                           follow
 cargo xtask bench [ARGS]   all benches, or those that ARGS name, as `cargo bench` takes them
 cargo xtask check          formatting, lints, docs, spelling; all warnings are errors
 cargo xtask test           check, then every test, those of the ndarray backend, a short run";

@@ -2,10 +2,12 @@
 
 use burn::tensor::Tensor;
 use crossfield_core::{
-    AttentionWeights, Error, Examples, Feature, FieldId, FieldKind, Initializer, Lookup, Ragged,
-    Schema, TableConfig, TableField, check_option, factor_table, tables_for,
+    AttentionWeights, Error, Examples, Feature, FieldId, FieldKind, Init, Initializer, Lookup,
+    Ragged, Schema, TableConfig, TableField, check_option, factor_table, tables_for,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::{PositionConfig, PositionEncoding, PositionKind};
 
 /// One behaviour: the fields of a candidate, and the histories of the same fields side by side.
 ///
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 ///     target: vec!["item".into(), "category".into()],
 ///     history: vec!["items".into(), "categories".into()],
 ///     added: vec!["gaps".into()],
+///     positions: Some(50),
 /// };
 /// assert_eq!(behaviour.target.len(), behaviour.history.len());
 /// ```
@@ -31,6 +34,10 @@ pub struct BehaviourConfig {
     /// these: how long ago each event was, say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub added: Vec<String>,
+    /// How many events, counted from the last, have a trained vector of their own that is added to
+    /// theirs; earlier ones share the last of these. None: the order of events makes no difference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positions: Option<usize>,
 }
 
 /// How vectors of fields are kept, as the options of a component say.
@@ -91,6 +98,7 @@ pub(crate) struct Behaviour {
     target: Vec<TableField>,
     history: Vec<TableField>,
     added: Vec<TableField>,
+    positions: Option<usize>,
     /// Numbers of an event: those of all its fields.
     dim: usize,
 }
@@ -126,6 +134,7 @@ impl Behaviour {
             target,
             history,
             added,
+            positions,
         } = config;
         let component = vectors.component;
         let refuse =
@@ -133,6 +142,12 @@ impl Behaviour {
         if target.is_empty() || target.len() != history.len() {
             let value = format!("target = {target:?} with history = {history:?}");
             refuse(value, "one history for each target, and at least one")?;
+        }
+        if positions.is_some_and(|positions| !(1..=65_536).contains(&positions)) {
+            refuse(
+                format!("positions = {}", positions.unwrap_or_default()),
+                "1 to 65536",
+            )?;
         }
         let ids = |names: &[String]| -> Result<Vec<FieldId>, Error> {
             names
@@ -191,6 +206,7 @@ impl Behaviour {
             target: lookups(target, vectors.dim),
             history: lookups(history, vectors.dim),
             added: lookups(added, dim),
+            positions: *positions,
             dim,
         })
     }
@@ -222,8 +238,26 @@ impl Behaviour {
         x.fields(&self.target).reshape([x.batch_size(), self.dim])
     }
 
+    /// The vectors of positions, of the behaviour of that number of a component.
+    pub(crate) fn positions(
+        &self,
+        component: &str,
+        nth: usize,
+        init: &Init,
+    ) -> Result<Option<PositionEncoding>, Error> {
+        let Some(max_positions) = self.positions else {
+            return Ok(None);
+        };
+        let config = PositionConfig {
+            kind: PositionKind::Learned,
+            max_positions,
+        };
+        let name = format!("{component}.position.{nth}");
+        config.init(&name, self.dim, init).map(Some)
+    }
+
     /// The vectors of the events; `None` if no row of the batch has one.
-    pub(crate) fn keys(&self, x: &Lookup) -> Option<Ragged> {
+    pub(crate) fn keys(&self, x: &Lookup, positions: &Option<PositionEncoding>) -> Option<Ragged> {
         let side_by_side = self.history.iter().map(|field| x.ragged(field));
         let mut events = side_by_side.collect::<Option<Vec<Ragged>>>()?;
         let segments = events[0].segments.clone();
@@ -236,6 +270,9 @@ impl Behaviour {
         };
         for field in &self.added {
             values = values + x.ragged(field)?.values;
+        }
+        if let Some(positions) = positions {
+            values = values + positions.forward(&segments, x.device());
         }
         Some(Ragged { values, segments })
     }
@@ -329,7 +366,7 @@ fn pairs(schema: &Schema) -> Vec<BehaviourConfig> {
         targets.next().is_none().then(|| BehaviourConfig {
             target: vec![target.name.clone()],
             history: vec![history.name.clone()],
-            added: Vec::new(),
+            ..BehaviourConfig::default()
         })
     };
     sequences.filter_map(pair).collect()

@@ -5,12 +5,15 @@ use burn::tensor::Tensor;
 use crossfield_core::{
     Activation, AttentionWeights, Component, ComponentConfig, Contribution, Error, Examples,
     FieldId, FieldInputs, Init, Lookup, Mlp, MlpConfig, Normalization, Ragged, Schema, TableConfig,
-    TrainingStep,
+    TrainingStep, check_option,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::behaviour::{Behaviour, Vectors};
-use crate::{ActivationUnit, ActivationUnitConfig, BehaviourConfig, dot_weights, weighted_sum};
+use crate::{
+    ActivationUnit, ActivationUnitConfig, AdditiveAttention, AdditiveConfig, BehaviourConfig,
+    PositionEncoding, dot_product_weights, weighted_sum,
+};
 
 /// How the events of a history become one vector.
 ///
@@ -29,6 +32,8 @@ pub enum Pooling {
     UnitSoftmax,
     /// By scaled dot products with the target, brought to a sum of 1 (Vaswani et al. 2017).
     Dot,
+    /// By an [`AdditiveAttention`], brought to a sum of 1.
+    Additive,
     /// Their mean, whatever the target is.
     Mean,
     /// Their sum, whatever the target is.
@@ -78,7 +83,7 @@ pub struct DinConfig {
     pub init_std: f64,
     /// How the events of a history become one vector.
     pub attention: Pooling,
-    /// Units of the hidden layers of activation units.
+    /// Units of the hidden layers of activation units; those of additive attention are the first.
     pub unit_hidden: Vec<usize>,
     /// What follows each of them.
     pub unit_activation: Activation,
@@ -143,6 +148,10 @@ pub struct Din {
     behaviours: Vec<Behaviour>,
     /// One for each behaviour, if they are pooled by one.
     units: Vec<ActivationUnit>,
+    /// Likewise.
+    additive: Vec<AdditiveAttention>,
+    /// One for each behaviour.
+    positions: Vec<Option<PositionEncoding>>,
     mlp: Mlp,
 }
 
@@ -191,8 +200,17 @@ impl DinConfig {
         let pooled: usize = behaviours.iter().map(Behaviour::dim).sum();
         let width = inputs.width() + pooled;
         self.mlp().check(&self.name, width)?;
-        if self.has_units() {
+        if self.has_units() || self.attention == Pooling::Additive {
             self.unit().check("unit_hidden", &self.name)?;
+        }
+        if self.attention == Pooling::Additive {
+            check_option(
+                &self.name,
+                "unit_hidden",
+                "[]",
+                !self.unit_hidden.is_empty(),
+                "a layer, whose units are those of additive attention",
+            )?;
         }
         Ok(Parts {
             tables,
@@ -240,25 +258,30 @@ impl ComponentConfig for DinConfig {
             width,
             ..
         } = self.parts(schema)?;
-        let units = if self.has_units() {
-            let unit = |(nth, behaviour): (usize, &Behaviour)| {
-                let name = format!("{}.unit.{nth}", self.name);
-                self.unit().init(&name, behaviour.dim(), init)
-            };
-            behaviours
-                .iter()
-                .enumerate()
-                .map(unit)
-                .collect::<Result<_, _>>()?
-        } else {
-            Vec::new()
-        };
+        let mut units = Vec::new();
+        let mut additive = Vec::new();
+        let mut positions = Vec::new();
+        for (nth, behaviour) in behaviours.iter().enumerate() {
+            let (name, dim) = (&self.name, behaviour.dim());
+            if self.has_units() {
+                units.push(self.unit().init(&format!("{name}.unit.{nth}"), dim, init)?);
+            }
+            if self.attention == Pooling::Additive {
+                let config = AdditiveConfig {
+                    units: self.unit_hidden[0],
+                };
+                additive.push(config.init(&format!("{name}.additive.{nth}"), dim, dim, init)?);
+            }
+            positions.push(behaviour.positions(name, nth, init)?);
+        }
         Ok(Din {
             name: self.name.clone(),
             inputs,
             pooling: self.attention,
             behaviours,
             units,
+            additive,
+            positions,
             mlp: self.mlp().init(&self.name, width, init)?,
         })
     }
@@ -293,7 +316,8 @@ impl Din {
         };
         match self.pooling {
             Pooling::Unit | Pooling::UnitSoftmax => self.units[nth].weights(query, keys, training),
-            Pooling::Dot => dot_weights(query, keys),
+            Pooling::Dot => dot_product_weights(query, keys, 1),
+            Pooling::Additive => self.additive[nth].weights(query, keys),
             Pooling::Mean => constant(&|items| 1.0 / items as f32),
             Pooling::Sum => constant(&|_| 1.0),
             Pooling::None => unreachable!("then no behaviour is kept"),
@@ -304,7 +328,7 @@ impl Din {
     /// - output: `[batch, dim]`
     fn pooled(&self, nth: usize, x: &Lookup) -> Tensor<2> {
         let behaviour = &self.behaviours[nth];
-        let Some(keys) = behaviour.keys(x) else {
+        let Some(keys) = behaviour.keys(x, &self.positions[nth]) else {
             return Tensor::zeros([x.batch_size(), behaviour.dim()], x.device());
         };
         let weights = self.weights(nth, behaviour.query(x), &keys, x.training());
@@ -327,7 +351,8 @@ impl Component for Din {
 
     fn attention(&self, x: &Lookup) -> Vec<AttentionWeights> {
         let of_one = |(nth, behaviour): (usize, &Behaviour)| {
-            let weights = behaviour.keys(x).map(|keys| {
+            let keys = behaviour.keys(x, &self.positions[nth]);
+            let weights = keys.map(|keys| {
                 let query = behaviour.query(x);
                 self.weights(nth, query, &keys, x.training())
             });

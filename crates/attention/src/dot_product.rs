@@ -8,11 +8,9 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{
-    Autodiff, Backend, Dispatch, DispatchDevice, Flex, TensorMetadata, backend_extension,
-};
-use burn::tensor::{Bool, DType, Tensor, TensorData, activation};
-use crossfield_core::{Ragged, Segments};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::tensor::{Bool, Tensor, TensorData, activation};
+use crossfield_core::{Ragged, Segments, is_flex_f32};
 use crossfield_simd::Isa;
 use rayon::prelude::*;
 
@@ -141,13 +139,6 @@ fn check(queries: &Ragged, keys: &Ragged, values: &Tensor<2>, heads: usize, caus
         !causal || queries.segments == keys.segments,
         "causal attention: expected queries and keys of the same items"
     );
-}
-
-/// Whether a tensor is one that the operation on flex takes. A custom operation on a backend that
-/// it does not list panics: ask first.
-fn is_flex_f32(tensor: &Tensor<2>) -> bool {
-    let device = tensor.device().without_autodiff();
-    tensor.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }
 
 /// [`dot_product_attention`] in Burn's own operations on padded sequences, for any device.

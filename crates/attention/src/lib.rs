@@ -30,5 +30,5 @@ pub use pooling::weighted_sum;
 pub use qkv::{QkvAttention, QkvConfig};
 pub use sasrec::{Positions, SasRec, SasRecConfig};
 pub use self_attention::{SelfAttentionBlock, SelfAttentionConfig};
-pub use target_attention::{TargetAttention, TargetAttentionConfig, dot_weights};
+pub use target_attention::{TargetAttention, TargetAttentionConfig};
 pub use unit::{ActivationUnit, ActivationUnitConfig};

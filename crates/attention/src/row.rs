@@ -314,8 +314,8 @@ unsafe fn tile<L: Lanes>(
         for i in 0..inner {
             let b = L::load(b.add(i * step));
             let a = a.add(i * steps[0]);
-            for r in 0..GROUP {
-                sums[r] = L::splat(*a.add(r * steps[1])).mul_add(b, sums[r]);
+            for (r, sum) in sums.iter_mut().enumerate() {
+                *sum = L::splat(*a.add(r * steps[1])).mul_add(b, *sum);
             }
         }
         sums
@@ -410,7 +410,10 @@ unsafe fn products_of_one<L: Lanes>(
     unsafe {
         for first in (0..seen).step_by(4) {
             // Behind the last row the last is taken again.
-            let at: [*const f32; 4] = std::array::from_fn(|r| rows.row((first + r).min(seen - 1)));
+            let mut at = [query; 4];
+            for (r, at) in at.iter_mut().enumerate() {
+                *at = rows.row((first + r).min(seen - 1));
+            }
             let mut sums = [L::splat(0.0); 4];
             for column in (0..whole).step_by(L::N) {
                 let query = L::load(query.add(column));
@@ -477,8 +480,8 @@ unsafe fn add_multiples<L: Lanes>(factors: &[f32], row: &[f32], to: *mut f32, st
                 let row = L::load(row.as_ptr().add(column));
                 row.mul_add(L::splat(factor), sum).store(to.add(column));
             }
-            for column in whole..row.len() {
-                *to.add(column) += factor * row[column];
+            for (column, number) in row.iter().enumerate().skip(whole) {
+                *to.add(column) += factor * number;
             }
         }
     }
@@ -503,13 +506,15 @@ unsafe fn add_group<L: Lanes>(
     // SAFETY: the caller's.
     unsafe {
         for column in (0..width).step_by(L::N) {
-            let rows: [L; GROUP] =
-                std::array::from_fn(|r| L::load(group.as_ptr().add(r * width + column)));
+            let mut rows = [L::splat(0.0); GROUP];
+            for (r, row) in rows.iter_mut().enumerate() {
+                *row = L::load(group.as_ptr().add(r * width + column));
+            }
             for j in 0..seen {
                 let at = to.add(j * step + column);
                 let mut sum = L::load(at);
-                for r in 0..GROUP {
-                    sum = L::splat(*factors.add(r * from + j)).mul_add(rows[r], sum);
+                for (r, row) in rows.iter().enumerate() {
+                    sum = L::splat(*factors.add(r * from + j)).mul_add(*row, sum);
                 }
                 sum.store(at);
             }
@@ -629,9 +634,9 @@ unsafe fn in_groups<L: Lanes>(
             for column in (0..values.width).step_by(L::N) {
                 let b = filled.at.add(column);
                 let sums = tile::<L>(at, [1, step], b, filled.step, seen_by_group);
-                for r in 0..in_group {
+                for (r, sum) in sums.into_iter().enumerate().take(in_group) {
                     let to = (first + r) * out + head * values.width + column;
-                    let sum = sums[r].mul(L::splat(shares[r]));
+                    let sum = sum.mul(L::splat(shares[r]));
                     put(sum, &mut output[to..][..L::N.min(values.width - column)]);
                 }
             }
@@ -720,13 +725,34 @@ unsafe fn back_softmax<L: Lanes>(
 }
 
 /// Σ output · gradient = Σ_j w_j · (gradient by w_j), of a query and head.
-fn mean_gradient(row: Row<'_>, head: usize, query: usize, answered: Answered<'_>) -> f32 {
+///
+/// # Safety
+/// All sizes fit the row, and the machine has the set.
+#[inline(always)]
+unsafe fn mean_gradient<L: Lanes>(
+    row: Row<'_>,
+    head: usize,
+    query: usize,
+    answered: Answered<'_>,
+) -> f32 {
     let width = row.widths()[1];
     let from = query * row.dims[1] + head * width;
-    let pairs = answered.output[from..][..width]
-        .iter()
-        .zip(&answered.gradient[from..]);
-    pairs.map(|(output, gradient)| output * gradient).sum()
+    let [output, gradient] =
+        [answered.output, answered.gradient].map(|numbers| &numbers[from..][..width]);
+    let whole = width - width % L::N;
+    // SAFETY: the caller's; `whole` is at most the width.
+    unsafe {
+        let mut sum = L::splat(0.0);
+        for column in (0..whole).step_by(L::N) {
+            let gradient = L::load(gradient.as_ptr().add(column));
+            sum = L::load(output.as_ptr().add(column)).mul_add(gradient, sum);
+        }
+        let mut sum = sum.sum();
+        for (output, gradient) in output.iter().zip(gradient).skip(whole) {
+            sum += output * gradient;
+        }
+        sum
+    }
 }
 
 /// # Safety
@@ -751,9 +777,9 @@ unsafe fn back_one_by_one<L: Lanes>(
         scores.resize(reach, 0.0);
         slopes.resize(reach, 0.0);
         let (log_sum, scale) = (answered.log_sums[query * heads + head], row.scale());
-        let mean = mean_gradient(row, head, query, answered);
         // SAFETY: the caller's; scratch was just made large enough.
         unsafe {
+            let mean = mean_gradient::<L>(row, head, query, answered);
             let at = [scores.as_mut_ptr(), slopes.as_mut_ptr()];
             products_of_one::<L>(queries.row(query), keys, seen, scale, at[0]);
             hide(at[0], seen, reach);
@@ -847,7 +873,7 @@ unsafe fn back_in_groups<L: Lanes>(
                 let query = first + r;
                 let at = at.map(|at| at.add(r * step));
                 hide(at[0], row.seen(query), reach);
-                let mean = mean_gradient(row, head, query, answered);
+                let mean = mean_gradient::<L>(row, head, query, answered);
                 let log_sum = answered.log_sums[query * heads + head];
                 back_softmax::<L>(at[0], at[1], log_sum, mean, reach);
             }
@@ -877,10 +903,10 @@ unsafe fn back_in_groups<L: Lanes>(
             for column in (0..keys.width).step_by(L::N) {
                 let b = filled.at.add(column);
                 let sums = tile::<L>(at[1], [1, step], b, filled.step, seen_by_group);
-                for r in 0..in_group {
+                for (r, sum) in sums.into_iter().enumerate().take(in_group) {
                     let to = (first + r) * dim + head * keys.width + column;
                     let room = L::N.min(keys.width - column);
-                    let sum = sums[r].mul(L::splat(row.scale()));
+                    let sum = sum.mul(L::splat(row.scale()));
                     put(sum, &mut gradients.queries[to..][..room]);
                 }
             }

@@ -9,42 +9,7 @@ use crossfield_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::behaviour::{Behaviour, Vectors, values};
-use crate::{BehaviourConfig, weighted_sum};
-
-/// The weight of each item by its scaled dot product with the query of its row, brought to a sum of 1
-/// within the row.
-///
-/// ```text
-/// a_t = softmax_t(q · k_t / √dim)
-/// ```
-///
-/// ```
-/// use burn::tensor::{Device, Tensor};
-/// use crossfield_attention::dot_weights;
-/// use crossfield_core::{Ragged, Segments};
-///
-/// let device = Device::flex();
-/// let keys = Ragged {
-///     values: Tensor::from_data([[3f32.ln()], [0.0]], &device),
-///     segments: Segments::new(vec![0, 2]),
-/// };
-/// let weights = dot_weights(Tensor::from_data([[1.0]], &device), &keys);
-/// let weights = weights.try_into_vec_as::<f32>().unwrap();
-/// assert!((weights[0] - 0.75).abs() < 1e-6 && (weights[1] - 0.25).abs() < 1e-6);
-/// ```
-///
-/// # Shapes
-/// - query: `[rows, dim]`
-/// - keys: `[items, dim]`
-/// - output: `[items, 1]`
-///
-/// # Source
-/// Vaswani et al., Attention Is All You Need, NeurIPS 2017, equation 1.
-pub fn dot_weights(query: Tensor<2>, keys: &Ragged) -> Tensor<2> {
-    let [_, dim] = query.dims();
-    let scores = dots(query, keys).div_scalar((dim as f64).sqrt());
-    keys.segments.softmax(scores)
-}
+use crate::{BehaviourConfig, PositionEncoding, dot_product_weights, weighted_sum};
 
 /// ⟨q, k_t⟩ for each item.
 ///
@@ -133,6 +98,8 @@ pub struct TargetAttention {
     behaviours: Vec<Behaviour>,
     /// For each behaviour W_Q and W_K, `[dim, dim]`; none without projections.
     projections: Vec<Projections>,
+    /// One for each behaviour.
+    positions: Vec<Option<PositionEncoding>>,
 }
 
 #[derive(Module, Debug)]
@@ -190,7 +157,10 @@ impl ComponentConfig for TargetAttentionConfig {
         } else {
             Vec::new()
         };
+        let positions = behaviours.iter().enumerate();
+        let positions = positions.map(|(nth, it)| it.positions(&self.name, nth, init));
         Ok(TargetAttention {
+            positions: positions.collect::<Result<_, _>>()?,
             behaviours,
             projections,
         })
@@ -220,7 +190,7 @@ impl TargetAttention {
                     values: keys.values.clone().matmul(key.val()),
                     segments: keys.segments.clone(),
                 };
-                dot_weights(query.matmul(of_query.val()), &keys)
+                dot_product_weights(query.matmul(of_query.val()), &keys, 1)
             }
             None => {
                 let dim = self.behaviours[nth].dim() as f64;
@@ -233,13 +203,14 @@ impl TargetAttention {
 
 impl Component for TargetAttention {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
-        let of_one = |(nth, behaviour): (usize, &Behaviour)| match behaviour.keys(x) {
-            None => Tensor::zeros([x.batch_size(), 1], x.device()),
-            Some(keys) => {
-                let [weights, fits] = self.weights_and_fits(nth, x, &keys);
-                weighted_sum(weights, fits, &keys.segments)
-            }
-        };
+        let of_one =
+            |(nth, behaviour): (usize, &Behaviour)| match behaviour.keys(x, &self.positions[nth]) {
+                None => Tensor::zeros([x.batch_size(), 1], x.device()),
+                Some(keys) => {
+                    let [weights, fits] = self.weights_and_fits(nth, x, &keys);
+                    weighted_sum(weights, fits, &keys.segments)
+                }
+            };
         let scores = self.behaviours.iter().enumerate().map(of_one);
         let sum = scores.reduce(|sum, score| sum + score);
         sum.expect("a configuration has a behaviour")
@@ -249,7 +220,7 @@ impl Component for TargetAttention {
     fn explain(&self, x: &Lookup) -> Vec<Contribution> {
         let mut parts = Vec::new();
         for (nth, behaviour) in self.behaviours.iter().enumerate() {
-            let Some(keys) = behaviour.keys(x) else {
+            let Some(keys) = behaviour.keys(x, &self.positions[nth]) else {
                 continue;
             };
             let [weights, fits] = self.weights_and_fits(nth, x, &keys).map(values);
@@ -272,7 +243,7 @@ impl Component for TargetAttention {
 
     fn attention(&self, x: &Lookup) -> Vec<AttentionWeights> {
         let of_one = |(nth, behaviour): (usize, &Behaviour)| {
-            let weights = behaviour.keys(x);
+            let weights = behaviour.keys(x, &self.positions[nth]);
             let weights = weights.map(|keys| {
                 let [weights, _] = self.weights_and_fits(nth, x, &keys);
                 weights

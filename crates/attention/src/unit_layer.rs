@@ -9,6 +9,7 @@
 //! same for all items of a row: an item costs one product of a vector of `dim` numbers instead of
 //! one of 4 `dim`, and the input is never made.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -168,11 +169,11 @@ fn items_of(segments: &Segments, rows: &Range<usize>) -> Range<usize> {
 }
 
 /// One slice for each task, of `width` numbers for each that it has.
-fn split<'a>(
-    mut values: &'a mut [f32],
+fn split<'a, T>(
+    mut values: &'a mut [T],
     counts: impl Iterator<Item = usize>,
     width: usize,
-) -> Vec<&'a mut [f32]> {
+) -> Vec<&'a mut [T]> {
     let take = |count: usize| {
         let (head, tail) = std::mem::take(&mut values).split_at_mut(count * width);
         values = tail;
@@ -181,76 +182,153 @@ fn split<'a>(
     counts.map(take).collect()
 }
 
-/// Adds `a b` to `R` rows of `out`, column by column in one order whatever `R` is. The number of `a` at
-/// `(row, i)` lies at `row · steps[0] + i · steps[1]`; `b` is `[inner, n]`.
-#[inline(always)]
-fn add_product<const R: usize>(
-    (a, steps): (&[f32], [usize; 2]),
-    b: &[f32],
-    (inner, n): (usize, usize),
-    out: &mut [f32],
-) {
-    let mut column = 0;
-    while column + 16 <= n {
-        add_tile::<R, 16>((a, steps), b, (inner, n), column, out);
-        column += 16;
-    }
-    while column + 8 <= n {
-        add_tile::<R, 8>((a, steps), b, (inner, n), column, out);
-        column += 8;
-    }
-    while column < n {
-        add_tile::<R, 1>((a, steps), b, (inner, n), column, out);
-        column += 1;
-    }
+/// Floats behind a matrix that a kernel may read, so that the last vector of a row need not be whole.
+const SLACK: usize = 16;
+
+/// What a product is added to.
+#[derive(Clone, Copy)]
+enum Start<'a> {
+    /// To the same numbers in each row.
+    Row(&'a [f32]),
+    /// To nothing.
+    Zero,
 }
 
+/// Writes `start + a b` into the rows of `out`. The number of `a` at `(row, i)` lies at
+/// `row · steps[0] + i · steps[1]`; `b` is `[inner, n]`, and may have [`SLACK`]. What is added to a number
+/// comes in the order of `i`, and is rounded after each product and each sum: where the number lies
+/// makes no difference.
+///
+/// # Safety
+/// The machine has the instruction set of `L`.
 #[inline(always)]
-fn add_tile<const R: usize, const W: usize>(
-    (a, [down, right]): (&[f32], [usize; 2]),
+unsafe fn product<L: Lanes>(
+    a: (&[f32], [usize; 2]),
     b: &[f32],
     (inner, n): (usize, usize),
-    column: usize,
-    out: &mut [f32],
-) {
-    let mut sums = [[0f32; W]; R];
-    for row in 0..R {
-        sums[row].copy_from_slice(&out[row * n + column..][..W]);
-    }
-    for i in 0..inner {
-        let b = &b[i * n + column..][..W];
-        for row in 0..R {
-            let a = a[row * down + i * right];
-            for lane in 0..W {
-                sums[row][lane] += a * b[lane];
-            }
-        }
-    }
-    for row in 0..R {
-        out[row * n + column..][..W].copy_from_slice(&sums[row]);
-    }
-}
-
-/// [`add_product`] to any number of rows.
-#[inline(always)]
-fn add_products(
-    (a, [down, right]): (&[f32], [usize; 2]),
-    b: &[f32],
-    (inner, n): (usize, usize),
-    out: &mut [f32],
+    start: Start<'_>,
+    out: &mut [MaybeUninit<f32>],
 ) {
     let rows = out.len() / n;
     let mut row = 0;
-    while row + 4 <= rows {
-        let a = (&a[row * down..], [down, right]);
-        add_product::<4>(a, b, (inner, n), &mut out[row * n..]);
-        row += 4;
+    // SAFETY: the caller vouches for the set.
+    unsafe {
+        while row + 8 <= rows {
+            product_of::<L, 8>(a, row, b, (inner, n), start, out);
+            row += 8;
+        }
+        while row + 2 <= rows {
+            product_of::<L, 2>(a, row, b, (inner, n), start, out);
+            row += 2;
+        }
+        while row < rows {
+            product_of::<L, 1>(a, row, b, (inner, n), start, out);
+            row += 1;
+        }
     }
-    while row < rows {
-        let a = (&a[row * down..], [down, right]);
-        add_product::<1>(a, b, (inner, n), &mut out[row * n..]);
-        row += 1;
+}
+
+/// [`product`] for `R` rows from `row` on.
+///
+/// # Safety
+/// The machine has the instruction set of `L`.
+#[inline(always)]
+unsafe fn product_of<L: Lanes, const R: usize>(
+    (a, [down, right]): (&[f32], [usize; 2]),
+    row: usize,
+    b: &[f32],
+    (inner, n): (usize, usize),
+    start: Start<'_>,
+    out: &mut [MaybeUninit<f32>],
+) {
+    assert!(
+        inner > 0 && (row + R - 1) * down + (inner - 1) * right < a.len(),
+        "a"
+    );
+    assert!(inner * n <= b.len(), "b");
+    let (a, out) = (a[row * down..].as_ptr(), &mut out[row * n..(row + R) * n]);
+    if let Start::Row(start) = start {
+        assert!(n <= start.len(), "start");
     }
+    let mut column = 0;
+    // SAFETY: the caller vouches for the set. Reads of `a` end before the place that was checked, those
+    // of `start` before `n`, and those of `b` before `inner · n` while whole vectors are left in a row,
+    // or, in the last part of one, before `inner · n + SLACK`, which is checked; so do writes to `out`,
+    // of which the last part of a row goes through an array.
+    unsafe {
+        while column + L::N <= n {
+            let sums = match start {
+                Start::Row(start) => [L::load(start.as_ptr().add(column)); R],
+                Start::Zero => [L::splat(0.0); R],
+            };
+            let sums = add_tile::<L, R>((a, [down, right]), b, (inner, n), column, sums);
+            for (nth, sum) in sums.into_iter().enumerate() {
+                sum.store(out.as_mut_ptr().add(nth * n + column).cast());
+            }
+            column += L::N;
+        }
+        if column < n && inner * n + SLACK <= b.len() && L::N <= SLACK {
+            let mut part = [0f32; SLACK];
+            if let Start::Row(start) = start {
+                part[..n - column].copy_from_slice(&start[column..n]);
+            }
+            let sums = [L::load(part.as_ptr()); R];
+            let sums = add_tile::<L, R>((a, [down, right]), b, (inner, n), column, sums);
+            for (nth, sum) in sums.into_iter().enumerate() {
+                sum.store(part.as_mut_ptr());
+                for (out, &sum) in out[nth * n + column..(nth + 1) * n].iter_mut().zip(&part) {
+                    out.write(sum);
+                }
+            }
+            return;
+        }
+        for column in column..n {
+            for nth in 0..R {
+                let mut sum = match start {
+                    Start::Row(start) => start[column],
+                    Start::Zero => 0.0,
+                };
+                for i in 0..inner {
+                    sum += *a.add(nth * down + i * right) * b[i * n + column];
+                }
+                out[nth * n + column].write(sum);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The machine has the instruction set of `L`; `a` reaches over `R` rows and `inner` columns, `b` over
+/// a vector from `column` on in each of its `inner` rows.
+#[inline(always)]
+unsafe fn add_tile<L: Lanes, const R: usize>(
+    (a, [down, right]): (*const f32, [usize; 2]),
+    b: &[f32],
+    (inner, n): (usize, usize),
+    column: usize,
+    mut sums: [L; R],
+) -> [L; R] {
+    for i in 0..inner {
+        // SAFETY: the caller vouches for the set and the reach.
+        unsafe {
+            let b = L::load(b.as_ptr().add(i * n + column));
+            for (row, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.add(L::splat(*a.add(row * down + i * right)).mul(b));
+            }
+        }
+    }
+    sums
+}
+
+/// Numbers that may be written over as if they were not set yet.
+fn unset(numbers: &mut [f32]) -> &mut [MaybeUninit<f32>] {
+    let (start, len) = (
+        numbers.as_mut_ptr().cast::<MaybeUninit<f32>>(),
+        numbers.len(),
+    );
+    // SAFETY: the same memory under a type of the same layout; nothing in this file takes a number
+    // out of such a slice without writing one.
+    unsafe { std::slice::from_raw_parts_mut(start, len) }
 }
 
 /// Σ a b, always in the same order.
@@ -296,7 +374,7 @@ struct Forward<'a> {
     weights: &'a Weights,
     bias: &'a [f32],
     /// Of the items of these rows.
-    output: &'a mut [f32],
+    output: &'a mut [MaybeUninit<f32>],
 }
 
 impl Kernel for Forward<'_> {
@@ -305,7 +383,7 @@ impl Kernel for Forward<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let Weights { dim, units, .. } = *self.weights;
-        let (mut start, mut matrix) = (vec![0f32; units], vec![0f32; dim * units]);
+        let (mut start, mut matrix) = (vec![0f32; units], vec![0f32; dim * units + SLACK]);
         let mut output = self.output;
         for row in self.rows {
             let items = self.segments.range(row);
@@ -315,15 +393,30 @@ impl Kernel for Forward<'_> {
             let (of_row, rest) = std::mem::take(&mut output).split_at_mut(items.len() * units);
             output = rest;
             let query = &self.query[row * dim..][..dim];
-            start.copy_from_slice(self.bias);
             let of_query = &self.weights.of_query;
-            add_product::<1>((query, [dim, 1]), of_query, (dim, units), &mut start);
+            let bias = Start::Row(self.bias);
+            // SAFETY: the caller vouches for the set; so below.
+            unsafe {
+                product::<L>(
+                    (query, [dim, 1]),
+                    of_query,
+                    (dim, units),
+                    bias,
+                    unset(&mut start),
+                )
+            };
             matrix_of(query, self.weights, &mut matrix);
-            for output in of_row.chunks_exact_mut(units) {
-                output.copy_from_slice(&start);
-            }
             let keys = &self.keys[items.start * dim..items.end * dim];
-            add_products((keys, [dim, 1]), &matrix, (dim, units), of_row);
+            // SAFETY: as above.
+            unsafe {
+                product::<L>(
+                    (keys, [dim, 1]),
+                    &matrix,
+                    (dim, units),
+                    Start::Row(&start),
+                    of_row,
+                )
+            };
         }
     }
 }
@@ -341,10 +434,11 @@ impl UnitLayer for Flex {
         let ([_, dim], [_, units]) = (query.shape().dims(), weight.shape().dims());
         let weights = Weights::new(contiguous(&weight), dim, units);
         let items = segments.items();
-        let mut output = vec![0f32; items * units];
+        let mut output = Vec::with_capacity(items * units);
         let tasks = tasks(&segments);
         let counts = tasks.iter().map(|rows| items_of(&segments, rows).len());
-        let outputs = split(&mut output, counts, units);
+        let room = &mut output.spare_capacity_mut()[..items * units];
+        let outputs = split(room, counts, units);
         tasks
             .into_par_iter()
             .zip(outputs)
@@ -359,6 +453,9 @@ impl UnitLayer for Flex {
                     output,
                 });
             });
+        // SAFETY: there is room for that many, and the tasks have written `units` numbers for each item
+        // of each row.
+        unsafe { output.set_len(items * units) };
         FlexTensor::from_data(TensorData::new(output, [items, units]))
     }
 }
@@ -400,9 +497,9 @@ impl Kernel for BackwardPass<'_> {
             of_product: zeros(),
             bias: vec![0f32; units],
         };
-        let (mut transposed, mut by_matrix) = (zeros(), zeros());
+        let (mut transposed, mut by_matrix) = (vec![0f32; dim * units + SLACK], zeros());
         let mut by_start = vec![0f32; units];
-        let [key, product] = self.transposed;
+        let [of_key, of_product] = self.transposed;
         let first = self.segments.range(self.rows.start).start;
         let first_row = self.rows.start;
         for row in self.rows {
@@ -414,27 +511,46 @@ impl Kernel for BackwardPass<'_> {
             let keys = &self.keys[items.start * dim..items.end * dim];
             let output = &self.output[items.start * units..items.end * units];
             // By the items: the row's matrix, transposed.
-            let rows = transposed.chunks_exact_mut(dim);
-            let rows = rows.zip(key.chunks_exact(dim));
-            for ((transposed, key), product) in rows.zip(product.chunks_exact(dim)) {
+            let rows = transposed[..dim * units].chunks_exact_mut(dim);
+            let rows = rows.zip(of_key.chunks_exact(dim));
+            for ((transposed, key), product) in rows.zip(of_product.chunks_exact(dim)) {
                 for i in 0..dim {
                     transposed[i] = key[i] + query[i] * product[i];
                 }
             }
             let by_keys = &mut self.by_keys[(items.start - first) * dim..(items.end - first) * dim];
-            add_products((output, [units, 1]), &transposed, (units, dim), by_keys);
+            // SAFETY: the caller vouches for the set.
+            unsafe {
+                product::<L>(
+                    (output, [units, 1]),
+                    &transposed,
+                    (units, dim),
+                    Start::Zero,
+                    unset(by_keys),
+                )
+            };
             // By the row's matrix and the term beside it.
-            by_matrix.fill(0.0);
             let count = items.len();
-            add_products((keys, [1, dim]), output, (count, units), &mut by_matrix);
+            // SAFETY: as above.
+            unsafe {
+                product::<L>(
+                    (keys, [1, dim]),
+                    output,
+                    (count, units),
+                    Start::Zero,
+                    unset(&mut by_matrix),
+                )
+            };
             by_start.fill(0.0);
+            let start = &mut by_start[..units];
             for output in output.chunks_exact(units) {
                 for unit in 0..units {
-                    by_start[unit] += output[unit];
+                    start[unit] += output[unit];
                 }
             }
+            let bias = &mut sums.bias[..units];
             for unit in 0..units {
-                sums.bias[unit] += by_start[unit];
+                bias[unit] += start[unit];
             }
             let by_query = &mut self.by_query[(row - first_row) * dim..][..dim];
             for (i, &q) in query.iter().enumerate() {
@@ -445,8 +561,9 @@ impl Kernel for BackwardPass<'_> {
                 let of_query = &mut sums.of_query[range.clone()];
                 let of_key = &mut sums.of_key[range.clone()];
                 let of_product = &mut sums.of_product[range];
+                let start = &by_start[..units];
                 for unit in 0..units {
-                    of_query[unit] += q * by_start[unit];
+                    of_query[unit] += q * start[unit];
                     of_key[unit] += by_matrix[unit];
                     of_product[unit] += q * by_matrix[unit];
                 }
@@ -665,7 +782,7 @@ mod tests {
                 keys: &keys,
                 weights: &weights,
                 bias: &numbers(29),
-                output: &mut output,
+                output: unset(&mut output),
             });
             output
         };

@@ -103,6 +103,7 @@ fn with_side_information() -> Vec<BehaviourConfig> {
         target: names(&["item", "kind"]),
         history: names(&["items", "kinds"]),
         added: names(&["gaps"]),
+        positions: Some(2),
     }]
 }
 
@@ -217,6 +218,14 @@ fn perceptron(path: &str, layers: usize, dice: bool, weights: &Weights, input: &
     affine(format!("{path}.output"), &units)[0]
 }
 
+/// What is added to the event at `at` of `range`: the last has a vector, and all before it share one.
+fn position(weights: &Weights, range: std::ops::Range<usize>, at: usize) -> Vec<f64> {
+    let vectors = &weights["positions.0.learned"];
+    let from_end = (range.end - 1 - at).min(1);
+    let vector = vectors[from_end * 4..][..4].iter();
+    vector.map(|&number| f64::from(number)).collect()
+}
+
 fn softmax(scores: &[f64]) -> Vec<f64> {
     let sum: f64 = scores.iter().map(|score| score.exp()).sum();
     scores.iter().map(|score| score.exp() / sum).collect()
@@ -226,34 +235,45 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Query, keys, and the vectors of the other fields, of a row of the batch.
-struct Row {
-    query: Vec<f64>,
-    keys: Vec<Vec<f64>>,
-    fields: Vec<f64>,
-}
-
-fn row(tables: &EmbeddingCollection, batch: &Batch, row: usize) -> Row {
+/// Query and keys of a row of the batch.
+fn row(
+    tables: &EmbeddingCollection,
+    weights: &Weights,
+    batch: &Batch,
+    row: usize,
+) -> (Vec<f64>, Vec<Vec<f64>>) {
     let index = |field: usize| batch.sparse[field].indices[row];
     let (item, kind) = (
         vector(tables, "v2.item", index(ITEM)),
         vector(tables, "v2.kind", index(KIND)),
     );
-    let keys = batch.sparse[ITEMS].range(row).map(|at| {
+    let events = batch.sparse[ITEMS].range(row);
+    let keys = events.clone().map(|at| {
         let of = |name: &str, field: usize| vector(tables, name, batch.sparse[field].indices[at]);
         let key = [of("v2.item", ITEMS), of("v2.kind", KINDS)].concat();
-        key.iter()
-            .zip(of("v4.gap", GAPS))
-            .map(|(key, gap)| key + gap)
+        let (gap, position) = (of("v4.gap", GAPS), position(weights, events.clone(), at));
+        let sums = key.iter().zip(gap).zip(position);
+        sums.map(|((key, gap), position)| key + gap + position)
             .collect()
     });
-    let user = vector(tables, "v2.user", index(USER));
-    let age = vec![f64::from(batch.dense.as_ref().unwrap()[row])];
-    Row {
-        query: [item.clone(), kind.clone()].concat(),
-        keys: keys.collect(),
-        fields: [user, item, kind, age].concat(),
-    }
+    ([item, kind].concat(), keys.collect())
+}
+
+/// wᵀ tanh(W_q q + W_k k + b).
+fn additive(weights: &Weights, query: &[f64], key: &[f64]) -> f64 {
+    let of = |name: &str| &weights[&format!("additive.0.{name}")];
+    let fit = of("fit");
+    let unit = |unit: usize| {
+        let times = |map: &[f32], vector: &[f64]| -> f64 {
+            let terms = vector.iter().enumerate();
+            terms
+                .map(|(at, v)| v * f64::from(map[at * fit.len() + unit]))
+                .sum()
+        };
+        let sum = times(of("query.weight"), query) + times(of("key.weight"), key);
+        f64::from(fit[unit]) * (sum + f64::from(of("query.bias")[unit])).tanh()
+    };
+    (0..fit.len()).map(unit).sum()
 }
 
 /// The equations of DIN as they stand.
@@ -261,16 +281,12 @@ fn naive(config: &DinConfig, tables: &EmbeddingCollection, weights: &Weights) ->
     let batch = batch(&[0, 1, 2]);
     let dice = |activation| activation == Activation::Dice;
     let of_row = |nth: usize| {
-        // Without attention there is no table of gaps either.
-        let Row {
-            query,
-            keys,
-            fields,
-        } = row(tables, &batch, nth);
+        let (query, keys) = row(tables, weights, &batch, nth);
         let scores: Vec<f64> = keys
             .iter()
             .map(|key| match config.attention {
                 Pooling::Dot => dot(&query, key) / (key.len() as f64).sqrt(),
+                Pooling::Additive => additive(weights, &query, key),
                 Pooling::Mean => 1.0 / keys.len() as f64,
                 Pooling::Sum => 1.0,
                 _ => {
@@ -284,7 +300,7 @@ fn naive(config: &DinConfig, tables: &EmbeddingCollection, weights: &Weights) ->
             })
             .collect();
         let by = match config.attention {
-            Pooling::Dot | Pooling::UnitSoftmax => softmax(&scores),
+            Pooling::Dot | Pooling::Additive | Pooling::UnitSoftmax => softmax(&scores),
             _ => scores,
         };
         let mut pooled = vec![0.0; 4];
@@ -293,7 +309,9 @@ fn naive(config: &DinConfig, tables: &EmbeddingCollection, weights: &Weights) ->
                 *sum += weight * k;
             }
         }
-        let input = [fields, pooled].concat();
+        let user = vector(tables, "v2.user", batch.sparse[USER].indices[nth]);
+        let age = vec![f64::from(batch.dense.as_ref().unwrap()[nth])];
+        let input = [user, query, age, pooled].concat();
         perceptron("mlp", 2, dice(config.activation), weights, &input)
     };
     (0..3).map(of_row).collect()
@@ -305,6 +323,7 @@ fn the_score_of_din_is_that_of_loops_over_events_and_units() {
         Pooling::Unit,
         Pooling::UnitSoftmax,
         Pooling::Dot,
+        Pooling::Additive,
         Pooling::Mean,
         Pooling::Sum,
     ] {
@@ -339,7 +358,8 @@ fn without_attention_the_histories_are_not_read() {
     // Everything else is the same: the first layer lacks the four numbers of the history.
     let first = "mlp.hidden.0.linear.weight";
     assert_eq!(with[first].len() - without[first].len(), 4 * 6);
-    assert_eq!(with.len(), without.len());
+    // Beside the vectors of positions, which are the history's too.
+    assert_eq!(with.len(), without.len() + 1);
     assert!(
         scores(&config, &[0, 1, 2])
             .iter()
@@ -412,6 +432,7 @@ fn a_row_scores_the_same_bits_alone_and_beside_a_row_with_fifty_events() {
         Pooling::Unit,
         Pooling::UnitSoftmax,
         Pooling::Dot,
+        Pooling::Additive,
         Pooling::Mean,
     ] {
         let config = DinConfig {
@@ -449,14 +470,20 @@ fn masked_items_get_a_weight_of_exactly_zero_and_change_nothing() {
         device: device.clone(),
         seed: 1,
     };
-    let query = Tensor::<2>::from_data([[0.5, -1.0]], &device);
-    let masked = Tensor::<3>::from_data([[[1.0, 2.0], [9.0, 9.0], [-1.0, 0.5]]], &device);
-    let mask = Tensor::from_data([[true, false, true]], &device);
-    let items = Ragged::from_padded(masked, mask).unwrap();
-    let others =
-        Tensor::<3>::from_data([[[1.0, 2.0], [-1.0, 0.5], [7.0, 7.0], [7.0, 7.0]]], &device);
-    let mask = Tensor::from_data([[true, true, false, false]], &device);
-    let same = Ragged::from_padded(others, mask).unwrap();
+    let query = || Tensor::<2>::from_data([[0.5, -1.0], [2.0, 1.0]], &device);
+    let events = |values: [[[f32; 2]; 3]; 2], mask: [[bool; 3]; 2]| {
+        let mask = Tensor::from_data(mask, &device);
+        Ragged::from_padded(Tensor::from_data(values, &device), mask).unwrap()
+    };
+    let (a, b, c) = ([1.0, 2.0], [-1.0, 0.5], [0.25, 3.0]);
+    let masked = events(
+        [[a, [9.0, 9.0], b], [[8.0, 8.0], c, [7.0, 7.0]]],
+        [[true, false, true], [false, true, false]],
+    );
+    let same = events(
+        [[a, b, [5.0, 5.0]], [c, [6.0, 6.0], [6.0, 6.0]]],
+        [[true, true, false], [true, false, false]],
+    );
     for softmax in [false, true] {
         let config = ActivationUnitConfig {
             softmax,
@@ -464,17 +491,22 @@ fn masked_items_get_a_weight_of_exactly_zero_and_change_nothing() {
         };
         let unit = config.init("unit", 2, &init).unwrap();
         let pooled = |items: &Ragged| {
-            let pooled = unit.forward(query.clone(), items, None);
+            let pooled = unit.forward(query(), items, None);
             pooled.try_into_vec_as::<f32>().unwrap()
         };
-        assert_eq!(pooled(&items), pooled(&same));
-        let weights = unit.weights(query.clone(), &items, None);
+        assert_eq!(pooled(&masked), pooled(&same));
+        let weights = unit.weights(query(), &same, None);
+        let (padded, mask) = same.segments.pad(weights);
+        assert_eq!(
+            mask.try_into_vec_as::<bool>().unwrap(),
+            [true, true, true, false]
+        );
+        let padded = padded.try_into_vec_as::<f32>().unwrap();
+        assert_eq!(padded[3], 0.0);
         if softmax {
-            let sum = weights.clone().sum().into_scalar::<f32>();
-            assert_relative_eq!(sum, 1.0, epsilon = 1e-6);
+            assert_relative_eq!(padded[0] + padded[1], 1.0, epsilon = 1e-6);
+            assert_eq!(padded[2], 1.0);
         }
-        let (padded, _) = items.segments.pad(weights);
-        assert_eq!(padded.dims(), [1, 2, 1]);
     }
 }
 
@@ -536,26 +568,7 @@ fn target_attention_is_its_equation_and_what_past_items_add_is_the_score() {
         let attention = component.attention(&lookup);
         assert_eq!(parts.len(), 5);
         for nth in 0..3 {
-            let item_vectors = |name: &str, index: u32| vector(&tables, name, index);
-            let index = |field: usize| rows.sparse[field].indices[nth];
-            let query = [
-                item_vectors("v2.item", index(ITEM)),
-                item_vectors("v2.kind", index(KIND)),
-            ]
-            .concat();
-            let keys: Vec<Vec<f64>> = rows.sparse[ITEMS]
-                .range(nth)
-                .map(|at| {
-                    let of = |name: &str, field: usize| {
-                        item_vectors(name, rows.sparse[field].indices[at])
-                    };
-                    let key = [of("v2.item", ITEMS), of("v2.kind", KINDS)].concat();
-                    key.iter()
-                        .zip(of("v4.gap", GAPS))
-                        .map(|(k, gap)| k + gap)
-                        .collect()
-                })
-                .collect();
+            let (query, keys) = row(&tables, &dense, &rows, nth);
             let scaled: Vec<f64> = keys
                 .iter()
                 .map(|key| dot(&map("query", &query), &map("key", key)) / 2.0)
@@ -616,6 +629,7 @@ fn behaviours_that_cannot_be_are_named() {
                 target: names(target),
                 history: names(history),
                 added: names(added),
+                positions: None,
             }],
             ..DinConfig::default()
         };

@@ -41,8 +41,7 @@ pub(crate) enum DataCommand {
         #[arg(long, value_name = "URL", hide = true)]
         base_url: Option<String>,
     },
-    /// Makes rows of a target and the history
-    /// before it, from ratings or lists.
+    /// Makes rows of a target and the history before it, from ratings or lists.
     Sequences(SequencesArgs),
     /// Reads the data of a run file and says what is in it.
     Stats {
@@ -107,21 +106,16 @@ pub(crate) fn run(command: &DataCommand) -> Result<(), Box<dyn std::error::Error
 /// `crossfield data sequences`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct SequencesArgs {
-    /// Ratings or lists of items, .gz and .zst
-    /// too.
+    /// Ratings or lists of items, .gz and .zst too.
     file: String,
-    /// Folder of train.csv, valid.csv and
-    /// test.csv: new, or empty.
+    /// Folder of train.csv, valid.csv and test.csv: new, or empty.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// An event a line between tabs; the same
-    /// between commas, with a header; or a
-    /// user a line, then their items.
+    /// An event a line between tabs; the same between commas, with a header; or a user a line,
+    /// then their items.
     #[arg(long, value_enum, default_value_t)]
     format: FormatArg,
-    /// Columns of user, item, rating and time;
-    /// the last two may be absent, and - is no
-    /// rating.
+    /// Columns of user, item, rating and time; the last two may be absent, and - is no rating.
     #[arg(
         long,
         value_name = "NAMES",
@@ -129,16 +123,13 @@ pub(crate) struct SequencesArgs {
         default_value = "user,item,rating,timestamp"
     )]
     columns: Vec<String>,
-    /// Between cells, if not a tab (ratings)
-    /// or a comma (csv).
+    /// Between cells, if not a tab (ratings) or a comma (csv).
     #[arg(long, value_name = "CHAR")]
     separator: Option<String>,
-    /// Categories of items: a csv file, or a
-    /// .json object of lists.
+    /// Categories of items: a csv file, or a .json object of lists.
     #[arg(long, value_name = "FILE")]
     attributes: Option<String>,
-    /// Its columns of item and category, in a
-    /// csv file.
+    /// Its columns of item and category, in a csv file.
     #[arg(
         long,
         value_name = "NAMES",
@@ -147,48 +138,40 @@ pub(crate) struct SequencesArgs {
         default_value = "item,category"
     )]
     attribute_columns: Vec<String>,
-    /// Adds times and gaps; items of lists are
-    /// item:time.
+    /// Adds times and gaps; items of lists are item:time.
     #[arg(long)]
     times: bool,
-    /// Ratings from here on are likes
-    /// [default: all are].
+    /// Ratings from here on are likes [default: all are].
     #[arg(long, value_name = "R")]
     min_rating: Option<f64>,
-    /// Items kept of a history, the last; 0
-    /// keeps all.
+    /// Items kept of a history, the last; 0 keeps all.
     #[arg(long, value_name = "N", default_value_t = 50)]
     max_len: usize,
-    /// A row for each event, or for the last
-    /// one of each part.
+    /// A row for each event, or for the last one of each part.
     #[arg(long, value_enum, default_value_t)]
     targets: TargetsArg,
-    /// Rows for likes alone; negatives imply
-    /// it.
+    /// Rows for likes alone; negatives imply it.
     #[arg(long)]
     liked_only: bool,
-    /// Rows of label 0 for each like: items
-    /// that the user never had.
+    /// Rows of label 0 for each like: items that the user never had.
     #[arg(long, value_name = "N", default_value_t = 0)]
     negatives: usize,
-    /// The same of validation and test rows
-    /// [default: as many].
+    /// The same of validation and test rows [default: as many].
     #[arg(long, value_name = "N")]
     test_negatives: Option<usize>,
-    /// Each user's last event tests, the one
-    /// before it validates; or shares do.
+    /// Negatives of test rows instead of drawn ones: a user, then their items, on a line.
+    #[arg(long, value_name = "FILE")]
+    test_candidates: Option<String>,
+    /// Each user's last event tests, the one before it validates; or shares do.
     #[arg(long, value_enum, default_value_t)]
     split: SplitArg,
-    /// Share of each user's events
-    /// [default: 0.1].
+    /// Share of each user's events [default: 0.1].
     #[arg(long, value_name = "SHARE")]
     valid: Option<f64>,
-    /// Share of each user's events
-    /// [default: 0.1].
+    /// Share of each user's events [default: 0.1].
     #[arg(long, value_name = "SHARE")]
     test: Option<f64>,
-    /// Events of the target's own time: not in
-    /// the history, or as the file has them.
+    /// Events of the target's own time: not in the history, or as the file has them.
     #[arg(long, value_enum, default_value_t)]
     ties: TiesArg,
     /// Seed of the negatives.
@@ -266,6 +249,7 @@ fn sequences(args: &SequencesArgs) -> Result<(), Box<dyn std::error::Error>> {
         liked_only: args.liked_only,
         negatives: args.negatives,
         test_negatives: args.test_negatives,
+        test_candidates: args.test_candidates.clone(),
         split,
         ties: match args.ties {
             TiesArg::Exclude => Ties::Exclude,
@@ -276,7 +260,7 @@ fn sequences(args: &SequencesArgs) -> Result<(), Box<dyn std::error::Error>> {
     let report = samples.write(&args.out)?;
     let count = |count: usize| grouped(count as u64);
     let mut text = format!(
-        "{} events of {} users, {} items\n{:<5} {:>12} {:>12} {:>8}\n",
+        "{} events\n{} users, {} items\n{:<5} {:>12} {:>12} {:>8}\n",
         count(report.events),
         count(report.users),
         count(report.items),
@@ -289,6 +273,9 @@ fn sequences(args: &SequencesArgs) -> Result<(), Box<dyn std::error::Error>> {
         let figures = [part.rows, part.positives, part.longest].map(count);
         let [rows, positives, longest] = figures;
         text += &format!("{:<5} {rows:>12} {positives:>12} {longest:>8}\n", part.name);
+    }
+    if report.candidates > 0 {
+        text += &format!("{} lines of candidates\n", count(report.candidates));
     }
     if report.without_history > 0 {
         let left_out = count(report.without_history);

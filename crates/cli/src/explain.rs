@@ -7,7 +7,9 @@ use crossfield_core::{Contribution, Feature, Model, What};
 use crossfield_data::{FittedSchema, Labels};
 use crossfield_train::{Error, Scorer, in_pool};
 
+use crate::attention::Reader;
 use crate::console::{joined, nine_digits};
+use crate::lists::TitleArgs;
 use crate::run::{Anyhow, Finished, print};
 use crate::weights::heaviest;
 
@@ -30,6 +32,13 @@ pub(crate) struct ExplainArgs {
     /// Contributions to print, of which the smaller ones are added up in one line; or weights.
     #[arg(long, value_name = "K", default_value_t = 40)]
     top: usize,
+    /// Draws what the row's candidate looks at in the history, an SVG file; beside it the candidates
+    /// of other rows of the same history.
+    #[cfg(feature = "report")]
+    #[arg(long, value_name = "FILE", requires = "data")]
+    heat_map: Option<PathBuf>,
+    #[command(flatten)]
+    titles: TitleArgs,
 }
 
 pub(crate) fn explain(args: &ExplainArgs) -> Anyhow<()> {
@@ -83,7 +92,17 @@ pub(crate) fn explain(args: &ExplainArgs) -> Anyhow<()> {
         nine_digits(output.prediction(score)),
     );
     text += &lines(&finished.fitted, &parts, args.top);
-    print(&text)
+    let reader = Reader::new(&finished, &args.titles)?;
+    text += &reader.lines(&mut trained, &data, place as u32, args.top)?;
+    print(&text)?;
+    #[cfg(feature = "report")]
+    if let Some(file) = &args.heat_map {
+        let others = (0..data.len() as u32).filter(|&other| other != place as u32);
+        let rows: Vec<u32> = std::iter::once(place as u32).chain(others).collect();
+        reader.draw(&mut trained, &data, &rows, args.top, file)?;
+        eprintln!("drawn in {}", file.display());
+    }
+    Ok(())
 }
 
 /// Contributions, the largest first, line by line, and their sum.

@@ -1,5 +1,6 @@
 //! The `crossfield` command.
 
+mod attention;
 mod candidates;
 mod console;
 mod data;

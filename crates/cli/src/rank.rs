@@ -6,8 +6,16 @@ use std::sync::Arc;
 use crossfield_data::Candidates;
 use crossfield_train::{Error, Output, in_pool};
 
+#[cfg(feature = "report")]
+use crate::attention::Reader;
 use crate::console::nine_digits;
+#[cfg(feature = "report")]
+use crate::lists::TitleArgs;
 use crate::run::{Anyhow, Finished, label_kind, print};
+
+/// Items of a history that a heat map shows, the heaviest.
+#[cfg(feature = "report")]
+const ITEMS: usize = 40;
 
 /// `crossfield rank`.
 #[derive(clap::Args, Debug)]
@@ -25,6 +33,13 @@ pub(crate) struct RankArgs {
     /// Candidates to print for each context [default: all].
     #[arg(long, value_name = "N")]
     top: Option<usize>,
+    /// Draws what the best candidates of the first context look at in the history, an SVG file.
+    #[cfg(feature = "report")]
+    #[arg(long, value_name = "FILE")]
+    heat_map: Option<PathBuf>,
+    #[cfg(feature = "report")]
+    #[command(flatten)]
+    titles: TitleArgs,
     /// Overrides a key of the run's run.toml, as in `train.executor=burn`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
@@ -57,6 +72,14 @@ pub(crate) fn rank(args: &RankArgs) -> Anyhow<()> {
         let number = (candidates.contexts() > 1).then_some(context + 1);
         let top = args.top.unwrap_or(scores.len());
         print(&lines(&candidates, number, output, &scores, top))?;
+        #[cfg(feature = "report")]
+        if let Some(file) = args.heat_map.as_ref().filter(|_| context == 0) {
+            let mut best = best_first(&scores);
+            best.truncate(top);
+            let reader = Reader::new(&finished, &args.titles)?;
+            reader.draw(&mut finished.on_burn()?, &data, &best, ITEMS, file)?;
+            eprintln!("drawn in {}", file.display());
+        }
     }
     Ok(())
 }

@@ -37,6 +37,7 @@ name = "site"
 name = "history"
 kind = "sequence"
 vocabulary = "ad"
+repeats = true
 
 [model]
 kind = "fm"

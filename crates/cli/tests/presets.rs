@@ -8,6 +8,38 @@ use std::path::Path;
 
 use common::{Folder, output};
 
+/// Makes the samples that the comments of a preset say how to make; gives the file of each part.
+fn samples(folder: &Folder, name: &str, preset: &str) -> Vec<(&'static str, String)> {
+    const COMMAND: &str = "crossfield data sequences ";
+    let Some(start) = preset.find(COMMAND) else {
+        return Vec::new();
+    };
+    let mut words = String::new();
+    for line in preset[start + COMMAND.len()..].lines() {
+        let line = line.trim_start_matches('#').trim();
+        words += line.trim_end_matches('\\');
+        words.push(' ');
+        if !line.ends_with('\\') {
+            break;
+        }
+    }
+    let data = std::env::var("CROSSFIELD_DATA").unwrap();
+    let words = words.replace("$CROSSFIELD_DATA", &data);
+    let mut args: Vec<&str> = words.split_whitespace().collect();
+    let out = args.iter().position(|word| *word == "--out").unwrap() + 1;
+    args[out] = name;
+    folder.succeed(&format!("data sequences {}", args.join(" ")));
+    let path = |part: &str| {
+        folder
+            .path(&format!("{name}/{part}.csv"))
+            .display()
+            .to_string()
+    };
+    ["train", "valid", "test"]
+        .map(|part| (part, path(part)))
+        .to_vec()
+}
+
 #[test]
 fn every_preset_describes_data_that_can_be_read() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -51,6 +83,9 @@ fn every_preset_describes_data_that_can_be_read() {
                     .arg("--set")
                     .arg(format!("data.{part}={}", file.display()));
             }
+        }
+        for (part, file) in samples(&folder, &name.replace(".toml", ""), &text) {
+            command.arg("--set").arg(format!("data.{part}={file}"));
         }
         let output = output(&mut command);
         assert_eq!(output.code, Some(0), "{name}: {}", output.stderr);

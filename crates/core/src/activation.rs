@@ -268,6 +268,13 @@ fn dice_moments(statistics: &FlexTensor) -> Moments {
     }
 }
 
+/// The numbers of a tensor, to be written over. They are copied only where the graph holds them too.
+fn to_overwrite(tensor: FlexTensor) -> FlexTensor {
+    let contiguous = tensor.to_contiguous();
+    drop(tensor);
+    contiguous
+}
+
 impl UnitFunctions for Flex {
     fn unit_prelu(x: FlexTensor, slope: FlexTensor) -> FlexTensor {
         let [x, slope] = [x, slope].map(|tensor| tensor.to_contiguous());
@@ -298,10 +305,11 @@ impl UnitFunctions for Flex {
 
 impl UnitFunctionsGradient for Flex {
     fn prelu_gradient(x: FlexTensor, slope: FlexTensor, output: FlexTensor) -> [FlexTensor; 2] {
-        let [x, slope, output] = [x, slope, output].map(|tensor| tensor.to_contiguous());
-        let (by_x, by_slope) =
-            units::prelu_gradient(contiguous(&x), contiguous(&slope), contiguous(&output));
-        [like(&x, by_x), like(&slope, by_slope)]
+        let [x, slope] = [x, slope].map(|tensor| tensor.to_contiguous());
+        let mut by_x = to_overwrite(output);
+        let by_slope =
+            units::prelu_gradient(contiguous(&x), contiguous(&slope), by_x.storage_mut());
+        [by_x, like(&slope, by_slope)]
     }
 
     fn dice_gradient(
@@ -311,16 +319,16 @@ impl UnitFunctionsGradient for Flex {
         of_batch: bool,
         output: FlexTensor,
     ) -> [FlexTensor; 2] {
-        let [x, slope, statistics, output] =
-            [x, slope, statistics, output].map(|tensor| tensor.to_contiguous());
+        let [x, slope, statistics] = [x, slope, statistics].map(|tensor| tensor.to_contiguous());
         let moments = dice_moments(&statistics);
-        let (by_x, by_slope) = units::dice_gradient(
+        let mut by_x = to_overwrite(output);
+        let by_slope = units::dice_gradient(
             contiguous(&x),
             contiguous(&slope),
             (&moments, of_batch),
-            contiguous(&output),
+            by_x.storage_mut(),
         );
-        [like(&x, by_x), like(&slope, by_slope)]
+        [by_x, like(&slope, by_slope)]
     }
 }
 

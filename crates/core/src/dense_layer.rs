@@ -112,7 +112,7 @@ impl DenseLayer for Flex {
         let [x, weight, bias] = [x, weight, bias].map(|tensor| tensor.to_contiguous());
         let ([batch, inputs], [_, outputs]) = (x.shape().dims(), weight.shape().dims());
         let x = Matrix::new(contiguous(&x), batch, inputs);
-        let mut output = product(x, Matrix::new(contiguous(&weight), inputs, outputs));
+        let mut output = rows_times(x, Matrix::new(contiguous(&weight), inputs, outputs));
         let bias = contiguous(&bias);
         for row in output.chunks_exact_mut(outputs.max(1)) {
             if relu {
@@ -215,6 +215,72 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// As many products as are added up before their sum is added to those before: `gemm` takes no more at a
+/// time if it is given more, but as many as suits the number of rows.
+const DEPTH: usize = 512;
+
+/// The product of rows, one after the other in memory, with a matrix. The bits of a row do not depend on
+/// which rows are beside it.
+fn rows_times(x: Matrix<'_>, weight: Matrix<'_>) -> Vec<f32> {
+    let ([rows, inner], [_, columns]) = (x.dims, weight.dims);
+    if columns == 1 && inner > 0 {
+        // Here `gemm` goes one way or another by the number of rows.
+        let rows = x.numbers.chunks_exact(inner);
+        return rows.map(|row| dot(row, weight.numbers)).collect();
+    }
+    if inner <= DEPTH {
+        return product(x, weight);
+    }
+    if rows == 1 {
+        // A single row goes another way too.
+        let twice = [x.numbers, x.numbers].concat();
+        let mut output = rows_times(Matrix::new(&twice, 2, inner), weight);
+        output.truncate(columns);
+        return output;
+    }
+    let mut output = vec![0.0; rows * columns];
+    for first in (0..inner).step_by(DEPTH) {
+        let depth = DEPTH.min(inner - first);
+        let x = Matrix {
+            numbers: &x.numbers[first..],
+            dims: [rows, depth],
+            ..x
+        };
+        let weight = Matrix::new(
+            &weight.numbers[first * columns..][..depth * columns],
+            depth,
+            columns,
+        );
+        for (output, part) in output.iter_mut().zip(product(x, weight)) {
+            *output += part;
+        }
+    }
+    output
+}
+
+/// Σ a b, in the same order for the same length.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+    let mut sums = [0f32; 16];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..16 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let mut half = 8;
+    while half > 0 {
+        for lane in 0..half {
+            sums[lane] += sums[lane + half];
+        }
+        half /= 2;
+    }
+    let mut sum = sums[0];
+    for (a, b) in a_rest.iter().zip(b_rest) {
+        sum += a * b;
+    }
+    sum
+}
+
 /// The product of two matrices, row after row. Threads take parts of the result, never of a sum:
 /// the bits do not depend on their number.
 fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
@@ -230,7 +296,7 @@ fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
     let steps = |matrix: Matrix<'_>| matrix.steps.map(|step| step as isize);
     let ([a_down, a_right], [b_down, b_right]) = (steps(a), steps(b));
     let mut output = Vec::with_capacity(rows * columns);
-    // SAFETY: `Matrix` holds as many numbers as its dims and steps reach over, the buffer has room
+    // SAFETY: a `Matrix` holds as many numbers as its dims and steps reach over, the buffer has room
     // for `rows · columns`, all sizes are above 0, and the call writes every number of the result
     // without reading it, so that all are set when the length is.
     unsafe {

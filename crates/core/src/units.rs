@@ -5,6 +5,7 @@
 //! is added over rows is added up within a block, then block by block: any number of threads gives
 //! the same bits.
 
+use std::mem::MaybeUninit;
 use std::sync::LazyLock;
 
 use crossfield_simd::{Isa, Kernel, Lanes};
@@ -64,13 +65,29 @@ fn block_len(units: usize) -> usize {
     (BLOCK / units.max(1)).max(1) * units.max(1)
 }
 
-/// Runs on the blocks of `output`, each beside those of the inputs at the same place.
-fn blocks(output: &mut [f32], units: usize, run: impl Fn(usize, &mut [f32]) + Sync) {
+/// Runs on blocks, each with the place at which it begins.
+fn blocks(x: &mut [f32], units: usize, run: impl Fn(usize, &mut [f32]) + Sync) {
     let len = block_len(units);
+    let blocks = x.par_chunks_mut(len).enumerate();
+    blocks.for_each(|(nth, block)| run(nth * len, block));
+}
+
+/// The numbers that `run` writes for those of a block, block by block: for each of them one.
+fn mapped(
+    x: &[f32],
+    units: usize,
+    run: impl Fn(&[f32], &mut [MaybeUninit<f32>]) + Sync,
+) -> Vec<f32> {
+    let len = block_len(units);
+    assert!(x.len().is_multiple_of(units.max(1)), "whole rows");
+    let mut output = Vec::with_capacity(x.len());
+    let room = &mut output.spare_capacity_mut()[..x.len()];
+    let blocks = room.par_chunks_mut(len).zip(x.par_chunks(len));
+    blocks.for_each(|(output, x)| run(x, output));
+    // SAFETY: there is room for that many, and the functions of this file, which alone call this one,
+    // write every number of each row of the blocks, which are all.
+    unsafe { output.set_len(x.len()) };
     output
-        .par_chunks_mut(len)
-        .enumerate()
-        .for_each(|(nth, block)| run(nth * len, block));
 }
 
 /// What `run` adds up over the rows of a block, in each of `N` sums a unit, then over blocks.
@@ -135,11 +152,12 @@ impl Kernel for MomentsOf<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let units = self.about.len();
+        let (sum, square) = (&mut self.sum[..units], &mut self.square[..units]);
         for x in self.x.chunks_exact(units) {
             for unit in 0..units {
                 let distance = x[unit] - self.about[unit];
-                self.sum[unit] += distance;
-                self.square[unit] += distance * distance;
+                sum[unit] += distance;
+                square[unit] += distance * distance;
             }
         }
     }
@@ -147,18 +165,15 @@ impl Kernel for MomentsOf<'_> {
 
 /// x where above 0, else slope · x.
 pub(crate) fn prelu(x: &[f32], slope: &[f32]) -> Vec<f32> {
-    let mut output = vec![0f32; x.len()];
-    blocks(&mut output, slope.len(), |from, output| {
-        let x = &x[from..][..output.len()];
+    mapped(x, slope.len(), |x, output| {
         ISA.run(Prelu { x, slope, output });
-    });
-    output
+    })
 }
 
 struct Prelu<'a> {
     x: &'a [f32],
     slope: &'a [f32],
-    output: &'a mut [f32],
+    output: &'a mut [MaybeUninit<f32>],
 }
 
 impl Kernel for Prelu<'_> {
@@ -170,27 +185,16 @@ impl Kernel for Prelu<'_> {
         let rows = self.output.chunks_exact_mut(units);
         for (output, x) in rows.zip(self.x.chunks_exact(units)) {
             for unit in 0..units {
-                let x = x[unit];
-                output[unit] = x * if x > 0.0 { 1.0 } else { self.slope[unit] };
+                let slope = if x[unit] > 0.0 { 1.0 } else { self.slope[unit] };
+                output[unit].write(x[unit] * slope);
             }
         }
     }
 }
 
-/// The gradients by input and slope, given the one by the output.
-pub(crate) fn prelu_gradient(x: &[f32], slope: &[f32], output: &[f32]) -> (Vec<f32>, Vec<f32>) {
+/// The gradient by the slope, given the one by the output, which becomes the one by the input.
+pub(crate) fn prelu_gradient(x: &[f32], slope: &[f32], output: &mut [f32]) -> Vec<f32> {
     let units = slope.len();
-    let mut by_x = vec![0f32; x.len()];
-    blocks(&mut by_x, units, |from, by_x| {
-        let range = from..from + by_x.len();
-        let (x, output) = (&x[range.clone()], &output[range]);
-        ISA.run(PreluByInput {
-            x,
-            slope,
-            output,
-            by_x,
-        });
-    });
     let [by_slope] = sums(x.len(), units, |range, [by_slope]| {
         let (x, output) = (&x[range.clone()], &output[range]);
         ISA.run(PreluBySlope {
@@ -199,14 +203,17 @@ pub(crate) fn prelu_gradient(x: &[f32], slope: &[f32], output: &[f32]) -> (Vec<f
             by_slope,
         });
     });
-    (by_x, by_slope.into_iter().map(|sum| sum as f32).collect())
+    blocks(output, units, |from, output| {
+        let x = &x[from..][..output.len()];
+        ISA.run(PreluByInput { x, slope, output });
+    });
+    by_slope.into_iter().map(|sum| sum as f32).collect()
 }
 
 struct PreluByInput<'a> {
     x: &'a [f32],
     slope: &'a [f32],
-    output: &'a [f32],
-    by_x: &'a mut [f32],
+    output: &'a mut [f32],
 }
 
 impl Kernel for PreluByInput<'_> {
@@ -215,11 +222,10 @@ impl Kernel for PreluByInput<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let units = self.slope.len();
-        let rows = self.by_x.chunks_exact_mut(units);
-        let rows = rows.zip(self.x.chunks_exact(units));
-        for ((by_x, x), output) in rows.zip(self.output.chunks_exact(units)) {
+        let rows = self.output.chunks_exact_mut(units);
+        for (output, x) in rows.zip(self.x.chunks_exact(units)) {
             for unit in 0..units {
-                by_x[unit] = output[unit] * if x[unit] > 0.0 { 1.0 } else { self.slope[unit] };
+                output[unit] *= if x[unit] > 0.0 { 1.0 } else { self.slope[unit] };
             }
         }
     }
@@ -237,13 +243,14 @@ impl Kernel for PreluBySlope<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let units = self.by_slope.len();
+        let by_slope = &mut self.by_slope[..units];
         for (x, output) in self
             .x
             .chunks_exact(units)
             .zip(self.output.chunks_exact(units))
         {
             for unit in 0..units {
-                self.by_slope[unit] += output[unit] * if x[unit] > 0.0 { 0.0 } else { x[unit] };
+                by_slope[unit] += output[unit] * if x[unit] > 0.0 { 0.0 } else { x[unit] };
             }
         }
     }
@@ -251,24 +258,21 @@ impl Kernel for PreluBySlope<'_> {
 
 /// x (slope + (1 − slope) σ((x − mean) scale)).
 pub(crate) fn dice(x: &[f32], slope: &[f32], moments: &Moments) -> Vec<f32> {
-    let mut output = vec![0f32; x.len()];
-    blocks(&mut output, slope.len(), |from, output| {
-        let x = &x[from..][..output.len()];
+    mapped(x, slope.len(), |x, output| {
         ISA.run(Dice {
             x,
             slope,
             moments,
             output,
         });
-    });
-    output
+    })
 }
 
 struct Dice<'a> {
     x: &'a [f32],
     slope: &'a [f32],
     moments: &'a Moments,
-    output: &'a mut [f32],
+    output: &'a mut [MaybeUninit<f32>],
 }
 
 impl Kernel for Dice<'_> {
@@ -281,16 +285,16 @@ impl Kernel for Dice<'_> {
         let rows = self.output.chunks_exact_mut(units);
         for (output, x) in rows.zip(self.x.chunks_exact(units)) {
             for unit in 0..units {
-                let (x, slope) = (x[unit], self.slope[unit]);
-                let p = sigmoid((x - mean[unit]) * scale[unit]);
-                output[unit] = x * (slope + (1.0 - slope) * p);
+                let slope = self.slope[unit];
+                let p = sigmoid((x[unit] - mean[unit]) * scale[unit]);
+                output[unit].write(x[unit] * (slope + (1.0 - slope) * p));
             }
         }
     }
 }
 
-/// The gradients by input and slope, given the one by the output; through the moments, if these are
-/// those of the rows.
+/// The gradient by the slope, given the one by the output, which becomes the one by the input; through
+/// the moments, if these are those of the rows.
 ///
 /// With u = (x − mean) scale and g the gradient by u: of rows, by x it is
 /// scale (g − mean(g) − u mean(g u)), else scale g.
@@ -298,8 +302,8 @@ pub(crate) fn dice_gradient(
     x: &[f32],
     slope: &[f32],
     (moments, of_batch): (&Moments, bool),
-    output: &[f32],
-) -> (Vec<f32>, Vec<f32>) {
+    output: &mut [f32],
+) -> Vec<f32> {
     let units = slope.len();
     let [by_u, by_u_u, by_slope] = sums(x.len(), units, |range, sums| {
         let (x, output) = (&x[range.clone()], &output[range]);
@@ -321,20 +325,17 @@ pub(crate) fn dice_gradient(
         let means = sums.into_iter().map(|sum| (sum / rows) as f32);
         means.collect::<Vec<f32>>()
     });
-    let mut by_x = vec![0f32; x.len()];
-    blocks(&mut by_x, units, |from, by_x| {
-        let range = from..from + by_x.len();
-        let (x, output) = (&x[range.clone()], &output[range]);
+    blocks(output, units, |from, output| {
+        let x = &x[from..][..output.len()];
         ISA.run(DiceByInput {
             x,
             slope,
             moments,
             output,
             means: &means,
-            by_x,
         });
     });
-    (by_x, by_slope.into_iter().map(|sum| sum as f32).collect())
+    by_slope.into_iter().map(|sum| sum as f32).collect()
 }
 
 struct DiceSums<'a> {
@@ -379,10 +380,9 @@ struct DiceByInput<'a> {
     x: &'a [f32],
     slope: &'a [f32],
     moments: &'a Moments,
-    output: &'a [f32],
+    output: &'a mut [f32],
     /// Means of g and of g u.
     means: &'a [Vec<f32>; 2],
-    by_x: &'a mut [f32],
 }
 
 impl Kernel for DiceByInput<'_> {
@@ -394,16 +394,15 @@ impl Kernel for DiceByInput<'_> {
         let (mean, scale) = (&self.moments.mean[..units], &self.moments.scale[..units]);
         let [of_g, of_g_u] = self.means;
         let (of_g, of_g_u) = (&of_g[..units], &of_g_u[..units]);
-        let rows = self.by_x.chunks_exact_mut(units);
-        let rows = rows.zip(self.x.chunks_exact(units));
-        for ((by_x, x), output) in rows.zip(self.output.chunks_exact(units)) {
+        let rows = self.output.chunks_exact_mut(units);
+        for (output, x) in rows.zip(self.x.chunks_exact(units)) {
             for unit in 0..units {
-                let (x, slope, output) = (x[unit], self.slope[unit], output[unit]);
+                let (x, slope, by_output) = (x[unit], self.slope[unit], output[unit]);
                 let u = (x - mean[unit]) * scale[unit];
                 let p = sigmoid(u);
-                let g = output * x * (1.0 - slope) * p * (1.0 - p);
+                let g = by_output * x * (1.0 - slope) * p * (1.0 - p);
                 let through = (g - of_g[unit] - u * of_g_u[unit]) * scale[unit];
-                by_x[unit] = output * (slope + (1.0 - slope) * p) + through;
+                output[unit] = by_output * (slope + (1.0 - slope) * p) + through;
             }
         }
     }
@@ -439,13 +438,18 @@ mod tests {
             scale: vec![1.5; units],
         };
         let of = |isa: Isa| {
-            let mut output = vec![0f32; x.len()];
+            let mut output = vec![MaybeUninit::new(0f32); x.len()];
             isa.run(Dice {
                 x: &x,
                 slope: &slope,
                 moments: &moments,
                 output: &mut output,
             });
+            let output: Vec<f32> = output
+                .into_iter()
+                // SAFETY: they are all set from the start.
+                .map(|number| unsafe { number.assume_init() })
+                .collect();
             let mut sums = [vec![0f32; units], vec![0f32; units], vec![0f32; units]];
             isa.run(DiceSums {
                 x: &x,

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../examples/demo/attention.rs"]
+mod attention;
 #[path = "../examples/demo/fields.rs"]
 mod fields;
 #[path = "../examples/demo/memorise_generalise.rs"]
@@ -197,6 +199,33 @@ fn wide_remembers_rules_deep_infers_the_rest_and_both_together_do_both() {
             }
             assert!(both.logloss(slice) < constant.logloss(slice), "{report}");
             assert!(best.logloss(slice) < both.logloss(slice), "{report}");
+        }
+    }
+}
+
+#[test]
+fn only_the_candidate_changes_and_the_weights_move_to_what_matters_for_it() {
+    for seed in SEEDS {
+        let outcomes = attention::run(seed).unwrap();
+        let report = attention::report(&outcomes);
+        assert_narrow(&report);
+        let [constant, none, fixed, asked, best] = &outcomes[..] else {
+            panic!("five predictors");
+        };
+        assert!(none.logloss() < constant.logloss() + 0.001, "{report}");
+        assert!(fixed.ahead_of(none) > 3.0, "{report}");
+        assert!(asked.ahead_of(fixed) > 5.0, "{report}");
+        assert!(best.logloss() < asked.logloss(), "{report}");
+        // Shoes ask shoes, novels ask novels.
+        for candidate in [0, 1] {
+            assert!(asked.share(candidate, "shoes") > 0.7, "{report}");
+        }
+        for candidate in [2, 3] {
+            assert!(asked.share(candidate, "novel") > 0.7, "{report}");
+        }
+        // Half of the past is of each kind, and that is all that a mean can say.
+        for weights in &fixed.weights {
+            assert_eq!(weights, &[0.1; 10], "{report}");
         }
     }
 }

@@ -38,7 +38,7 @@ use crate::schema::{Bits, FittedCross, FittedField, FittedSchema, Vocabulary, vo
 use crate::slice::Slice;
 
 /// To be raised whenever the same files would be encoded otherwise, or the layout changes.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 const MAGIC: u64 = u64::from_le_bytes(*b"CFcache\n");
 const HEADER: usize = 7 * 8;
 const ALIGNMENT: u64 = 64;

@@ -75,13 +75,34 @@ impl DataSpec {
         } else {
             Vec::new()
         };
+        let fields = self.field.iter().chain(&planted);
+        let mut field: Vec<_> = (fields.map(|field| field.complete(self.data.format))).collect();
+        complete_targets(&mut field);
         Self {
             data: self.data.complete(),
             label,
-            field: (self.field.iter().chain(&planted))
-                .map(|field| field.complete(self.data.format))
-                .collect(),
+            field,
             cross: self.cross.iter().map(CrossConfig::complete).collect(),
+        }
+    }
+}
+
+/// Names the target of each sequence that names none: the categorical field of its vocabulary, if
+/// there is exactly one.
+fn complete_targets(fields: &mut [FieldConfig]) {
+    let targets: Vec<_> = (fields.iter())
+        .map(|field| {
+            let is_target = |other: &&FieldConfig| {
+                other.kind == FieldKind::Categorical && other.vocabulary == field.vocabulary
+            };
+            let mut found = fields.iter().filter(is_target);
+            let target = found.next().filter(|_| found.next().is_none());
+            target.map(|target| target.name.clone())
+        })
+        .collect();
+    for (field, target) in fields.iter_mut().zip(targets) {
+        if field.kind == FieldKind::Sequence && field.target.is_none() {
+            field.target = target;
         }
     }
 }
@@ -401,7 +422,8 @@ pub struct FieldConfig {
     /// The column. Default: the field's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
-    /// A bag of columns of 0 and 1: the names of the columns that are 1.
+    /// Of a bag columns of 0 and 1: the names of those that are 1. Of a sequence the columns of its
+    /// values, oldest first; `a..b` stands for all columns from `a` to `b`. (bag, sequence)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
     /// The vocabulary; fields of the same one share rows. Default: the field's name.
@@ -439,6 +461,29 @@ pub struct FieldConfig {
     /// Only the last so many of a sequence are kept; 0 keeps all. Default: 0. (sequence)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_len: Option<u32>,
+    /// What stands in a column where there is no value. Default: nothing but what `data.missing`
+    /// has. (sequence, with `columns`)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub padding: Option<String>,
+    /// The field whose past this is: a categorical one of the same vocabulary. Its own value must
+    /// not be in the sequence. Default: the one such field, if there is exactly one. (sequence)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Whether the sequence may hold the target's value, for people come back to what they had.
+    /// Default: false; of a generated log, and with `beside`, true. (sequence)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<bool>,
+    /// The column of the times of the values, delimited as these are: they do not fall, and lie
+    /// before that of the row. Default: none. (sequence)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times: Option<String>,
+    /// The column of the row's own time. (sequence, with `times`)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    /// A sequence that this one describes value by value, as categories do items: in each row it is
+    /// as long. Default: none. (sequence)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beside: Option<String>,
 }
 
 impl FieldConfig {
@@ -464,8 +509,12 @@ impl FieldConfig {
             }
             FieldKind::Sequence => {
                 complete.min_count.get_or_insert(1);
-                complete.delimiter.get_or_insert("|".to_owned());
+                if self.columns.is_none() {
+                    complete.delimiter.get_or_insert("|".to_owned());
+                }
                 complete.max_len.get_or_insert(0);
+                let repeats = format == Format::Synth || self.beside.is_some();
+                complete.repeats.get_or_insert(repeats);
             }
             FieldKind::Numeric => {
                 let transform = *complete.transform.get_or_insert(TransformKind::Standardise);
@@ -513,11 +562,11 @@ impl FieldConfig {
         } else {
             lists
         };
-        let keys: [(&str, bool, &[FieldKind]); 10] = [
+        let keys: [(&str, bool, &[FieldKind]); 16] = [
             (
                 "columns",
                 self.columns.is_some(),
-                if indexed { &[] } else { &[Bag] },
+                if indexed { &[] } else { &[Bag, Sequence] },
             ),
             ("min_count", self.min_count.is_some(), learned),
             ("keys_from", self.keys_from.is_some(), learned),
@@ -528,6 +577,12 @@ impl FieldConfig {
             ("buckets", self.buckets.is_some(), &[Numeric]),
             ("hash_rows", self.hash_rows.is_some(), &[Hashed]),
             ("max_len", self.max_len.is_some(), &[Sequence]),
+            ("padding", self.padding.is_some(), &[Sequence]),
+            ("target", self.target.is_some(), &[Sequence]),
+            ("repeats", self.repeats.is_some(), &[Sequence]),
+            ("times", self.times.is_some(), &[Sequence]),
+            ("time", self.time.is_some(), &[Sequence]),
+            ("beside", self.beside.is_some(), &[Sequence]),
         ];
         for (key, set, kinds) in keys {
             if set && !kinds.contains(&self.kind) {
@@ -547,6 +602,25 @@ impl FieldConfig {
                 column.clone(),
                 "either `column` or `columns`".to_owned(),
             );
+        }
+        if let (Some(padding), None) = (&self.padding, &self.columns) {
+            let expected = "it only beside `columns`".to_owned();
+            return fail("padding", padding.clone(), expected);
+        }
+        match (&self.times, &self.time) {
+            (Some(times), _) if self.columns.is_some() => {
+                let expected = "values and times in a column each, without `columns`".to_owned();
+                return fail("times", times.clone(), expected);
+            }
+            (Some(times), None) => {
+                let expected = "`time`, the column of the row's own, beside it".to_owned();
+                return fail("times", times.clone(), expected);
+            }
+            (None, Some(time)) => {
+                let expected = "`times`, the column of those of the values, beside it".to_owned();
+                return fail("time", time.clone(), expected);
+            }
+            (Some(_), Some(_)) | (None, None) => {}
         }
         if self.columns.as_ref().is_some_and(Vec::is_empty) {
             return fail("columns", "[]".to_owned(), "at least one column".to_owned());

@@ -137,6 +137,22 @@ pub enum Error {
         /// What was expected.
         expected: String,
     },
+    /// A sequence that holds what it cannot, or is longer or shorter than it can be.
+    #[error("`{file}` line {line}, field `{field}`: {problem}; expected {expected}")]
+    Sequence {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: u64,
+        /// The field.
+        field: Box<str>,
+        /// Its column, the first of several.
+        column: Box<str>,
+        /// What is wrong.
+        problem: Box<str>,
+        /// What was expected.
+        expected: &'static str,
+    },
     /// A column that the run file names and the data does not have.
     #[error("{wanted_by}: `{file}` has no column `{column}`; {hint}")]
     NoColumn {

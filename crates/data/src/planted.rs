@@ -34,6 +34,7 @@ pub(crate) fn default_fields() -> Vec<FieldConfig> {
         kind: field.kind,
         vocabulary: Some(field.vocabulary.to_owned()),
         delimiter: field.delimiter.map(String::from),
+        beside: (field.name == "history_category").then(|| "history".to_owned()),
         ..FieldConfig::default()
     };
     fields.map(config).collect()

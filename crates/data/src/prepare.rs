@@ -12,7 +12,7 @@ use crate::dataset::Dataset;
 use crate::error::{At, Error};
 use crate::fit::{Planned, encode, fit};
 use crate::indexed;
-use crate::raw::{Column, LabelKind, Labels, Read, Spec, Table};
+use crate::raw::{Column, LabelKind, Labels, Read, SequenceCheck, Spec, Table};
 use crate::report::{DataReport, PartReport};
 use crate::schema::FittedSchema;
 use crate::split::{self, Wanted, split};
@@ -53,6 +53,7 @@ struct Plan {
     specs: Vec<Spec>,
     n_dicts: usize,
     fields: Vec<Planned>,
+    checks: Vec<SequenceCheck>,
     time: Option<usize>,
     user: Option<usize>,
 }
@@ -72,6 +73,7 @@ impl Plan {
             specs: Vec::new(),
             n_dicts: 0,
             fields: Vec::new(),
+            checks: Vec::new(),
             time: None,
             user: None,
         };
@@ -119,6 +121,15 @@ impl Plan {
                     let dict = dict();
                     (Read::Flags { dict, pooling }, Some(dict))
                 }
+                FieldKind::Sequence if field.columns.is_some() => {
+                    let dict = dict();
+                    let read = Read::Columns {
+                        dict,
+                        padding: field.padding.clone(),
+                        max_len: field.max_len.unwrap_or(0) as usize,
+                    };
+                    (read, Some(dict))
+                }
                 FieldKind::Bag | FieldKind::Sequence => {
                     let dict = dict();
                     let read = Read::List {
@@ -151,6 +162,11 @@ impl Plan {
             });
         }
         plan.n_dicts = dicts.len();
+        for field in &plan.fields {
+            if field.config.kind == FieldKind::Sequence {
+                plan.checks.push(sequence_check(field, &plan.fields)?);
+            }
+        }
         let (user, time) = match split {
             Some(SplitConfig::Time { column, .. }) => (None, Some(column)),
             Some(SplitConfig::LeaveLast { user, time, .. }) => (Some(user), Some(time)),
@@ -228,6 +244,57 @@ impl Plan {
             self.specs.len() - 1
         })
     }
+}
+
+/// What must hold of a sequence among `fields`.
+fn sequence_check(field: &Planned, fields: &[Planned]) -> Result<SequenceCheck, Error> {
+    let config = &field.config;
+    let find = |name: &str| fields.iter().find(|field| field.config.name == name);
+    let key = |key: &str| format!("field `{}`: {key}", config.name);
+    let mut check = SequenceCheck {
+        field: config.name.clone(),
+        sequence: field.column,
+        target: None,
+        times: config
+            .times
+            .clone()
+            .zip(config.time.clone())
+            .map(<[_; 2]>::from),
+        beside: None,
+    };
+    if let Some(name) = &config.target {
+        let fits = |other: &&Planned| {
+            other.config.kind == FieldKind::Categorical && other.dict == field.dict
+        };
+        let Some(target) = find(name).filter(fits) else {
+            let expected = format!(
+                "a categorical field of the vocabulary `{}`",
+                field.vocabulary()
+            );
+            return Err(config_error(key("target"), name, &expected));
+        };
+        check.target = (config.repeats != Some(true)).then_some(target.column);
+    }
+    if let Some(name) = &config.beside {
+        let fits = |other: &&Planned| {
+            other.config.kind == FieldKind::Sequence && other.config.name != config.name
+        };
+        let Some(other) = find(name).filter(fits) else {
+            return Err(config_error(
+                key("beside"),
+                name,
+                "another field of kind sequence",
+            ));
+        };
+        if other.config.max_len != config.max_len {
+            let max_len = other.config.max_len.unwrap_or(0);
+            let expected = format!("{max_len} as in field `{name}`, beside which it is");
+            let value = config.max_len.unwrap_or(0).to_string();
+            return Err(config_error(key("max_len"), value, &expected));
+        }
+        check.beside = Some((other.column, name.clone()));
+    }
+    Ok(check)
 }
 
 /// Whether two fields can share a vocabulary.
@@ -383,6 +450,7 @@ fn assemble(
     let (mut train_files, valid_files, test_files) = (train_files?, valid_files?, test_files?);
     let mut table = Table::new(
         plan.specs.clone(),
+        plan.checks.clone(),
         plan.n_dicts,
         &spec.label,
         label,
@@ -569,6 +637,16 @@ impl<'a> Encoder<'a> {
     ) -> Result<Self, Error> {
         let mut described = spec.clone();
         described.field = schema.field_configs().cloned().collect();
+        // What must hold of a history is the files' matter: what was learned does not depend on it.
+        for field in &mut described.field {
+            if let Some(of) = spec.field.iter().find(|of| of.name == field.name) {
+                field.target = of.target.clone();
+                field.repeats = of.repeats;
+                field.times = of.times.clone();
+                field.time = of.time.clone();
+                field.beside = of.beside.clone();
+            }
+        }
         let described = described.complete();
         Ok(Self {
             plan: Plan::new(&described, None)?,
@@ -583,6 +661,7 @@ impl<'a> Encoder<'a> {
     fn encode(&self, read: impl FnOnce(&mut Table) -> Result<(), Error>) -> Result<Dataset, Error> {
         let mut table = Table::new(
             self.plan.specs.clone(),
+            self.plan.checks.clone(),
             self.plan.n_dicts,
             &self.described.label,
             self.label,

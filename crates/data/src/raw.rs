@@ -4,7 +4,7 @@ use crossfield_core::Jagged;
 use crossfield_core::rng::name_key;
 
 use crate::config::{LabelConfig, Pooling};
-use crate::error::{At, Error, hint};
+use crate::error::{At, Error, hint, shortened};
 use crate::intern::{Interner, mix};
 
 /// The key that all declared missing values of a categorical field share.
@@ -45,6 +45,12 @@ pub(crate) enum Read {
         pooling: Pooling,
         max_len: usize,
     },
+    /// Several columns, each a value or nothing.
+    Columns {
+        dict: usize,
+        padding: Option<String>,
+        max_len: usize,
+    },
     /// Several columns of 0 and 1; the values are the names of those that are 1.
     Flags { dict: usize, pooling: Pooling },
     /// Row numbers of a libsvm or libffm file.
@@ -58,6 +64,21 @@ pub(crate) struct Spec {
     pub(crate) read: Read,
     /// For messages: the part of the run file that needs it.
     pub(crate) wanted_by: String,
+}
+
+/// What must hold of a sequence in each row.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SequenceCheck {
+    /// The field.
+    pub(crate) field: String,
+    /// Its number among the specs, as those that follow.
+    pub(crate) sequence: usize,
+    /// A text of the same dictionary that must not be in it.
+    pub(crate) target: Option<usize>,
+    /// The columns of the times of its values and of the row's own.
+    pub(crate) times: Option<[String; 2]>,
+    /// A sequence that is as long, and its field.
+    pub(crate) beside: Option<(usize, String)>,
 }
 
 /// The values of one [`Spec`].
@@ -255,6 +276,8 @@ fn number(text: &str) -> Option<f64> {
 /// Where the cells of one file's records are.
 pub(crate) struct Binding {
     columns: Vec<Vec<usize>>,
+    /// The columns of times of each check.
+    times: Vec<Option<[usize; 2]>>,
     label: Option<usize>,
     weight: Option<usize>,
     group: Option<usize>,
@@ -263,6 +286,10 @@ pub(crate) struct Binding {
 /// All rows read so far.
 pub(crate) struct Table {
     specs: Vec<Spec>,
+    checks: Vec<SequenceCheck>,
+    /// How many values the row that is being read has, by spec, those that `max_len` cuts off
+    /// included.
+    lengths: Vec<usize>,
     /// The ids of the names of flag columns, by spec.
     flags: Vec<Vec<u32>>,
     pub(crate) columns: Vec<Column>,
@@ -284,6 +311,7 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(
         specs: Vec<Spec>,
+        checks: Vec<SequenceCheck>,
         n_dicts: usize,
         label: &LabelConfig,
         kind: LabelKind,
@@ -292,6 +320,8 @@ impl Table {
     ) -> Result<Self, Error> {
         let mut table = Self {
             specs: Vec::new(),
+            checks,
+            lengths: Vec::new(),
             flags: Vec::new(),
             columns: Vec::new(),
             dicts: (0..n_dicts).map(|_| Interner::default()).collect(),
@@ -328,8 +358,11 @@ impl Table {
                     .collect();
                 Column::List(ListColumn::default())
             }
-            Read::List { .. } | Read::Indices { .. } => Column::List(ListColumn::empty(self.rows)),
+            Read::List { .. } | Read::Columns { .. } | Read::Indices { .. } => {
+                Column::List(ListColumn::empty(self.rows))
+            }
         });
+        self.lengths.push(0);
         self.flags.push(flags);
         self.specs.push(spec);
         self.specs.len() - 1
@@ -350,11 +383,37 @@ impl Table {
         };
         let mut columns = Vec::new();
         for spec in &self.specs {
-            let found = spec
-                .columns
-                .iter()
-                .map(|column| find(column, &spec.wanted_by));
-            columns.push(found.collect::<Result<_, _>>()?);
+            let mut found = Vec::new();
+            for column in &spec.columns {
+                let ends = match (&spec.read, column.split_once("..")) {
+                    (Read::Columns { .. }, Some(ends)) if !header.contains(&column.as_str()) => {
+                        ends
+                    }
+                    _ => {
+                        found.push(find(column, &spec.wanted_by)?);
+                        continue;
+                    }
+                };
+                let first = find(ends.0, &spec.wanted_by)?;
+                let last = find(ends.1, &spec.wanted_by)?;
+                if first > last {
+                    return Err(Error::Config {
+                        key: format!("{}: columns", spec.wanted_by),
+                        value: column.clone(),
+                        expected: format!("the first of them first, as `{file}` has them"),
+                    });
+                }
+                found.extend(first..=last);
+            }
+            columns.push(found);
+        }
+        let mut times = Vec::new();
+        for check in &self.checks {
+            let wanted_by = format!("field `{}`", check.field);
+            times.push(match &check.times {
+                Some([times, time]) => Some([find(times, &wanted_by)?, find(time, &wanted_by)?]),
+                None => None,
+            });
         }
         let target = |column: Option<&String>, key: &str| match (column, self.required) {
             (None, _) => Ok(None),
@@ -363,6 +422,7 @@ impl Table {
         };
         Ok(Binding {
             columns,
+            times,
             label: target(Some(&self.rule.column), "label.column")?,
             weight: target(self.weight.as_ref(), "label.weight")?,
             group: target(self.group.as_ref(), "label.group")?,
@@ -411,7 +471,29 @@ impl Table {
                     });
                 }
                 (Column::List(list), Read::List { .. }) => {
-                    push_list(list, &mut self.dicts, spec, name, cell, missing, at)?;
+                    let length = push_list(list, &mut self.dicts, spec, name, cell, missing, at)?;
+                    self.lengths[id] = length;
+                }
+                (
+                    Column::List(list),
+                    Read::Columns {
+                        dict,
+                        padding,
+                        max_len,
+                    },
+                ) => {
+                    let is_value = |cell: &str| {
+                        let none = cell.is_empty() || padding.as_deref() == Some(cell);
+                        !none && !is_missing(&self.missing, cell)
+                    };
+                    let values = places.iter().map(|&place| cells[place]);
+                    let values = values.filter(|cell| is_value(cell));
+                    let length = values.clone().count();
+                    for value in values.skip(skipped(length, *max_len)) {
+                        list.push(self.dicts[*dict].intern(value), 1.0);
+                    }
+                    list.end_row(Pooling::Sum, &spec.wanted_by)?;
+                    self.lengths[id] = length;
                 }
                 (Column::List(list), Read::Flags { pooling, .. }) => {
                     for ((&place, &flag), column) in
@@ -428,6 +510,13 @@ impl Table {
                 _ => unreachable!("a column is made for what its spec reads"),
             }
         }
+        for (check, times) in self.checks.iter().zip(&binding.times) {
+            self.check(
+                check,
+                times.map(|places| places.map(|place| cells[place])),
+                at,
+            )?;
+        }
         let target = |place: Option<usize>| place.map(|place| cells[place]);
         self.push_targets(
             target(binding.label),
@@ -435,6 +524,83 @@ impl Table {
             target(binding.group),
             at,
         )
+    }
+
+    /// Whether a sequence of the row that is being read is what it should be. `times` are the cells
+    /// of the times of its values and of the row's own.
+    fn check(
+        &self,
+        check: &SequenceCheck,
+        times: Option<[&str; 2]>,
+        at: At<'_>,
+    ) -> Result<(), Error> {
+        let spec = &self.specs[check.sequence];
+        let fail = |problem: String, expected: &'static str| {
+            Err(Error::Sequence {
+                file: at.file.to_owned(),
+                line: at.line,
+                field: check.field.as_str().into(),
+                column: spec.columns.first().map_or("", String::as_str).into(),
+                problem: problem.into(),
+                expected,
+            })
+        };
+        let length = self.lengths[check.sequence];
+        if let Some((other, name)) = &check.beside
+            && self.lengths[*other] != length
+        {
+            let problem = format!(
+                "{length} values beside {} of `{name}`",
+                self.lengths[*other]
+            );
+            return fail(problem, "one for each");
+        }
+        if let Some(target) = check.target
+            && let Column::Text(ids) = &self.columns[target]
+            && let Column::List(list) = &self.columns[check.sequence]
+            && list.lists.indices[list.lists.range(self.rows)].contains(&ids[self.rows])
+            && let Read::Text { dict } = self.specs[target].read
+        {
+            let target = shortened(self.dicts[dict].text(ids[self.rows]));
+            return fail(
+                format!("the history holds the target `{target}` itself"),
+                "only what came before it (`repeats = true` where people come back to what they \
+                 had, `beside` where this describes the items of another sequence)",
+            );
+        }
+        let (Some([past, now]), Some([past_name, now_name])) = (times, &check.times) else {
+            return Ok(());
+        };
+        let parse = |column: &str, text: &str| {
+            number(text).ok_or_else(|| at.value(column, text, "a finite number as a time"))
+        };
+        let now = parse(now_name, now)?;
+        let delimiter = match &spec.read {
+            Read::List { delimiter, .. } => delimiter.as_str(),
+            _ => unreachable!("times are of a sequence in one column"),
+        };
+        let missing = past.is_empty() || is_missing(&self.missing, past);
+        let (mut before, mut count) = (f64::NEG_INFINITY, 0);
+        for text in past.split(delimiter).filter(|_| !missing) {
+            let time = parse(past_name, text)?;
+            count += 1;
+            if time < before {
+                let problem = format!("time {time} behind {before} in column `{past_name}`");
+                return fail(problem, "times that do not fall: the oldest item first");
+            }
+            if time >= now {
+                let problem = format!(
+                    "time {time} in column `{past_name}`, with {now} of the row in `{now_name}`"
+                );
+                return fail(problem, "only what came before the row");
+            }
+            before = time;
+        }
+        if count != length {
+            let problem = format!("{count} times in column `{past_name}` for {length} values");
+            return fail(problem, "one for each");
+        }
+        Ok(())
     }
 
     /// The label, weight and group of one record; ends the record.
@@ -509,7 +675,9 @@ impl Table {
             Read::List { pooling, .. }
             | Read::Flags { pooling, .. }
             | Read::Indices { pooling } => pooling,
-            Read::Text { .. } | Read::Hash | Read::Number { .. } => Pooling::Sum,
+            Read::Text { .. } | Read::Hash | Read::Number { .. } | Read::Columns { .. } => {
+                Pooling::Sum
+            }
         };
         self.specs.iter().map(pooling).collect()
     }
@@ -528,6 +696,15 @@ fn is_missing(missing: &[String], cell: &str) -> bool {
     missing.iter().any(|declared| declared == cell)
 }
 
+/// How many of `length` values are before the last `max_len`; 0 keeps all.
+fn skipped(length: usize, max_len: usize) -> usize {
+    match max_len {
+        0 => 0,
+        _ => length.saturating_sub(max_len),
+    }
+}
+
+/// The values of a cell; gives their number, those that `max_len` cuts off included.
 fn push_list(
     list: &mut ListColumn,
     dicts: &mut [Interner],
@@ -536,7 +713,8 @@ fn push_list(
     cell: &str,
     missing: bool,
     at: At<'_>,
-) -> Result<(), Error> {
+) -> Result<usize, Error> {
+    let mut length = 0;
     let Read::List {
         dict,
         delimiter,
@@ -548,13 +726,8 @@ fn push_list(
         unreachable!("only lists are read here");
     };
     if !missing && !cell.is_empty() {
-        let skipped = if *max_len == 0 {
-            0
-        } else {
-            cell.split(delimiter.as_str())
-                .count()
-                .saturating_sub(*max_len)
-        };
+        length = cell.split(delimiter.as_str()).count();
+        let skipped = skipped(length, *max_len);
         for (position, entry) in cell.split(delimiter.as_str()).enumerate() {
             let (value, weight) = match weight_delimiter {
                 None => (entry, 1.0),
@@ -584,7 +757,7 @@ fn push_list(
             "weights whose sum is not 0 (pooling = \"mean\")",
         ));
     }
-    Ok(())
+    Ok(length)
 }
 
 #[cfg(test)]

@@ -131,6 +131,9 @@ pub struct SequenceSamples {
     pub negatives: usize,
     /// The same for validation and test rows. Default: as many.
     pub test_negatives: Option<usize>,
+    /// A file of the negatives of test rows, in place of drawn ones: a user and their items on a
+    /// line, between blanks.
+    pub test_candidates: Option<String>,
     /// What of each user's events is which part.
     pub split: SampleSplit,
     /// Events of the same time.
@@ -157,6 +160,7 @@ impl Default for SequenceSamples {
             liked_only: false,
             negatives: 0,
             test_negatives: None,
+            test_candidates: None,
             split: SampleSplit::Last,
             ties: Ties::default(),
             seed: 1,
@@ -247,6 +251,15 @@ impl Events {
         Ok(item)
     }
 
+    /// The items that a user ever had, rising.
+    fn had(&self, user: u32) -> Vec<u32> {
+        let events = &self.of[user as usize];
+        let mut had: Vec<u32> = events.iter().map(|event| event.item).collect();
+        had.sort_unstable();
+        had.dedup();
+        had
+    }
+
     /// Users by number, if all of them are numbers, and as the file has them otherwise.
     fn order(&self) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.users.len() as u32).collect();
@@ -313,6 +326,10 @@ impl SequenceSamples {
             Some(file) => Some(self.categories(&expand(file)?, &events)?),
             None => None,
         };
+        let given = match &self.test_candidates {
+            Some(file) => Some(read_candidates(&expand(file)?, &events)?),
+            None => None,
+        };
         let mut part = out.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
@@ -322,7 +339,10 @@ impl SequenceSamples {
                 fs::remove_dir_all(&part).map_err(write_error)?;
             }
             fs::create_dir_all(&part).map_err(write_error)?;
-            let mut samples = Writer::new(self, &events, categories.as_ref(), &part);
+            let mut samples = Writer {
+                given: given.as_deref(),
+                ..Writer::new(self, &events, categories.as_ref(), &part)
+            };
             let report = samples.write()?;
             samples.finish()?;
             if out.exists() {
@@ -340,7 +360,10 @@ impl SequenceSamples {
 
     /// Whether only likes have rows.
     fn likes_alone(&self) -> bool {
-        self.liked_only || self.negatives > 0 || self.test_negatives.is_some_and(|many| many > 0)
+        self.liked_only
+            || self.negatives > 0
+            || self.test_negatives.is_some_and(|many| many > 0)
+            || self.test_candidates.is_some()
     }
 
     fn has_ratings(&self) -> bool {
@@ -529,6 +552,38 @@ impl SequenceSamples {
     }
 }
 
+/// The candidates of each user that has a line in `file`.
+fn read_candidates(file: &str, events: &Events) -> Result<Vec<Option<Vec<u32>>>, Error> {
+    let mut lines = LineReader::open(file, Encoding::Utf8, MAX_LINE)?;
+    let mut given = vec![None; events.of.len()];
+    while let Some((text, line)) = lines.next()? {
+        let at = At { file, line };
+        let mut words = text.split_ascii_whitespace();
+        let user = words.next().unwrap_or_default();
+        // Others have no rows.
+        let Some(number) = events.users.get(user) else {
+            continue;
+        };
+        let given = &mut given[number as usize];
+        if given.is_some() {
+            return Err(at.value("user", user, "each user on one line"));
+        }
+        let had = events.had(number);
+        let mut items = Vec::new();
+        for word in words {
+            let item = events.items.get(word);
+            let item = item.ok_or_else(|| at.value("item", word, "an item of the events"))?;
+            if had.binary_search(&item).is_ok() {
+                let expected = format!("items that user `{user}` never had");
+                return Err(at.value("item", word, expected));
+            }
+            items.push(item);
+        }
+        *given = Some(items);
+    }
+    Ok(given)
+}
+
 /// A category for each of some items.
 struct Categories {
     items: Interner,
@@ -689,6 +744,8 @@ struct Writer<'a> {
     samples: &'a SequenceSamples,
     events: &'a Events,
     categories: Option<&'a Categories>,
+    /// Negatives of the test rows of each user, where they are not drawn.
+    given: Option<&'a [Option<Vec<u32>>]>,
     folder: &'a Path,
     parts: [Option<csv::Writer<File>>; 3],
     candidates: Option<BufWriter<File>>,
@@ -709,6 +766,7 @@ impl<'a> Writer<'a> {
             samples,
             events,
             categories,
+            given: None,
             folder,
             parts: [None, None, None],
             candidates: None,
@@ -751,9 +809,7 @@ impl<'a> Writer<'a> {
         let targets: Vec<usize> = (0..events.len())
             .filter(|&event| !likes_alone || events[event].liked)
             .collect();
-        let mut had: Vec<u32> = events.iter().map(|event| event.item).collect();
-        had.sort_unstable();
-        had.dedup();
+        let had = self.events.had(user);
         let mut candidates = Vec::new();
         let mut history = Vec::new();
         for (part, range) in self.ranges(targets.len()).into_iter().enumerate() {
@@ -773,25 +829,7 @@ impl<'a> Writer<'a> {
                 let repeats = history.iter().any(|past| past.item == event.item);
                 self.report.repeats += usize::from(repeats);
                 self.write_row(part, user, event.liked, event.item, event.time, &history)?;
-                let negatives = self.negatives(part);
-                if negatives == 0 {
-                    continue;
-                }
-                let left = self.events.items.len() - had.len();
-                if left < negatives {
-                    let user = self.events.users.text(user);
-                    let expected =
-                        format!("at most {left}: user `{user}` had all other items of the file");
-                    let option = if part == TRAIN || self.samples.test_negatives.is_none() {
-                        "--negatives"
-                    } else {
-                        "--test-negatives"
-                    };
-                    return Err(option_error(option, negatives, &expected));
-                }
-                let mut drawn = Vec::new();
-                let items = self.events.items.len();
-                draw_negatives(&had, items, negatives, &mut stream, &mut drawn);
+                let mut drawn = self.negatives_of(part, user, &had, &mut stream)?;
                 for &item in &drawn {
                     self.write_row(part, user, false, item, event.time, &history)?;
                 }
@@ -838,9 +876,36 @@ impl<'a> Writer<'a> {
         history.reverse();
     }
 
-    fn negatives(&self, part: usize) -> usize {
-        let of_test = self.samples.test_negatives.filter(|_| part != TRAIN);
-        of_test.unwrap_or(self.samples.negatives)
+    /// The negatives of one row.
+    fn negatives_of(
+        &self,
+        part: usize,
+        user: u32,
+        had: &[u32],
+        stream: &mut impl Rng,
+    ) -> Result<Vec<u32>, Error> {
+        let name = self.events.users.text(user);
+        if let (TEST, Some(given), Some(file)) = (part, self.given, &self.samples.test_candidates) {
+            let expected = format!("a line for user `{name}`");
+            return given[user as usize]
+                .clone()
+                .ok_or_else(|| option_error("--test-candidates", file, &expected));
+        }
+        let (option, negatives) = match self.samples.test_negatives {
+            Some(negatives) if part != TRAIN => ("--test-negatives", negatives),
+            _ => ("--negatives", self.samples.negatives),
+        };
+        let items = self.events.items.len();
+        let left = items - had.len();
+        if left < negatives {
+            let expected = format!("at most {left}: user `{name}` had all other items of the file");
+            return Err(option_error(option, negatives, &expected));
+        }
+        let mut drawn = Vec::new();
+        if negatives > 0 {
+            draw_negatives(had, items, negatives, stream, &mut drawn);
+        }
+        Ok(drawn)
     }
 
     fn write_row(

@@ -467,6 +467,9 @@ impl<'a> Beside<'a> {
             Error::JoinKey {
                 file, line, column, ..
             } if is_context(column) => (file, line),
+            Error::Sequence {
+                file, line, column, ..
+            } if is_context(column) => (file, line),
             _ => return error,
         };
         (*file, *line) = (self.context.file.clone(), self.context.lines[context]);

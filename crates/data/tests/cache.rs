@@ -30,6 +30,7 @@ impl Files {
         age.transform = Some(TransformKind::Quantile);
         let mut seen = field("seen", FieldKind::Sequence);
         seen.vocabulary = Some("item".to_owned());
+        seen.repeats = Some(true);
         let mut spec = DataSpec {
             field: vec![
                 field("item", FieldKind::Categorical),
@@ -274,7 +275,7 @@ fn damage_is_named() {
     );
     let mut version = whole.clone();
     version[8] = 9;
-    assert_eq!(reason(&version), "the one there has version 9, expected 2");
+    assert_eq!(reason(&version), "the one there has version 9, expected 3");
     let mut header = whole.clone();
     header[24] ^= 1;
     assert_eq!(

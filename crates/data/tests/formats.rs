@@ -124,6 +124,7 @@ fn bags_and_sequences_share_a_vocabulary() {
     let mut liked = field("liked", FieldKind::Sequence);
     liked.vocabulary = Some("item".to_owned());
     liked.max_len = Some(2);
+    liked.repeats = Some(true);
     let mut tags = field("tags", FieldKind::Bag);
     tags.weight_delimiter = Some(":".to_owned());
     tags.pooling = Some(Pooling::Mean);

@@ -1,6 +1,7 @@
 //! Experiments on generated rows, whose truth is known: `demo NAME [SEED]`. `cargo xtask demo` runs
 //! them, and the chapters of docs/guide tell what they show.
 
+mod attention;
 mod fields;
 mod memorise_generalise;
 mod neighbours;
@@ -16,7 +17,8 @@ use runs::Failure;
 
 /// Settings were chosen on the seeds 101 to 103.
 const SEED: u64 = 1;
-const NAMES: &str = "one-hot, neighbours, warm-start, transfer, fields or memorise-generalise";
+const NAMES: &str =
+    "one-hot, neighbours, warm-start, transfer, fields, memorise-generalise or attention";
 
 fn main() -> Result<(), Failure> {
     let mut args = std::env::args().skip(1);
@@ -43,6 +45,11 @@ fn main() -> Result<(), Failure> {
                 "{}",
                 memorise_generalise::report(&memorise_generalise::run(seed)?)
             );
+        }
+        "attention" => {
+            let outcomes = attention::run(seed)?;
+            print!("{}", attention::report(&outcomes));
+            drawn("attention.svg", |file| attention::draw_map(&outcomes, file))?;
         }
         "transfer" => print!("{}", transfer::report(&transfer::run(seed)?)),
         "fields" => print!("{}", fields::report(&fields::run(seed)?)),

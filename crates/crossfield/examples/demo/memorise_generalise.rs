@@ -2,20 +2,16 @@
 
 use std::fmt::Write;
 
-use crossfield::core::metrics::logloss_of_logit;
-use crossfield::core::{ComponentConfig, FieldKind, Init, Loss, Scored, merge_tables};
-use crossfield::data::{CrossConfig, DataSpec, Dataset, FieldConfig};
+use crossfield::core::{ComponentConfig, FieldKind};
+use crossfield::data::{CrossConfig, DataSpec, FieldConfig};
 use crossfield::embedding::{RowOptimizer, RowOptimizerKind};
-use crossfield::train::{
-    EarlyStop, OptimizerConfig, Parts, Scorer, Setup, TableOptions, TrainConfig, train,
-};
+use crossfield::train::{EarlyStop, OptimizerConfig, Parts, TableOptions, TrainConfig};
 use crossfield::wide_deep::{DeepConfig, WideConfig};
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, StandardNormal};
-use tempfile::TempDir;
 
 use crate::planted::{Log, stream, vectors};
-use crate::runs::Failure;
+use crate::runs::{Failure, losses, losses_of, standard_errors_ahead, train_on_burn};
 
 const COLUMNS: [&str; 6] = ["reader", "age", "ad", "price", "bank", "page"];
 /// Ids that are seen in training, of readers and of ads; as many others are not. Each has an age, or
@@ -81,14 +77,7 @@ impl Outcome {
     /// By how much the logloss of another model is higher on a kind of rows, in standard errors of
     /// the difference row by row.
     pub(crate) fn ahead_of(&self, other: &Self, slice: Slice) -> f64 {
-        let pairs = self.of(slice).iter().zip(other.of(slice));
-        let differences: Vec<f64> = pairs.map(|(own, other)| other - own).collect();
-        let n = differences.len() as f64;
-        let mean = differences.iter().sum::<f64>() / n;
-        let squares = differences
-            .iter()
-            .map(|difference| (difference - mean).powi(2));
-        mean / (squares.sum::<f64>() / (n - 1.0) / n).sqrt()
+        standard_errors_ahead(self.of(slice), other.of(slice))
     }
 
     fn of(&self, slice: Slice) -> &[f64] {
@@ -273,8 +262,6 @@ fn outcome(
     data: &Parts,
     seed: u64,
 ) -> Result<Outcome, Failure> {
-    let schema = data.train.schema();
-    let mean = data.train.label_mean().ok_or("no training rows")?;
     let (lr, l2) = VECTORS;
     let optimizer = OptimizerConfig {
         rows: RowOptimizer {
@@ -292,33 +279,11 @@ fn outcome(
         seed,
         ..TrainConfig::default()
     };
-    let plans = optimizer.plan(merge_tables(config.tables(schema)?)?)?;
-    let folder = TempDir::new()?;
-    let setup = Setup {
-        train: &settings,
-        optimizer: &optimizer,
-        plans: &plans,
-        out: folder.path(),
-        fill: None,
-    };
-    let make = |init: &Init| {
-        let component = config.init(schema, init)?;
-        Ok(Scored::new(component, Loss::Logistic, mean, &init.device))
-    };
-    let (mut trained, _) = train(&setup, data, make, &mut ())?;
-    let test = data.test.as_ref().ok_or("no test rows")?;
-    let mut logits = Vec::with_capacity(test.len());
-    trained.score(test, &mut |scores| logits.extend_from_slice(scores))?;
+    let mut trained = train_on_burn(config, &optimizer, &settings, data)?;
     Ok(Outcome {
         name,
-        losses: losses(logits.into_iter().map(f64::from), test),
+        losses: losses(&mut trained, data)?,
     })
-}
-
-fn losses(logits: impl Iterator<Item = f64>, test: &Dataset) -> Vec<f64> {
-    let rows = logits.zip(test.labels());
-    rows.map(|(logit, &label)| logloss_of_logit(logit, label > 0.5))
-        .collect()
 }
 
 /// The constant predictor, the wide part alone, the deep part alone, both, and the planted
@@ -346,7 +311,7 @@ pub(crate) fn run(seed: u64) -> Result<Vec<Outcome>, Failure> {
     let truth = test.probabilities().ok_or("the rows were not planted")?;
     let given = |name, logits: Vec<f64>| Outcome {
         name,
-        losses: losses(logits.into_iter(), test),
+        losses: losses_of(logits.into_iter(), test),
     };
     Ok(vec![
         given("constant", vec![odds(mean); test.len()]),

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crossfield::core::metrics::{Kind, Metrics, Report};
-use crossfield::core::{ComponentConfig, Loss, merge_tables};
+use crossfield::core::metrics::{Kind, Metrics, Report, logloss_of_logit};
+use crossfield::core::{ComponentConfig, Init, Loss, Model, Scored, merge_tables};
 use crossfield::data::{Dataset, FittedSchema};
 use crossfield::embedding::{RowOptimizer, Snapshot};
 use crossfield::train::{
-    Evaluation, Executor, FinalMetrics, FusedModel, Observer, OptimizerConfig, Parts, Setup,
-    Timing, TrainConfig, table_bytes, train_fused,
+    Evaluation, Executor, FinalMetrics, FusedModel, Observer, OptimizerConfig, Parts, Scorer,
+    Setup, Timing, TrainConfig, Trained, table_bytes, train, train_fused,
 };
 use crossfield_fused::FusedConfig;
 use tempfile::TempDir;
@@ -134,6 +134,61 @@ impl Run {
             })
             .collect())
     }
+}
+
+/// Trains a component and a bias on clicks, batch by batch.
+pub(crate) fn train_on_burn<C: ComponentConfig + Sync>(
+    config: &C,
+    optimizer: &OptimizerConfig,
+    settings: &TrainConfig,
+    data: &Parts,
+) -> Result<Trained<Scored<C::Component>>, Failure> {
+    let schema = data.train.schema();
+    let mean = data.train.label_mean().ok_or("no training rows")?;
+    let plans = optimizer.plan(merge_tables(config.tables(schema)?)?)?;
+    let folder = TempDir::new()?;
+    let setup = Setup {
+        train: settings,
+        optimizer,
+        plans: &plans,
+        out: folder.path(),
+        fill: None,
+    };
+    let make = |init: &Init| {
+        let component = config.init(schema, init)?;
+        Ok(Scored::new(component, Loss::Logistic, mean, &init.device))
+    };
+    Ok(train(&setup, data, make, &mut ())?.0)
+}
+
+/// The logloss of each test row.
+pub(crate) fn losses<M: Model>(
+    trained: &mut Trained<M>,
+    data: &Parts,
+) -> Result<Vec<f64>, Failure> {
+    let test = data.test.as_ref().ok_or("no test rows")?;
+    let mut logits = Vec::with_capacity(test.len());
+    trained.score(test, &mut |scores| logits.extend_from_slice(scores))?;
+    Ok(losses_of(logits.into_iter().map(f64::from), test))
+}
+
+/// The logloss of each row of a part, by the logits.
+pub(crate) fn losses_of(logits: impl Iterator<Item = f64>, part: &Dataset) -> Vec<f64> {
+    let rows = logits.zip(part.labels());
+    rows.map(|(logit, &label)| logloss_of_logit(logit, label > 0.5))
+        .collect()
+}
+
+/// By how much `other` is higher, in standard errors of the difference row by row.
+pub(crate) fn standard_errors_ahead(own: &[f64], other: &[f64]) -> f64 {
+    let pairs = own.iter().zip(other);
+    let differences: Vec<f64> = pairs.map(|(own, other)| other - own).collect();
+    let n = differences.len() as f64;
+    let mean = differences.iter().sum::<f64>() / n;
+    let squares = differences
+        .iter()
+        .map(|difference| (difference - mean).powi(2));
+    mean / (squares.sum::<f64>() / (n - 1.0) / n).sqrt()
 }
 
 /// Logloss of the mean click rate of the training rows, and of the probabilities that the clicks

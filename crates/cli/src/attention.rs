@@ -1,0 +1,222 @@
+//! What a row's target made of the history: in words, and as a heat map.
+
+use std::collections::HashMap;
+#[cfg(feature = "report")]
+use std::path::Path;
+use std::sync::Arc;
+
+use crossfield_core::{AttentionWeights, FieldId, Scored};
+use crossfield_data::Dataset;
+use crossfield_train::{Trained, in_pool};
+
+use crate::console::joined;
+use crate::lists::TitleArgs;
+use crate::model::Components;
+use crate::run::{Anyhow, Finished};
+
+/// Candidates of a heat map: more are too many to be told apart.
+#[cfg(feature = "report")]
+const CANDIDATES: usize = 12;
+
+/// A model that was loaded, with names for what its histories hold.
+pub(crate) struct Reader<'a> {
+    finished: &'a Finished,
+    /// By vocabulary, then key.
+    titles: HashMap<String, HashMap<String, String>>,
+}
+
+/// A history as one target sees it.
+struct Reading {
+    weights: AttentionWeights,
+    /// Indices of its items, the oldest first.
+    items: Vec<u32>,
+    target: u32,
+}
+
+impl<'a> Reader<'a> {
+    /// With the titles of the vocabularies that `histories` are of.
+    pub(crate) fn new(finished: &'a Finished, titles: &TitleArgs) -> Anyhow<Self> {
+        let fields = &finished.fitted.schema().fields;
+        let sequences = fields
+            .iter()
+            .filter(|field| field.kind == crossfield_core::FieldKind::Sequence);
+        let mut all = HashMap::new();
+        for field in sequences {
+            let vocabulary = &field.vocabulary;
+            if !all.contains_key(vocabulary) {
+                all.insert(vocabulary.clone(), titles.read(finished, vocabulary)?);
+            }
+        }
+        Ok(Self {
+            finished,
+            titles: all,
+        })
+    }
+
+    /// What the model's components weighed for some rows, row by row.
+    fn readings(
+        &self,
+        trained: &mut Trained<Scored<Components>>,
+        data: &Dataset,
+        rows: &[u32],
+    ) -> Anyhow<Vec<Reading>> {
+        let batch = Arc::new(data.batch(rows));
+        let weights = in_pool(self.finished.run.train.threads, || {
+            let (lookup, _) = trained.tables.stage(batch.clone(), &trained.device);
+            crossfield_core::Component::attention(trained.model.component(), &lookup)
+        })?;
+        let indices = |field: FieldId, row: usize| {
+            let field = &batch.sparse[field];
+            field.indices[field.range(row)].to_vec()
+        };
+        let reading = |weights: AttentionWeights| Reading {
+            items: indices(weights.history, weights.row),
+            target: indices(weights.target, weights.row)[0],
+            weights,
+        };
+        Ok(weights.into_iter().map(reading).collect())
+    }
+
+    /// The items of the histories of a row with their weights, the heaviest first.
+    pub(crate) fn lines(
+        &self,
+        trained: &mut Trained<Scored<Components>>,
+        data: &Dataset,
+        row: u32,
+        top: usize,
+    ) -> Anyhow<String> {
+        let mut text = String::new();
+        for reading in self.readings(trained, data, &[row])? {
+            let Reading {
+                weights,
+                items,
+                target,
+            } = reading;
+            let asked = format!("asked by {}", self.name(weights.target, target));
+            text += &format!("\n{}\n    weight  back  item\n", joined(0, &asked));
+            let mut places: Vec<usize> = (0..items.len()).collect();
+            let size = |place: usize| weights.weights[place].abs();
+            // Of equal ones the most recent is first.
+            places.sort_by(|&a, &b| size(b).total_cmp(&size(a)).then(b.cmp(&a)));
+            let (shown, rest) = places.split_at(top.min(places.len()));
+            for &place in shown {
+                let weight = weights.weights[place];
+                let start = format!("{weight:>+10.6} {:>5}  ", items.len() - place);
+                let name = self.name(weights.history, items[place]);
+                text += &format!("{start}{}\n", joined(start.len(), &name));
+            }
+            if !rest.is_empty() {
+                let sum: f32 = rest.iter().map(|&place| weights.weights[place]).sum();
+                text += &format!("and {} smaller ones: {sum:+.6}\n", rest.len());
+            }
+            if items.is_empty() {
+                text += "   (no history)\n";
+            }
+        }
+        Ok(text)
+    }
+
+    /// What the data said, and its title where there is one.
+    fn name(&self, field: FieldId, index: u32) -> String {
+        let fitted = &self.finished.fitted;
+        let vocabulary = &fitted.schema().fields[field].vocabulary;
+        let name = fitted.name(field, index, 1.0);
+        let title = fitted.key(vocabulary, index).and_then(|key| {
+            let titles = self.titles.get(vocabulary)?;
+            titles.get(key)
+        });
+        match title {
+            Some(title) => format!("{name} {title}"),
+            None => name,
+        }
+    }
+
+    /// Draws the weights that several rows of one history give to its items, into an SVG file; names
+    /// of the candidates go with their predictions. The history is that of the first row; rows of
+    /// another one are left out. Returns how many candidates were drawn.
+    #[cfg(feature = "report")]
+    pub(crate) fn draw(
+        &self,
+        trained: &mut Trained<Scored<Components>>,
+        data: &Dataset,
+        rows: &[u32],
+        top: usize,
+        file: &Path,
+    ) -> Anyhow<usize> {
+        use crossfield_core::Model;
+        use crossfield_report::HeatMap;
+        use crossfield_train::{Error, Scorer};
+
+        let mut asking: Vec<(u32, Vec<Reading>)> = Vec::new();
+        for &row in rows {
+            if asking.len() == CANDIDATES {
+                break;
+            }
+            let readings = self.readings(trained, data, &[row])?;
+            let same = |(_, first): &(u32, Vec<Reading>)| {
+                let pairs = first.iter().zip(&readings);
+                pairs.into_iter().all(|(a, b)| a.items == b.items)
+            };
+            if asking.first().is_none_or(same) {
+                asking.push((row, readings));
+            }
+        }
+        let Some((_, first)) = asking.first() else {
+            return Ok(0);
+        };
+        // The items of all histories one below the other, the heaviest of them.
+        let mut items: Vec<(usize, usize)> = Vec::new();
+        for (nth, reading) in first.iter().enumerate() {
+            items.extend((0..reading.items.len()).map(|place| (nth, place)));
+        }
+        if items.is_empty() {
+            return Err(Error::Option {
+                option: "--heat-map".into(),
+                reason: "the row has no history that the model weighs".into(),
+            }
+            .into());
+        }
+        let weight = |at: usize, (nth, place): (usize, usize)| {
+            let (_, readings): &(u32, Vec<Reading>) = &asking[at];
+            readings[nth].weights.weights[place]
+        };
+        let heaviest = |item: (usize, usize)| {
+            let weights = (0..asking.len()).map(|at| weight(at, item).abs());
+            weights.fold(0f32, f32::max)
+        };
+        items.sort_by(|&a, &b| heaviest(b).total_cmp(&heaviest(a)).then(b.cmp(&a)));
+        items.truncate(top);
+        items.sort_unstable();
+        let names = items.iter().map(|&(nth, place)| {
+            let reading = &first[nth];
+            self.name(reading.weights.history, reading.items[place])
+        });
+        let names: Vec<String> = names.collect();
+        let output = trained.output();
+        let mut columns = Vec::new();
+        for (row, readings) in &asking {
+            let batch = Arc::new(data.batch(&[*row]));
+            let score = in_pool(self.finished.run.train.threads, || {
+                let (lookup, _) = trained.tables.stage(batch, &trained.device);
+                trained.model.score(&lookup).into_scalar::<f32>()
+            })?;
+            let target = readings.first().map_or(String::new(), |reading| {
+                self.name(reading.weights.target, reading.target)
+            });
+            columns.push(format!("{target}: {:.4}", output.prediction(score)));
+        }
+        let values: Vec<f32> = items
+            .iter()
+            .flat_map(|&item| (0..asking.len()).map(move |at| (at, item)))
+            .map(|(at, item)| weight(at, item))
+            .collect();
+        let map = HeatMap {
+            title: "What each candidate looks at in the history, oldest first",
+            rows: &names,
+            columns: &columns,
+            values: &values,
+        };
+        std::fs::write(file, map.svg()?).map_err(Error::io(file, "write"))?;
+        Ok(asking.len())
+    }
+}

@@ -7,6 +7,7 @@ use crossfield_core::{Error, Init, Ragged, check_option};
 use serde::{Deserialize, Serialize};
 
 use crate::qkv::project;
+use crate::weighted_sum;
 
 /// Configuration of an [`AdditiveAttention`].
 ///
@@ -106,7 +107,7 @@ impl AdditiveAttention {
     /// # Panics
     /// If rows or columns do not fit.
     pub fn forward(&self, queries: Tensor<2>, items: &Ragged, values: Tensor<2>) -> Tensor<2> {
-        items.segments.sum(self.weights(queries, items) * values)
+        weighted_sum(self.weights(queries, items), values, &items.segments)
     }
 
     /// The weights that the query of each row gives to the row's items.

@@ -9,8 +9,9 @@ use crossfield_simd::{Isa, Kernel, Lanes};
 /// Queries that are answered together: as many sums as stay in registers.
 const GROUP: usize = 8;
 
-/// Rows with fewer queries answer them one by one, for which keys need not be turned.
-const FEW: usize = 4;
+/// Rows with fewer queries answer them one by one, for which keys need not be turned: with so many
+/// that is as fast for heads of 16 to 64.
+const FEW: usize = 6;
 
 /// A score that no item has: its power is 0.
 const NO_SCORE: f32 = f32::MIN;
@@ -241,12 +242,25 @@ impl Block {
         let panel = self.width * L::N;
         turned.clear();
         turned.resize(count.div_ceil(L::N) * panel, 0.0);
-        for nth in 0..count {
-            let column = &mut turned[nth / L::N * panel..][..panel][nth % L::N..];
-            // SAFETY: `nth` is below `count`.
-            let numbers = unsafe { self.numbers(nth) };
-            for (place, &number) in column.iter_mut().step_by(L::N).zip(numbers) {
-                *place = number;
+        for first in (0..count).step_by(L::N) {
+            let to = turned[first / L::N * panel..][..panel].as_mut_ptr();
+            // SAFETY: rows below `count`, and a panel of room for them.
+            unsafe { self.turn_rows(first, L::N.min(count - first), 1.0, to, L::N) };
+        }
+    }
+
+    /// Number `d` of row `first + r` times `factor` to `to[d · step + r]`, for `count` rows.
+    ///
+    /// # Safety
+    /// There are the rows, and room for them.
+    #[inline(always)]
+    unsafe fn turn_rows(self, first: usize, count: usize, factor: f32, to: *mut f32, step: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            for column in 0..self.width {
+                for r in 0..count {
+                    *to.add(column * step + r) = *self.row(first + r).add(column) * factor;
+                }
             }
         }
     }
@@ -260,14 +274,9 @@ impl Block {
     unsafe fn turn_group(self, first: usize, count: usize, factor: f32, turned: &mut Vec<f32>) {
         turned.clear();
         turned.resize(self.width * GROUP, 0.0);
-        for nth in 0..GROUP.min(count - first) {
-            // SAFETY: below `count`.
-            let numbers = unsafe { self.numbers(first + nth) };
-            let column = turned[nth..].iter_mut().step_by(GROUP);
-            for (place, &number) in column.zip(numbers) {
-                *place = number * factor;
-            }
-        }
+        let in_group = GROUP.min(count - first);
+        // SAFETY: the caller's.
+        unsafe { self.turn_rows(first, in_group, factor, turned.as_mut_ptr(), GROUP) };
     }
 
     /// The same row by row, filled up to whole vectors.

@@ -228,7 +228,7 @@ pub(crate) trait AttendGradient: Attend {
 }
 
 /// The instruction set of this machine, or the one that `CROSSFIELD_ISA` names.
-static ISA: LazyLock<Isa> =
+pub(crate) static ISA: LazyLock<Isa> =
     LazyLock::new(|| Isa::detect().unwrap_or_else(|error| panic!("{error}")));
 
 impl Attend for Flex {

@@ -2,13 +2,15 @@
 //! ranked.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crossfield_core::metrics::Report;
 use crossfield_data::Dataset;
 use crossfield_embedding::{Candidates, evaluate_candidates};
-use crossfield_train::Error;
+use crossfield_train::{Error, PLACES};
 
-use crate::mf::{PLACES, held_out, read_parameters, vectors};
+use crate::mf::{held_out, read_parameters, vectors};
+use crate::next_item::Sequences;
 use crate::run::{Anyhow, Finished};
 
 /// A user, their candidates and what of them they wanted.
@@ -19,12 +21,20 @@ struct List {
 }
 
 /// Measures the lists of the users of `data`: what of it is positive, among the candidates.
-pub(crate) fn evaluate(finished: &Finished, data: &Dataset, file: &Path) -> Anyhow<Report> {
+pub(crate) fn evaluate(finished: &Finished, data: &Arc<Dataset>, file: &Path) -> Anyhow<Report> {
     let run = &finished.run;
     let refuse = |reason: String| -> Box<dyn std::error::Error> {
         let option = format!("--candidates {}", file.display());
         Box::new(Error::Option { option, reason })
     };
+    if let Some(mut sequences) = Sequences::open(finished)? {
+        let text = std::fs::read_to_string(file).map_err(Error::io(file, "read"))?;
+        let lists = (1..).zip(text.lines()).filter_map(|(number, line)| {
+            let mut keys = line.split_whitespace();
+            Some((number, keys.next()?, keys.collect()))
+        });
+        return sequences.evaluate(data, lists);
+    }
     let mf = run.model.only_mf();
     let Some(config) = mf.filter(|_| run.train.loss.of_rows().is_none()) else {
         let reason = "the run is measured row by row: expected one of loss = \"wrmf\" or \"bpr\"";

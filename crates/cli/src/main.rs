@@ -10,6 +10,7 @@ mod libffm;
 mod lists;
 mod mf;
 mod model;
+mod next_item;
 mod rank;
 mod recommend;
 mod run;

@@ -10,14 +10,11 @@ use crossfield_mf::{
     MfTables, Negatives, RatingsConfig, RatingsL2, RatingsMethod, RatingsSolver, Wrmf, WrmfConfig,
 };
 use crossfield_train::{
-    Error, Executor, Solver, SolverFailure, SolverModel, SolverTrained, TrainConfig,
+    Error, Executor, PLACES, Solver, SolverFailure, SolverModel, SolverTrained, TrainConfig,
 };
 
 use crate::run::{Anyhow, Finished, Run};
 use crate::solver::{failed, named};
-
-/// Places of a list that are measured.
-pub(crate) const PLACES: usize = 10;
 
 /// How the parameters of a matrix factorization are saved, how they score pairs, and how they rank
 /// items where that is what counts.

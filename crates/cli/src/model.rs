@@ -2,7 +2,9 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use crossfield_attention::{Din, DinConfig, TargetAttention, TargetAttentionConfig};
+use crossfield_attention::{
+    Din, DinConfig, SasRec, SasRecConfig, TargetAttention, TargetAttentionConfig,
+};
 use crossfield_core::{
     AttentionWeights, Component, ComponentConfig, Contribution, Error, Examples, Init, Lookup,
     Schema, TableConfig,
@@ -118,6 +120,7 @@ kinds! {
     Dot "dot" DotProductConfig DotProduct
     Din "din" DinConfig Din
     Attention "attention" TargetAttentionConfig TargetAttention
+    SasRec "sasrec" SasRecConfig SasRec
 }
 
 /// The options of a component, from its section of a run file.
@@ -177,6 +180,14 @@ impl ModelConfig {
     pub(crate) fn only_mf(&self) -> Option<&BiasedMfConfig> {
         match self.components.as_slice() {
             [Choice::Mf(config)] => Some(config),
+            _ => None,
+        }
+    }
+
+    /// The self-attentive encoder that this is, if there is nothing beside it.
+    pub(crate) fn only_sasrec(&self) -> Option<&SasRecConfig> {
+        match self.components.as_slice() {
+            [Choice::SasRec(config)] => Some(config),
             _ => None,
         }
     }
@@ -384,7 +395,7 @@ mod tests {
             (
                 "kind = 'fn'",
                 "unknown kind of model `fn`: did you mean `fm`? (known: wide, deep, fm, ffm, mf, dot, \
-                 din, attention)",
+                 din, attention, sasrec)",
             ),
             (
                 "kind = 'fm'\n[fm]\nembeding_dim = 2",

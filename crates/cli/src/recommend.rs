@@ -9,6 +9,7 @@ use crossfield_train::{Error, Objective, Solver};
 
 use crate::lists::{Line, TitleArgs, print_list};
 use crate::mf::{MfModel, ratings_l2, read_parameters, wrmf_config};
+use crate::next_item::Sequences;
 use crate::run::{Anyhow, Finished};
 
 /// `crossfield recommend`.
@@ -41,6 +42,13 @@ pub(crate) struct RecommendArgs {
 
 pub(crate) fn recommend(args: &RecommendArgs) -> Anyhow<()> {
     let finished = Finished::open(&args.run, &[])?;
+    if let Some(mut sequences) = Sequences::open(&finished)? {
+        let found = match &args.user {
+            Some(user) => sequences.for_user(user, args.k, args.with_seen)?,
+            None => sequences.for_history(&args.history, args.k, args.with_seen)?,
+        };
+        return print_found(args, &finished, sequences.vocabulary(), found);
+    }
     let Some(config) = finished.run.model.only_mf() else {
         let kinds = finished.run.model.kinds().join(" + ");
         return Err(Error::Option {
@@ -57,9 +65,18 @@ pub(crate) fn recommend(args: &RecommendArgs) -> Anyhow<()> {
         Some(user) => lists.for_user(user, args.k, args.with_seen)?,
         None => lists.for_history(&args.history, args.k, args.with_seen)?,
     };
-    let titles = args.titles.read(&finished, lists.items)?;
+    print_found(args, &finished, lists.items, found)
+}
+
+fn print_found(
+    args: &RecommendArgs,
+    finished: &Finished,
+    items: &str,
+    found: Vec<(u32, f64)>,
+) -> Anyhow<()> {
+    let titles = args.titles.read(finished, items)?;
     let lines = found.into_iter().map(|(row, score)| {
-        let key = finished.fitted.key(lists.items, row).unwrap_or_default();
+        let key = finished.fitted.key(items, row).unwrap_or_default();
         Line::new(key.to_owned(), score, &titles)
     });
     print_list(&lines.collect::<Vec<_>>())
@@ -172,7 +189,7 @@ impl<'a> Recommender<'a> {
                 let items: Vec<u32> = history.iter().map(|&(item, _)| item).collect();
                 (0.0, bpr.fold_in_user(&items, epochs)?)
             }
-            loss @ (Objective::Logistic | Objective::Probit) => {
+            loss @ (Objective::Logistic | Objective::Probit | Objective::SampledSoftmax) => {
                 let reason = format!(
                     "the run was trained by {}: someone new is found in runs of squared, wrmf and \
                      bpr",

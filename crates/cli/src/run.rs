@@ -4,7 +4,10 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crossfield_core::{ComponentConfig, Init, Loss, Schema, Scored, TableConfig, merge_tables};
+use crossfield_attention::{NextItem, NextItemConfig};
+use crossfield_core::{
+    ComponentConfig, Init, Loss, Model, Schema, Scored, TableConfig, merge_tables,
+};
 use crossfield_data::{
     Dataset, FittedSchema, LabelKind, Labels, SplitConfig, encode_files, prepare,
 };
@@ -143,7 +146,12 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         }
         .into());
     }
-    let tables = merge_tables(run.model.tables(prepared.schema.schema())?)?;
+    let next_item = crate::next_item::config(&run);
+    let tables = match &next_item {
+        Some(config) => config.tables(prepared.schema.schema())?,
+        None => run.model.tables(prepared.schema.schema())?,
+    };
+    let tables = merge_tables(tables)?;
     let held_out = prepared.valid.iter().chain(&prepared.test);
     for part in std::iter::once(&prepared.train).chain(held_out) {
         run.model.check_rows(part.schema(), &part.examples())?;
@@ -205,6 +213,10 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         None if run.train.executor == Executor::Fused => {
             let model = fused_model(&run, &schema)?;
             crossfield_train::train_fused(&setup, &parts, model, &mut console)?
+        }
+        None if let Some(config) = &next_item => {
+            let make = |init: &Init| crate::next_item::model(config, &schema, init, &parts.train);
+            crossfield_train::train(&setup, &parts, make, &mut console)?.1
         }
         None => {
             let make = |init: &Init| model(&run, &schema, mean, init);
@@ -314,7 +326,10 @@ impl Finished {
                 let trained = FusedTrained::load(&self.directory, fingerprint, model, plans)?;
                 Box::new(trained)
             }
-            None => Box::new(self.on_burn()?),
+            None => match crate::next_item::config(&self.run) {
+                Some(config) => Box::new(self.next_item(&config)?),
+                None => Box::new(self.on_burn()?),
+            },
         })
     }
 
@@ -353,17 +368,25 @@ impl Finished {
 
     /// The model on Burn, whatever has trained it.
     pub(crate) fn on_burn(&self) -> Anyhow<Trained<Scored<Components>>> {
+        self.load(|init| model(&self.run, self.fitted.schema(), 0.5, init))
+    }
+
+    /// The model of a run that finds next items.
+    pub(crate) fn next_item(&self, config: &NextItemConfig) -> Anyhow<Trained<NextItem>> {
+        self.load(|init| Ok(config.init(self.fitted.schema(), init, &[])?))
+    }
+
+    fn load<M: Model>(&self, make: impl FnOnce(&Init) -> Result<M, Error>) -> Anyhow<Trained<M>> {
         let device = self.run.train.device.init()?;
         let init = Init {
             device: device.clone(),
             seed: self.run.train.seed,
         };
-        let model = model(&self.run, self.fitted.schema(), 0.5, &init)?;
         let (fingerprint, plans) = (self.fitted.fingerprint(), self.plans()?);
         Ok(Trained::load(
             &self.directory,
             fingerprint,
-            model,
+            make(&init)?,
             plans,
             &device,
         )?)
@@ -437,7 +460,9 @@ fn fused_model(run: &Run, schema: &Schema) -> Result<FusedModel, Error> {
 fn loss_of_rows(run: &Run) -> Result<Loss, Error> {
     run.train.loss.of_rows().ok_or_else(|| Error::Option {
         option: "train.loss".into(),
-        reason: "bpr and wrmf are of kind = \"mf\" alone".into(),
+        reason:
+            "bpr and wrmf are of kind = \"mf\", bpr and sampled_softmax of kind = \"sasrec\" alone"
+                .into(),
     })
 }
 

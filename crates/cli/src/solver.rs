@@ -35,6 +35,9 @@ impl<'a> Fitted<'a> {
         };
         if loss.of_rows().is_none() {
             let name = loss.name();
+            if loss == Objective::SampledSoftmax || run.model.only_sasrec().is_some() {
+                return crate::next_item::check(run).map(|()| None);
+            }
             let Some(mf) = run.model.only_mf() else {
                 let kinds = run.model.kinds().join(" + ");
                 let reason = format!(

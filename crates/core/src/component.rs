@@ -304,6 +304,71 @@ pub trait Model: Module {
     /// before the rows of its tables are staged, so that they are staged too. A model that draws
     /// nothing leaves the batch as it is.
     fn draw(&self, _batch: &mut Batch, _at: TrainingStep) {}
+
+    /// Where the order of items counts and not the score of single rows: what ranks them. `None`:
+    /// rows are measured by their scores.
+    fn ranker(&self) -> Option<&dyn Ranker> {
+        None
+    }
+}
+
+/// What ranks all items of a vocabulary for a row by `query · v_item`.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::sync::Arc;
+///
+/// use burn::tensor::{Device, Tensor};
+/// use crossfield_core::{Batch, Lookup, RankedItems, Ranker};
+///
+/// /// Shows everybody the same: the items that lie furthest in the first direction.
+/// struct Same(RankedItems);
+///
+/// impl Ranker for Same {
+///     fn items(&self) -> &RankedItems {
+///         &self.0
+///     }
+///     fn queries(&self, x: &Lookup) -> Tensor<2> {
+///         Tensor::<2>::from_data([[1.0, 0.0]], x.device()).repeat_dim(0, x.batch_size())
+///     }
+/// }
+///
+/// let same = Same(RankedItems {
+///     table: "v2.item".into(),
+///     history: 0,
+///     target: 1,
+///     hidden: Some(0),
+/// });
+/// let batch = Batch {
+///     batch_size: 3,
+///     ..Batch::default()
+/// };
+/// let x = Lookup::new(Arc::new(batch), Device::flex(), vec![], BTreeMap::new());
+/// assert_eq!(same.queries(&x).dims(), [3, 2]);
+/// assert_eq!(same.items().hidden, Some(0));
+/// ```
+pub trait Ranker {
+    /// The items, and which of them a row has had and wanted.
+    fn items(&self) -> &RankedItems;
+
+    /// The vector of each row, by whose product with the items' they are ranked.
+    ///
+    /// # Shapes
+    /// - output: `[batch, dim]`
+    fn queries(&self, x: &Lookup) -> Tensor<2>;
+}
+
+/// The items that a [`Ranker`] ranks: those of a vocabulary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RankedItems {
+    /// The table of their vectors.
+    pub table: String,
+    /// What a row has had, which its list leaves out.
+    pub history: FieldId,
+    /// What it wanted.
+    pub target: FieldId,
+    /// The row of the table that is of no item of its own, and is in no list.
+    pub hidden: Option<u32>,
 }
 
 /// The sum of two components, made by a pair of their configs.

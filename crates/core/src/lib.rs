@@ -26,8 +26,8 @@ mod units;
 pub use activation::{Activation, ActivationLayer};
 pub use batch::{Batch, Jagged, Targets};
 pub use component::{
-    AttentionWeights, Component, ComponentConfig, Contribution, Feature, Init, Model, Scored, Sum,
-    What,
+    AttentionWeights, Component, ComponentConfig, Contribution, Feature, Init, Model, RankedItems,
+    Ranker, Scored, Sum, What,
 };
 pub use dense_layer::{dense_layer, dense_layer_relu};
 pub use dropout::Dropout;

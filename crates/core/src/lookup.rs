@@ -71,6 +71,9 @@ pub struct StagedTable {
 /// assert_eq!((items.dims(), mask.dims()), ([2, 2, 2], [2, 2]));
 /// let ragged = x.ragged(&tags).expect("some row has a tag");
 /// assert_eq!(ragged.values.dims(), [2, 2]);
+/// assert_eq!(x.rows_of(&tags), [0, 1]);
+/// let second = x.rows_at(&tags, vec![1]);
+/// assert_eq!(second.try_into_vec_as::<f32>().unwrap(), [10.0, 20.0]);
 /// // The second half of each row, one weight wide.
 /// let (sum, square) = x.blocks_with_square(std::slice::from_ref(&tags), &[1], 1);
 /// assert_eq!(sum.try_into_vec_as::<f32>().unwrap(), [22.0, 0.0]);
@@ -143,6 +146,21 @@ impl Lookup {
             training: Some(step),
             ..self
         }
+    }
+
+    /// The same lookup with other rows in a leaf, as checks of gradients need it.
+    ///
+    /// # Panics
+    /// If the shape is another.
+    pub fn with_leaf(&self, leaf: usize, rows: Tensor<2>) -> Self {
+        assert_eq!(
+            rows.dims(),
+            self.leaves[leaf].rows.dims(),
+            "the shape of a leaf"
+        );
+        let mut lookup = self.clone();
+        lookup.leaves[leaf] = Leaf { rows };
+        lookup
     }
 
     /// The step of training that this is; `None` where rows are only scored.
@@ -387,6 +405,29 @@ impl Lookup {
             values: gather(leaf.rows.clone(), positions, 1),
             segments: Segments::of(&self.batch.sparse[field.field]),
         })
+    }
+
+    /// For each index of a field, in the order of its [`Jagged`], where its row lies in the leaf:
+    /// what [`rows_at`](Self::rows_at) takes. None where the batch does not have the field.
+    ///
+    /// # Panics
+    /// As [`fields`](Self::fields).
+    pub fn rows_of(&self, field: &TableField) -> Vec<u32> {
+        let (first, positions) = self.positions(field);
+        positions.iter().map(|position| first + position).collect()
+    }
+
+    /// Rows of the leaf that a field is looked up in, in any order and as often as they are named.
+    ///
+    /// # Shapes
+    /// - rows: `[n]`, n ≥ 1, of [`rows_of`](Self::rows_of) of this field or another of its table
+    /// - output: `[n, dim]`
+    ///
+    /// # Panics
+    /// As [`fields`](Self::fields).
+    pub fn rows_at(&self, field: &TableField, rows: Vec<u32>) -> Tensor<2> {
+        let leaf = self.leaf(std::slice::from_ref(field));
+        gather(leaf.rows.clone(), rows, 1)
     }
 
     /// The dense columns, or `None` if the data has none.

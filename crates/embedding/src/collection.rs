@@ -162,7 +162,8 @@ impl EmbeddingCollection {
     }
 
     /// Gathers the unique rows of a batch. On an autodiff device they are leaves that collect
-    /// gradients.
+    /// gradients. A field behind those that the batch has is empty: what a model draws for a step of
+    /// training, and rows that are only scored do not have.
     pub fn stage(&mut self, batch: Arc<Batch>, device: &Device) -> (Lookup, StagedRows) {
         let mut leaves = Vec::with_capacity(self.groups.len());
         let mut staged_tables = BTreeMap::new();
@@ -397,7 +398,11 @@ impl Dedup {
 
     /// The distinct rows that a batch names in the given fields.
     fn unique(&mut self, batch: &Batch, fields: &[FieldId]) -> UniqueRows {
-        let indices = |&field: &FieldId| &batch.sparse[field].indices;
+        // A field that only batches of training have is empty in others.
+        let indices = |&field: &FieldId| {
+            let field = batch.sparse.get(field);
+            field.map_or(&[][..], |field| &field.indices[..])
+        };
         self.begin(fields.iter().map(|field| indices(field).len()).sum());
         let positions = fields.iter().map(|field| {
             let slots = indices(field).iter().map(|&row| self.slot(row));

@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
-use crossfield_core::{Batch, Init, Model, TrainingStep};
+use crossfield_core::metrics::Report;
+use crossfield_core::{Batch, Init, Jagged, Model, TrainingStep};
 use crossfield_data::{Dataset, Loader, Order};
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 
-use crate::executor::{Done, Epoch, Executor};
+use crate::executor::{Done, Epoch, Executor, rows_by_mean, rows_evaluated};
+use crate::ranking::{self, RankedRows};
 use crate::trainer::diverged;
 use crate::{Error, Output, Scorer, Setup, State, check_memory, checkpoint, dense};
 
 /// Rows that are scored at a time when nothing is trained: few enough that what the layers of a
 /// perceptron compute for them stays in the caches.
-const SCORE_BATCH: usize = 1024;
+pub(crate) const SCORE_BATCH: usize = 1024;
 
 /// A model and its tables, ready to score on Burn.
 #[derive(Debug)]
@@ -56,6 +58,39 @@ impl<M: Model> Trained<M> {
             negative_rate: state.negative_rate,
         })
     }
+
+    /// The vectors that rank all items for these histories, whoever has them; `None` for a model that
+    /// scores rows alone.
+    pub fn queries(&mut self, histories: &[Vec<u32>]) -> Option<Vec<f32>> {
+        let ranker = self.model.ranker()?;
+        let items = ranker.items();
+        let mut offsets = vec![0];
+        offsets.extend(histories.iter().scan(0, |end, history| {
+            *end += history.len() as u32;
+            Some(*end)
+        }));
+        // Nobody asks about a target.
+        let fields = items.history.max(items.target) + 1;
+        let mut sparse = vec![Jagged::one_hot(vec![0; histories.len()]); fields];
+        sparse[items.history] = Jagged {
+            indices: histories.concat(),
+            offsets: Some(offsets),
+            weights: None,
+        };
+        let batch = Batch {
+            batch_size: histories.len(),
+            sparse,
+            ..Batch::default()
+        };
+        let (lookup, _) = self.tables.stage(Arc::new(batch), &self.device);
+        let queries = ranker.queries(&lookup).try_into_vec_as::<f32>();
+        Some(queries.expect("queries are floats"))
+    }
+
+    /// What ranks all items for the rows of a data set; `None` for a model that scores rows alone.
+    pub fn ranked(&mut self, data: &Arc<Dataset>) -> Option<Result<RankedRows, Error>> {
+        ranking::ranked(&self.model, &mut self.tables, &self.device, data)
+    }
 }
 
 impl<M: Model> Scorer for Trained<M> {
@@ -66,6 +101,13 @@ impl<M: Model> Scorer for Trained<M> {
     fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
         score(&self.model, &mut self.tables, &self.device, data, each);
         Ok(())
+    }
+
+    fn evaluate(&mut self, data: &Arc<Dataset>) -> Result<Report, Error> {
+        match self.ranked(data) {
+            Some(ranked) => ranking::evaluated(ranked, data),
+            None => rows_evaluated(self, data),
+        }
     }
 }
 
@@ -163,6 +205,26 @@ impl<M: Model> Scorer for BurnExecutor<'_, M> {
         let (model, device) = (self.model.valid(), self.device.clone().inner());
         score(&model, &mut self.tables, &device, data, each);
         Ok(())
+    }
+
+    fn evaluate(&mut self, data: &Arc<Dataset>) -> Result<Report, Error> {
+        let (model, device) = (self.model.valid(), self.device.clone().inner());
+        match ranking::ranked(&model, &mut self.tables, &device, data) {
+            Some(ranked) => ranking::evaluated(ranked, data),
+            None => rows_evaluated(self, data),
+        }
+    }
+
+    /// Of a model that ranks: by popularity.
+    fn constant(&mut self, train: &Dataset, data: &Arc<Dataset>) -> Result<Option<Report>, Error> {
+        let (model, device) = (self.model.valid(), self.device.clone().inner());
+        let ranked = ranking::ranked(&model, &mut self.tables, &device, data);
+        match (ranked, model.ranker()) {
+            (Some(ranked), Some(ranker)) => {
+                ranking::by_popularity(ranker.items(), ranked, train, data).map(Some)
+            }
+            _ => rows_by_mean(self.output(), train, data),
+        }
     }
 }
 

@@ -409,7 +409,7 @@ impl RateSchedule {
 /// assert_eq!(Objective::Bpr.of_rows(), None);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Objective {
     /// [`Loss::Logistic`].
     #[default]
@@ -423,6 +423,8 @@ pub enum Objective {
     /// Weighted regularised matrix factorization: all pairs of user and item, those that occurred
     /// with more weight.
     Wrmf,
+    /// The item that came next against all others, or against some that are drawn and stand for all.
+    SampledSoftmax,
 }
 
 impl From<Loss> for Objective {
@@ -443,7 +445,7 @@ impl Objective {
             Objective::Logistic => Some(Loss::Logistic),
             Objective::Probit => Some(Loss::Probit),
             Objective::Squared => Some(Loss::Squared),
-            Objective::Bpr | Objective::Wrmf => None,
+            Objective::Bpr | Objective::Wrmf | Objective::SampledSoftmax => None,
         }
     }
 
@@ -455,7 +457,13 @@ impl Objective {
             Objective::Squared => "squared",
             Objective::Bpr => "bpr",
             Objective::Wrmf => "wrmf",
+            Objective::SampledSoftmax => "sampled_softmax",
         }
+    }
+
+    /// Whether it puts items that are drawn beside one that was taken.
+    pub fn draws(self) -> bool {
+        matches!(self, Objective::Bpr | Objective::SampledSoftmax)
     }
 
     /// How its scores become predictions; those that order items stay scores.
@@ -777,9 +785,14 @@ pub struct TrainConfig {
     /// Options of the executors `als` and `mcmc`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver: Option<SolverOptions>,
-    /// How BPR draws the items that a user does not have; none: `{ kind = "uniform" }`.
+    /// How bpr and sampled_softmax draw the items that are put beside one that was taken; none:
+    /// `{ kind = "uniform" }`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub negatives: Option<Negatives>,
+    /// How many: sampled_softmax, for all positions of a batch together, 0: every item, the full
+    /// softmax; bpr of a model of sequences, for each position. None: 1024, and 1 for bpr.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative_count: Option<usize>,
 }
 
 /// `train.negatives`: how items that a user does not have are drawn.
@@ -820,6 +833,7 @@ impl Default for TrainConfig {
             device: DeviceConfig::Flex,
             solver: None,
             negatives: None,
+            negative_count: None,
         }
     }
 }
@@ -854,9 +868,18 @@ impl TrainConfig {
         } else {
             self.batch_size = Some(self.batch_size());
         }
-        if self.loss == Objective::Bpr {
+        if self.loss.draws() {
             self.negatives.get_or_insert_default();
         }
+        if self.loss.draws() && self.executor == Executor::Burn {
+            self.negative_count = Some(self.negative_count());
+        }
+    }
+
+    /// Items that are drawn for a batch, or for a position of bpr.
+    pub fn negative_count(&self) -> usize {
+        let default = if self.loss == Objective::Bpr { 1 } else { 1024 };
+        self.negative_count.unwrap_or(default)
     }
 
     /// Threads that share the work on a row.
@@ -892,11 +915,31 @@ impl TrainConfig {
         if let Some(options) = self.solver {
             options.check(self.executor, self.loss, self.epochs())?;
         }
-        if self.negatives.is_some() && self.loss != Objective::Bpr {
+        if self.negatives.is_some() && !self.loss.draws() {
             return Err(Error::Option {
                 option: "train.negatives".into(),
-                reason: "is for the loss bpr: leave it out".into(),
+                reason: "is for the losses bpr and sampled_softmax: leave it out".into(),
             });
+        }
+        if let Some(Negatives::Popularity { power }) = self.negatives
+            && !(power.is_finite() && power >= 0.0)
+        {
+            return Err(Error::Option {
+                option: "train.negatives.power".into(),
+                reason: format!("is {power}: expected a number of at least 0"),
+            });
+        }
+        if self.negative_count.is_some() && !(self.loss.draws() && self.executor == Executor::Burn)
+        {
+            return Err(Error::Option {
+                option: "train.negative_count".into(),
+                reason:
+                    "is for the losses bpr and sampled_softmax of the executor burn: leave it out"
+                        .into(),
+            });
+        }
+        if self.loss == Objective::Bpr && self.executor == Executor::Burn {
+            at_least_one("train.negative_count", self.negative_count())?;
         }
         if self.executor.is_solver() {
             self.check_solver()?;

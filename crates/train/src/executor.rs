@@ -96,7 +96,7 @@ pub trait Scorer {
     ///
     /// # Errors
     /// As [`evaluate`](Self::evaluate).
-    fn constant(&mut self, train: &Dataset, data: &Dataset) -> Result<Option<Report>, Error> {
+    fn constant(&mut self, train: &Dataset, data: &Arc<Dataset>) -> Result<Option<Report>, Error> {
         rows_by_mean(self.output(), train, data)
     }
 }

@@ -8,6 +8,7 @@ mod error;
 mod executor;
 mod fused_executor;
 mod memory;
+mod ranking;
 mod run_file;
 mod solver_executor;
 mod trainer;
@@ -25,6 +26,7 @@ pub use fused_executor::{FusedModel, FusedTrained};
 pub use memory::{
     bytes, check_draws, check_memory, cpu_seconds, describe_tables, peak_memory, table_bytes,
 };
+pub use ranking::{PLACES, RankedRows, item_counts};
 pub use run_file::{RunFile, explain, nearest};
 pub use solver_executor::{Solver, SolverFailure, SolverModel, SolverTrained};
 pub use trainer::{

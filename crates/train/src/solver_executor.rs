@@ -11,6 +11,7 @@ use crossfield_embedding::{Snapshot, SnapshotTensor, write_snapshot};
 
 use crate::checkpoint::{MODEL, OPTIMIZER, Posterior};
 use crate::executor::{Done, Epoch, Executor, rows_by_mean, rows_evaluated};
+use crate::ranking::of_lists;
 use crate::{Error, Output, Scorer, Setup, SolverOptions, State};
 
 /// Sweeps from one measurement and checkpoint to the next.
@@ -189,14 +190,6 @@ fn ranked(
 ) -> Result<Option<Report>, Error> {
     let ranking = model.ranking(parameters, data).map_err(failed(executor))?;
     Ok(ranking.map(|ranking| of_lists(ranking, data)))
-}
-
-fn of_lists(ranking: RankingReport, data: &Dataset) -> Report {
-    Report {
-        ranking: Some(ranking),
-        rows: data.len() as u64,
-        ..Report::default()
-    }
 }
 
 impl<M: SolverModel> Scorer for SolverTrained<M> {
@@ -378,7 +371,7 @@ impl<S: Solver, M: SolverModel> Scorer for SolverExecutor<'_, S, M> {
         }
     }
 
-    fn constant(&mut self, train: &Dataset, data: &Dataset) -> Result<Option<Report>, Error> {
+    fn constant(&mut self, train: &Dataset, data: &Arc<Dataset>) -> Result<Option<Report>, Error> {
         let constant = self.model.constant(data);
         match constant.map_err(failed(self.setup.train.executor))? {
             Some(ranking) => Ok(Some(of_lists(ranking, data))),

@@ -180,7 +180,7 @@ pub fn time_gap_bucket(gap: u64, unit: u64) -> usize {
     (gap / unit).saturating_add(1).ilog2() as usize
 }
 
-/// A learned vector for each item by how long ago it was: G[b] of its [bucket](time_gap_bucket) b.
+/// A learned vector for each item by how long ago it was: `G[b]` of its [bucket](time_gap_bucket) b.
 #[derive(Module, Debug)]
 pub struct TimeGapEncoding {
     learned: Param<Tensor<2>>,

@@ -267,7 +267,7 @@ fn what_does_not_fit_together_is_named_and_leaves_no_run_behind() {
         ),
         (
             "train r.toml --set train.negatives={kind='uniform'}",
-            "train.negatives: is for the loss bpr: leave it out",
+            "train.negatives: is for the losses bpr and sampled_softmax: leave it out",
         ),
         (
             "train l.toml --set model.mf.user=items",

@@ -94,7 +94,6 @@ pub(crate) fn explain(args: &ExplainArgs) -> Anyhow<()> {
     text += &lines(&finished.fitted, &parts, args.top);
     let reader = Reader::new(&finished, &args.titles)?;
     text += &reader.lines(&mut trained, &data, place as u32, args.top)?;
-    print(&text)?;
     #[cfg(feature = "report")]
     if let Some(file) = &args.heat_map {
         let others = (0..data.len() as u32).filter(|&other| other != place as u32);
@@ -102,7 +101,7 @@ pub(crate) fn explain(args: &ExplainArgs) -> Anyhow<()> {
         reader.draw(&mut trained, &data, &rows, args.top, file)?;
         eprintln!("drawn in {}", file.display());
     }
-    Ok(())
+    print(&text)
 }
 
 /// Contributions, the largest first, line by line, and their sum.

@@ -21,6 +21,7 @@ mod warm_start;
 mod weights;
 
 use clap::Parser;
+use crossfield_attention::BehaviourConfig;
 use crossfield_core::Initializer;
 use crossfield_data::CrossConfig;
 use crossfield_embedding::{Compress, L2By, Precision, RowOptimizer};
@@ -122,6 +123,15 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
         let cross = toml::to_string(&cross.complete())?;
         text.extend(cross.lines().map(|line| format!("# {line}\n")));
     }
+    text += "\n# what asks which histories, as often as wanted; left out, every sequence is the\n\
+             # history of the one field of its vocabulary\n# [[model.din.behaviour]]\n";
+    let behaviour = BehaviourConfig {
+        target: ["item", "category"].map(str::to_owned).to_vec(),
+        history: ["history", "history_category"].map(str::to_owned).to_vec(),
+        ..BehaviourConfig::default()
+    };
+    let behaviour = toml::to_string(&behaviour)?;
+    text.extend(behaviour.lines().map(|line| format!("# {line}\n")));
     // No other executor takes these.
     let solvers = [
         (Executor::Als, Objective::Squared),

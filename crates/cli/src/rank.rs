@@ -71,7 +71,6 @@ pub(crate) fn rank(args: &RankArgs) -> Anyhow<()> {
         })??;
         let number = (candidates.contexts() > 1).then_some(context + 1);
         let top = args.top.unwrap_or(scores.len());
-        print(&lines(&candidates, number, output, &scores, top))?;
         #[cfg(feature = "report")]
         if let Some(file) = args.heat_map.as_ref().filter(|_| context == 0) {
             let mut best = best_first(&scores);
@@ -80,6 +79,7 @@ pub(crate) fn rank(args: &RankArgs) -> Anyhow<()> {
             reader.draw(&mut finished.on_burn()?, &data, &best, ITEMS, file)?;
             eprintln!("drawn in {}", file.display());
         }
+        print(&lines(&candidates, number, output, &scores, top))?;
     }
     Ok(())
 }

@@ -362,16 +362,21 @@ fn what_models_prints_is_a_run_file() {
         "# when = \"bank=kookmin AND clicked=travel\"",
         "# alpha = 1.0",
         "# max_norm = 1.0",
+        "# [[model.din.behaviour]]",
+        "# history = [\"history\", \"history_category\"]",
         "# init_from = \"runs/mf\"",
     ] {
         assert!(models.lines().any(|line| line == key), "{models}");
     }
     folder.write("models.toml", models);
-    let sum = "--set model.sum=[\"wide\",\"deep\",\"fm\",\"ffm\",\"mf\",\"dot\"] --set model.mf.item=ad --set \
-               model.dot.right=[\"ad\"]";
+    let sum = "--set model.sum=[\"wide\",\"deep\",\"fm\",\"ffm\",\"mf\",\"dot\",\"din\",\"attention\",\"sasrec\"] \
+               --set model.mf.item=ad --set model.dot.right=[\"ad\"] \
+               --set model.sasrec.target=ad --set model.sasrec.history=past";
+    // A past of one ad, which is the row's own.
+    let past = "{name=\"past\",kind=\"sequence\",column=\"ad\",vocabulary=\"ad\",repeats=true}";
     folder.succeed(&format!(
         "train models.toml {sum} --set data.train=train.csv --set label.column=click \
-         --set field=[{{name=\"ad\"}},{{name=\"user\"}}] --set train.epochs=1 --out a"
+         --set field=[{{name=\"ad\"}},{{name=\"user\"}},{past}] --set train.epochs=1 --out a"
     ));
     let run: toml::Table = folder.read("a/run.toml").parse().unwrap();
     let (train, rows) = (&run["train"], &run["optimizer"]["rows"]);

@@ -105,7 +105,7 @@ fn mistakes_in_a_deep_part_are_named_before_there_is_a_run() {
         (
             "model.gelu.activation=\"glu\"",
             "unknown value `glu` of `model.gelu`: did you mean `gelu`? (known: relu, gelu, silu, tanh, \
-             sigmoid)",
+             sigmoid, prelu, dice)",
         ),
         (
             "model.deep.norm=\"bach\"",

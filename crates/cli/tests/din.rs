@@ -162,12 +162,23 @@ fn histories_of_unequal_length_are_refused_before_there_is_a_run_and_when_rows_a
         "b.csv",
         "label,item,kind,items,kinds\n1,r0,r,r1,r\n0,n0,n,r1|r2,r\n",
     );
+    // Where the data does not say that they are parallel, the model does.
+    let undeclared = folder
+        .read("a.toml")
+        .replace("beside = 'items'", "repeats = true");
+    folder.write("undeclared.toml", undeclared);
+    let train = "--set data.train=b.csv --set data.split={kind=\"random\",valid=0.5}";
+    let message = folder.fail(&format!("train undeclared.toml --out b {train}"));
+    assert!(
+        message.starts_with(
+            "`din` reads `items` and `kinds` side by side, which have [2, 1] items in row "
+        ),
+        "{message}"
+    );
+    assert!(!folder.path("b").exists(), "{message}");
     let message = folder.fail("predict a --data b.csv");
     assert_eq!(
         message,
-        "`din` reads `items` and `kinds` side by side, which have [2, 1] items in row 2: expected as \
-         many"
+        "`b.csv` line 3, field `kinds`: 1 values beside 2 of `items`; expected one for each"
     );
-    let message = folder.fail("train a.toml --out b --set data.train=b.csv --set data.split=rows");
-    assert!(!folder.path("b").exists(), "{message}");
 }

@@ -5,39 +5,47 @@
 mod common;
 
 use std::path::Path;
+use std::process::Command;
 
 use common::{Folder, output};
 
-/// Makes the samples that the comments of a preset say how to make; gives the file of each part.
-fn samples(folder: &Folder, name: &str, preset: &str) -> Vec<(&'static str, String)> {
-    const COMMAND: &str = "crossfield data sequences ";
-    let Some(start) = preset.find(COMMAND) else {
+/// Runs what the comments of a preset say to make its data with, in `folder`; gives the overrides by
+/// which the preset reads it there. What fetches data is left out, for it is there.
+fn made(folder: &Folder, preset: &str, run: &toml::Table) -> Vec<String> {
+    let indented = preset
+        .lines()
+        .filter_map(|line| line.strip_prefix("#     "));
+    let skipped = ["crossfield data fetch", "crossfield eval", "export "];
+    let script: Vec<&str> = indented
+        .filter(|line| !skipped.iter().any(|start| line.starts_with(start)))
+        .collect();
+    if script.is_empty() {
         return Vec::new();
-    };
-    let mut words = String::new();
-    for line in preset[start + COMMAND.len()..].lines() {
-        let line = line.trim_start_matches('#').trim();
-        words += line.trim_end_matches('\\');
-        words.push(' ');
-        if !line.ends_with('\\') {
-            break;
-        }
     }
-    let data = std::env::var("CROSSFIELD_DATA").unwrap();
-    let words = words.replace("$CROSSFIELD_DATA", &data);
-    let mut args: Vec<&str> = words.split_whitespace().collect();
-    let out = args.iter().position(|word| *word == "--out").unwrap() + 1;
-    args[out] = name;
-    folder.succeed(&format!("data sequences {}", args.join(" ")));
-    let path = |part: &str| {
-        folder
-            .path(&format!("{name}/{part}.csv"))
-            .display()
-            .to_string()
+    let programs = Path::new(env!("CARGO_BIN_EXE_crossfield"))
+        .parent()
+        .unwrap();
+    let path = std::env::var("PATH").unwrap();
+    std::fs::create_dir_all(folder.path("data")).unwrap();
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-ec", &script.join("\n")])
+        .env("PATH", format!("{}:{path}", programs.display()))
+        .current_dir(folder.path("."));
+    let done = output(&mut shell);
+    assert_eq!(done.code, Some(0), "{script:?}: {}", done.stderr);
+    let there = |file: &toml::Value| {
+        let file = file.as_str().unwrap();
+        format!("{:?}", folder.path(file).display().to_string())
     };
-    ["train", "valid", "test"]
-        .map(|part| (part, path(part)))
-        .to_vec()
+    let parts = ["train", "valid", "test"].into_iter().filter_map(|part| {
+        let files = match run["data"].get(part)? {
+            toml::Value::Array(files) => files.iter().map(there).collect(),
+            file => vec![there(file)],
+        };
+        Some(format!("data.{part}=[{}]", files.join(", ")))
+    });
+    parts.collect()
 }
 
 #[test]
@@ -84,8 +92,8 @@ fn every_preset_describes_data_that_can_be_read() {
                     .arg(format!("data.{part}={}", file.display()));
             }
         }
-        for (part, file) in samples(&folder, &name.replace(".toml", ""), &text) {
-            command.arg("--set").arg(format!("data.{part}={file}"));
+        for set in made(&folder, &text, &run) {
+            command.args(["--set", &set]);
         }
         let output = output(&mut command);
         assert_eq!(output.code, Some(0), "{name}: {}", output.stderr);

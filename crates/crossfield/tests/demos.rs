@@ -205,7 +205,8 @@ fn wide_remembers_rules_deep_infers_the_rest_and_both_together_do_both() {
 
 #[test]
 fn only_the_candidate_changes_and_the_weights_move_to_what_matters_for_it() {
-    for seed in SEEDS {
+    // The penalty on vectors was chosen after a look at 1.
+    for seed in [3, 4] {
         let outcomes = attention::run(seed).unwrap();
         let report = attention::report(&outcomes);
         assert_narrow(&report);
@@ -216,6 +217,7 @@ fn only_the_candidate_changes_and_the_weights_move_to_what_matters_for_it() {
         assert!(fixed.ahead_of(none) > 3.0, "{report}");
         assert!(asked.ahead_of(fixed) > 5.0, "{report}");
         assert!(best.logloss() < asked.logloss(), "{report}");
+        assert!(asked.on_make > 0.7 && fixed.on_make < 0.25, "{report}");
         // Shoes ask shoes, novels ask novels.
         for candidate in [0, 1] {
             assert!(asked.share(candidate, "shoes") > 0.7, "{report}");
@@ -223,6 +225,11 @@ fn only_the_candidate_changes_and_the_weights_move_to_what_matters_for_it() {
         for candidate in [2, 3] {
             assert!(asked.share(candidate, "novel") > 0.7, "{report}");
         }
+        let folder = tempfile::tempdir().unwrap();
+        let picture = folder.path().join("attention.svg");
+        attention::draw_map(&outcomes, &picture).unwrap();
+        let picture = std::fs::read_to_string(picture).unwrap();
+        assert!(picture.contains("novel-4d") && picture.contains("shoes-2a"));
         // Half of the past is of each kind, and that is all that a mean can say.
         for weights in &fixed.weights {
             assert_eq!(weights, &[0.1; 10], "{report}");

@@ -79,8 +79,8 @@ impl RankedRows {
 /// How often each item of a vocabulary occurs in the histories and targets of rows.
 ///
 /// ```
-/// use crossfield_core::RankedItems;
-/// use crossfield_data::{DataSpec, FieldConfig, FieldKind, LabelKind, prepare};
+/// use crossfield_core::{FieldKind, RankedItems};
+/// use crossfield_data::{DataSpec, FieldConfig, LabelKind, prepare};
 /// use crossfield_train::item_counts;
 ///
 /// let directory = tempfile::tempdir()?;
@@ -90,7 +90,7 @@ impl RankedRows {
 /// spec.data.train = vec![file.display().to_string()];
 /// let field = |name: &str, kind| FieldConfig {
 ///     name: name.into(),
-///     kind: Some(kind),
+///     kind,
 ///     vocabulary: Some("item".into()),
 ///     ..FieldConfig::default()
 /// };

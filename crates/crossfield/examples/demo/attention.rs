@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crossfield::attention::{DinConfig, Pooling};
 use crossfield::core::{Component, FieldKind};
-use crossfield::data::DataSpec;
+use crossfield::data::{DataSpec, FittedSchema};
 use crossfield::embedding::{RowOptimizer, RowOptimizerKind};
 use crossfield::train::{EarlyStop, OptimizerConfig, Parts, TrainConfig};
 use crossfield_report::HeatMap;
@@ -40,7 +40,9 @@ const TEST_ROWS: usize = 12_000;
 const EPOCHS: usize = 20;
 const PATIENCE: usize = 2;
 const BATCH: usize = 256;
+/// Rate and L2 of the vectors.
 const RATE: f64 = 0.003;
+const L2: f64 = 0.005;
 
 /// The person of the picture: what they bought, the oldest first, and what they are offered. Running
 /// shoes of make 2 and novels by author 4, with three things by others.
@@ -56,6 +58,9 @@ pub(crate) struct Outcome {
     losses: Vec<f64>,
     /// By candidate, what each thing that they bought counted; none for a model without histories.
     pub(crate) weights: Vec<Vec<f32>>,
+    /// Mean share of the weight on things of the candidate's make, over the test rows whose past has
+    /// some.
+    pub(crate) on_make: f64,
 }
 
 impl Outcome {
@@ -153,7 +158,7 @@ fn describe(spec: &mut DataSpec) {
 fn outcome(
     name: &'static str,
     attention: Pooling,
-    data: &Parts,
+    (schema, data): (&FittedSchema, &Parts),
     seed: u64,
 ) -> Result<Outcome, Failure> {
     let config = DinConfig {
@@ -166,6 +171,7 @@ fn outcome(
         rows: RowOptimizer {
             kind: RowOptimizerKind::Adam,
             lr: RATE,
+            l2: L2,
             ..RowOptimizer::default()
         },
         ..OptimizerConfig::default()
@@ -181,16 +187,31 @@ fn outcome(
     let mut losses = losses(&mut trained, data)?;
     losses.truncate(TEST_ROWS);
     let test = data.test.as_ref().ok_or("no test rows")?;
-    let picture: Vec<u32> = (0..OFFERED.len())
-        .map(|nth| (TEST_ROWS + nth) as u32)
-        .collect();
-    let batch = Arc::new(test.batch(&picture));
-    let (lookup, _) = trained.tables.stage(batch, &trained.device);
-    let weights = trained.model.component().attention(&lookup);
+    let all: Vec<u32> = (0..test.len() as u32).collect();
+    let batch = Arc::new(test.batch(&all));
+    let (lookup, _) = trained.tables.stage(batch.clone(), &trained.device);
+    let attention = trained.model.component().attention(&lookup);
+    // All but the letter of the model.
+    let make = |index| {
+        let item = schema.key("item", index).unwrap_or_default();
+        &item[..item.len().saturating_sub(1)]
+    };
+    let shares = attention.iter().take(TEST_ROWS).filter_map(|of_row| {
+        let (items, history) = (&batch.sparse[of_row.target], &batch.sparse[of_row.history]);
+        let asked = make(items.indices[of_row.row]);
+        let past = history.range(of_row.row).zip(&of_row.weights);
+        let of_make = past.filter(|&(at, _)| make(history.indices[at]) == asked);
+        let weights: Vec<f32> = of_make.map(|(_, &weight)| weight).collect();
+        let all: f32 = of_row.weights.iter().sum();
+        (!weights.is_empty()).then(|| f64::from(weights.iter().sum::<f32>() / all))
+    });
+    let shares: Vec<f64> = shares.collect();
+    let picture = attention.into_iter().skip(TEST_ROWS);
     Ok(Outcome {
         name,
         losses,
-        weights: weights.into_iter().map(|of_row| of_row.weights).collect(),
+        weights: picture.map(|of_row| of_row.weights).collect(),
+        on_make: shares.iter().sum::<f64>() / shares.len().max(1) as f64,
     })
 }
 
@@ -198,21 +219,23 @@ fn outcome(
 /// the planted probabilities.
 pub(crate) fn run(seed: u64) -> Result<Vec<Outcome>, Failure> {
     let test_rows = TEST_ROWS + OFFERED.len();
-    let (_, data) = log(seed).prepare_as(seed, VALID_ROWS, test_rows, describe)?;
+    let (schema, data) = log(seed).prepare_as(seed, VALID_ROWS, test_rows, describe)?;
     let test = data.test.as_ref().ok_or("no test rows")?;
     let odds = |p: f64| (p / (1.0 - p)).ln();
     let mean = data.train.label_mean().ok_or("no training rows")?;
     let truth = test.probabilities().ok_or("the rows were not planted")?;
+    let read = (&schema, &data);
     let given = |name, logits: Vec<f64>| Outcome {
         name,
         losses: losses_of(logits.into_iter().take(TEST_ROWS), test),
         weights: Vec::new(),
+        on_make: 0.0,
     };
     Ok(vec![
         given("constant", vec![odds(mean); test.len()]),
-        outcome("no history", Pooling::None, &data, seed)?,
-        outcome("fixed weights", Pooling::Mean, &data, seed)?,
-        outcome("attention", Pooling::UnitSoftmax, &data, seed)?,
+        outcome("no history", Pooling::None, read, seed)?,
+        outcome("fixed weights", Pooling::Mean, read, seed)?,
+        outcome("attention", Pooling::UnitSoftmax, read, seed)?,
         given(
             "Bayes-optimal",
             truth.iter().map(|&p| odds(f64::from(p))).collect(),
@@ -235,8 +258,8 @@ model, with three ways to read the past:
 
 const PICTURE: &str = "
 One person's past. Only the candidate
-changes; these are the weights, in
-hundredths:
+changes; these are the weights in
+percent:
 
               fixed     attention
 bought              shoes-2d novel-4d
@@ -262,6 +285,13 @@ pub(crate) fn report(outcomes: &[Outcome]) -> String {
              fixed weights of none      {:>6.1}\n",
             attention.ahead_of(fixed),
             fixed.ahead_of(none),
+        );
+        let _ = write!(
+            text,
+            "\nWeight on what is of the candidate's\nmake, where there is some, in percent:\n\
+             fixed weights {:>5.1}\nattention     {:>5.1}\n",
+            100.0 * fixed.on_make,
+            100.0 * attention.on_make,
         );
         text += PICTURE;
         let percent = |outcome: &Outcome, candidate: usize, item: usize| {

@@ -9,7 +9,7 @@ use crossfield_core::{AttentionWeights, FieldId, Scored};
 use crossfield_data::Dataset;
 use crossfield_train::{Trained, in_pool};
 
-use crate::console::joined;
+use crate::console::WIDTH;
 use crate::lists::TitleArgs;
 use crate::model::Components;
 use crate::run::{Anyhow, Finished};
@@ -92,8 +92,8 @@ impl<'a> Reader<'a> {
                 items,
                 target,
             } = reading;
-            let asked = format!("asked by {}", self.name(weights.target, target));
-            text += &format!("\n{}\n    weight  back  item\n", joined(0, &asked));
+            text += &format!("\n{}", self.line("asked by ", weights.target, target));
+            text += "    weight  back  item\n";
             let mut places: Vec<usize> = (0..items.len()).collect();
             let size = |place: usize| weights.weights[place].abs();
             // Of equal ones the most recent is first.
@@ -102,8 +102,7 @@ impl<'a> Reader<'a> {
             for &place in shown {
                 let weight = weights.weights[place];
                 let start = format!("{weight:>+10.6} {:>5}  ", items.len() - place);
-                let name = self.name(weights.history, items[place]);
-                text += &format!("{start}{}\n", joined(start.len(), &name));
+                text += &self.line(&start, weights.history, items[place]);
             }
             if !rest.is_empty() {
                 let sum: f32 = rest.iter().map(|&place| weights.weights[place]).sum();
@@ -116,19 +115,37 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
-    /// What the data said, and its title where there is one.
-    fn name(&self, field: FieldId, index: u32) -> String {
+    /// What the data said behind `start`, and its title, on a line of its own where both are too much
+    /// for one.
+    fn line(&self, start: &str, field: FieldId, index: u32) -> String {
+        let (name, title) = (
+            self.finished.fitted.name(field, index, 1.0),
+            self.title(field, index),
+        );
+        let before = start.chars().count();
+        match title {
+            None => format!("{start}{name}\n"),
+            Some(title) if before + name.chars().count() + 1 + title.chars().count() <= WIDTH => {
+                format!("{start}{name} {title}\n")
+            }
+            Some(title) => format!("{start}{name}\n{:before$}{title}\n", ""),
+        }
+    }
+
+    fn title(&self, field: FieldId, index: u32) -> Option<&str> {
         let fitted = &self.finished.fitted;
         let vocabulary = &fitted.schema().fields[field].vocabulary;
-        let name = fitted.name(field, index, 1.0);
-        let title = fitted.key(vocabulary, index).and_then(|key| {
-            let titles = self.titles.get(vocabulary)?;
-            titles.get(key)
-        });
-        match title {
-            Some(title) => format!("{name} {title}"),
-            None => name,
-        }
+        let titles = self.titles.get(vocabulary)?;
+        titles
+            .get(fitted.key(vocabulary, index)?)
+            .map(String::as_str)
+    }
+
+    /// The title, or what the data said where there is none.
+    #[cfg(feature = "report")]
+    fn name(&self, field: FieldId, index: u32) -> String {
+        let title = self.title(field, index).map(str::to_owned);
+        title.unwrap_or_else(|| self.finished.fitted.name(field, index, 1.0))
     }
 
     /// Draws the weights that several rows of one history give to its items, into an SVG file; names

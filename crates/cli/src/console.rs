@@ -69,17 +69,19 @@ impl Observer for Console {
 
     fn evaluated(&mut self, evaluation: &Evaluation, timing: &Timing) {
         let valid = evaluation.valid.as_ref();
+        let ranking = valid.and_then(|valid| valid.ranking.as_ref());
         let figure = |name: &str, value: Option<f64>| {
             value.map_or(String::new(), |value| format!("  {name} {value:.5}"))
         };
         self.say(&format!(
-            "epoch {}/{}  train {:.5}{}{}{}  {:.1} s, {} rows/s",
+            "epoch {}/{}  train {:.5}{}{}{}{}  {:.1} s, {} rows/s",
             evaluation.epoch,
             self.epochs,
             evaluation.train_loss,
             figure("valid", valid.and_then(|valid| valid.logloss)),
             figure("rmse", valid.and_then(|valid| valid.rmse)),
             figure("AUC", valid.and_then(|valid| valid.auc)),
+            figure("NDCG@10", ranking.map(|ranking| ranking.ndcg)),
             timing.train_seconds,
             thousands(timing.examples_per_second),
         ));

@@ -368,6 +368,16 @@ impl Finished {
 
     /// The model on Burn, whatever has trained it.
     pub(crate) fn on_burn(&self) -> Anyhow<Trained<Scored<Components>>> {
+        if self.run.train.loss.of_rows().is_none() {
+            return Err(Error::Option {
+                option: "train.loss".into(),
+                reason: format!(
+                    "is {}: the run ranks items, and its score of a row is not taken apart",
+                    self.run.train.loss.name()
+                ),
+            }
+            .into());
+        }
         self.load(|init| model(&self.run, self.fitted.schema(), 0.5, init))
     }
 

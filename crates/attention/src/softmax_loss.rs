@@ -10,9 +10,8 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{Bool, Tensor, TensorData};
-use crossfield_core::is_flex_f32;
+use crossfield_core::{Matrix, is_flex_f32, product_into};
 use crossfield_simd::{Kernel, Lanes};
-use gemm::{Parallelism, gemm};
 use rayon::prelude::*;
 
 use crate::dot_product::ISA;
@@ -219,9 +218,9 @@ impl<'a> Vectors<'a> {
             let (h, next) = (&self.h[block.clone()], &self.next[block.clone()]);
             let scores = &mut scores[..rows * count];
             let of_candidates = Matrix::new(self.candidates, count, dim);
-            product(
+            product_into(
                 Matrix::new(h, rows, dim),
-                of_candidates.turned(),
+                of_candidates.transposed(),
                 scores,
                 false,
             );
@@ -256,9 +255,9 @@ impl<'a> Vectors<'a> {
             let [by_h, by_next, by_candidates] = &mut gradients;
             let by_h = &mut by_h[block.clone()];
             let weights = Matrix::new(scores, rows, count);
-            product(weights, of_candidates, by_h, false);
-            product(
-                weights.turned(),
+            product_into(weights, of_candidates, by_h, false);
+            product_into(
+                weights.transposed(),
                 Matrix::new(h, rows, dim),
                 by_candidates,
                 true,
@@ -359,76 +358,6 @@ impl Kernel for Powers<'_> {
             *score *= scale;
         }
         (sum.ln() + largest - own, own_power * scale - factor)
-    }
-}
-
-/// A matrix in memory: the number at `(row, column)` lies at `row · steps[0] + column · steps[1]`.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    numbers: &'a [f32],
-    dims: [usize; 2],
-    steps: [usize; 2],
-}
-
-impl<'a> Matrix<'a> {
-    /// Row after row.
-    fn new(numbers: &'a [f32], rows: usize, columns: usize) -> Self {
-        assert_eq!(numbers.len(), rows * columns, "a whole matrix");
-        Self {
-            numbers,
-            dims: [rows, columns],
-            steps: [columns, 1],
-        }
-    }
-
-    fn turned(self) -> Self {
-        let ([rows, columns], [down, right]) = (self.dims, self.steps);
-        Self {
-            dims: [columns, rows],
-            steps: [right, down],
-            ..self
-        }
-    }
-}
-
-/// `output = a b`, or with `add` `output + a b`, row after row. Threads take parts of the result, never
-/// of a sum: the bits do not depend on their number.
-fn product(a: Matrix<'_>, b: Matrix<'_>, output: &mut [f32], add: bool) {
-    let ([rows, inner], [inner_b, columns]) = (a.dims, b.dims);
-    assert!(
-        inner == inner_b && output.len() == rows * columns,
-        "matrices that fit together"
-    );
-    let threads = match rayon::current_num_threads() {
-        1 => Parallelism::None,
-        threads => Parallelism::Rayon(threads),
-    };
-    let steps = |matrix: Matrix<'_>| matrix.steps.map(|step| step as isize);
-    let ([a_down, a_right], [b_down, b_right]) = (steps(a), steps(b));
-    // SAFETY: `Matrix` holds as many numbers as its dims and steps reach over, and so does the output,
-    // which nothing else refers to.
-    unsafe {
-        gemm::<f32>(
-            rows,
-            columns,
-            inner,
-            output.as_mut_ptr(),
-            1,
-            columns as isize,
-            add,
-            a.numbers.as_ptr(),
-            a_right,
-            a_down,
-            b.numbers.as_ptr(),
-            b_right,
-            b_down,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            threads,
-        );
     }
 }
 

@@ -8,9 +8,9 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{Tensor, TensorData, activation, module};
-use gemm::{Parallelism, gemm};
 
 use crate::gather::is_flex_f32;
+use crate::{Matrix, product};
 
 /// `x W + b`, the affine map of a layer.
 ///
@@ -186,35 +186,6 @@ fn contiguous(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("contiguous, and f32 by `layer`")
 }
 
-/// A matrix in memory: the number at `(row, column)` lies at `row · steps[0] + column · steps[1]`.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    numbers: &'a [f32],
-    dims: [usize; 2],
-    steps: [usize; 2],
-}
-
-impl<'a> Matrix<'a> {
-    /// Row after row.
-    fn new(numbers: &'a [f32], rows: usize, columns: usize) -> Self {
-        assert_eq!(numbers.len(), rows * columns, "a whole matrix");
-        Self {
-            numbers,
-            dims: [rows, columns],
-            steps: [columns, 1],
-        }
-    }
-
-    fn transposed(self) -> Self {
-        let ([rows, columns], [down, right]) = (self.dims, self.steps);
-        Self {
-            dims: [columns, rows],
-            steps: [right, down],
-            ..self
-        }
-    }
-}
-
 /// As many products as are added up before their sum is added to those before: `gemm` takes no more at a
 /// time if it is given more, but as many as suits the number of rows.
 const DEPTH: usize = 512;
@@ -279,51 +250,6 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
         sum += a * b;
     }
     sum
-}
-
-/// The product of two matrices, row after row. Threads take parts of the result, never of a sum:
-/// the bits do not depend on their number.
-fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
-    let ([rows, inner], [inner_b, columns]) = (a.dims, b.dims);
-    assert_eq!(inner, inner_b, "columns of `a` and rows of `b`");
-    if rows * columns * inner == 0 {
-        return vec![0.0; rows * columns];
-    }
-    let threads = match rayon::current_num_threads() {
-        1 => Parallelism::None,
-        threads => Parallelism::Rayon(threads),
-    };
-    let steps = |matrix: Matrix<'_>| matrix.steps.map(|step| step as isize);
-    let ([a_down, a_right], [b_down, b_right]) = (steps(a), steps(b));
-    let mut output = Vec::with_capacity(rows * columns);
-    // SAFETY: a `Matrix` holds as many numbers as its dims and steps reach over, the buffer has room
-    // for `rows · columns`, all sizes are above 0, and the call writes every number of the result
-    // without reading it, so that all are set when the length is.
-    unsafe {
-        gemm::<f32>(
-            rows,
-            columns,
-            inner,
-            output.as_mut_ptr(),
-            1,
-            columns as isize,
-            false,
-            a.numbers.as_ptr(),
-            a_right,
-            a_down,
-            b.numbers.as_ptr(),
-            b_right,
-            b_down,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            threads,
-        );
-        output.set_len(rows * columns);
-    }
-    output
 }
 
 #[derive(Debug)]

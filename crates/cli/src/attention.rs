@@ -53,7 +53,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// What the model's components weighed for some rows, row by row.
+    /// What the model's components weighed for some rows.
     fn readings(
         &self,
         trained: &mut Trained<Scored<Components>>,
@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
 
     /// Draws the weights that several rows of one history give to its items, into an SVG file; names
     /// of the candidates go with their predictions. The history is that of the first row; rows of
-    /// another one are left out. Returns how many candidates were drawn.
+    /// another one are left out.
     #[cfg(feature = "report")]
     pub(crate) fn draw(
         &self,
@@ -159,28 +159,29 @@ impl<'a> Reader<'a> {
         rows: &[u32],
         top: usize,
         file: &Path,
-    ) -> Anyhow<usize> {
+    ) -> Anyhow<()> {
         use crossfield_core::Model;
         use crossfield_report::HeatMap;
         use crossfield_train::{Error, Scorer};
 
-        let mut asking: Vec<(u32, Vec<Reading>)> = Vec::new();
-        for &row in rows {
-            if asking.len() == CANDIDATES {
-                break;
-            }
-            let readings = self.readings(trained, data, &[row])?;
-            let same = |(_, first): &(u32, Vec<Reading>)| {
-                let pairs = first.iter().zip(&readings);
-                pairs.into_iter().all(|(a, b)| a.items == b.items)
-            };
-            if asking.first().is_none_or(same) {
-                asking.push((row, readings));
-            }
-        }
-        let Some((_, first)) = asking.first() else {
-            return Ok(0);
+        let &[row, ..] = rows else { return Ok(()) };
+        let first = self.readings(trained, data, &[row])?;
+        let histories = first.iter().map(|reading| {
+            let column = data.column(reading.weights.history);
+            (column, &reading.items[..])
+        });
+        let histories: Vec<_> = histories.collect();
+        let same = |row: &u32| {
+            let mut histories = histories.iter();
+            histories.all(|(column, items)| &column.indices[column.range(*row as usize)] == *items)
         };
+        let asking = rows.iter().copied().filter(same).take(CANDIDATES);
+        let asking: Vec<u32> = asking.collect();
+        // By candidate, then history.
+        let mut readings: Vec<Vec<Reading>> = asking.iter().map(|_| Vec::new()).collect();
+        for reading in self.readings(trained, data, &asking)? {
+            readings[reading.weights.row].push(reading);
+        }
         // The items of all histories one below the other, the heaviest of them.
         let mut items: Vec<(usize, usize)> = Vec::new();
         for (nth, reading) in first.iter().enumerate() {
@@ -194,8 +195,8 @@ impl<'a> Reader<'a> {
             .into());
         }
         let weight = |at: usize, (nth, place): (usize, usize)| {
-            let (_, readings): &(u32, Vec<Reading>) = &asking[at];
-            readings[nth].weights.weights[place]
+            let of_candidate: &[Reading] = &readings[at];
+            of_candidate[nth].weights.weights[place]
         };
         let heaviest = |item: (usize, usize)| {
             let weights = (0..asking.len()).map(|at| weight(at, item).abs());
@@ -210,18 +211,19 @@ impl<'a> Reader<'a> {
         });
         let names: Vec<String> = names.collect();
         let output = trained.output();
-        let mut columns = Vec::new();
-        for (row, readings) in &asking {
-            let batch = Arc::new(data.batch(&[*row]));
-            let score = in_pool(self.finished.run.train.threads, || {
-                let (lookup, _) = trained.tables.stage(batch, &trained.device);
-                trained.model.score(&lookup).into_scalar::<f32>()
-            })?;
+        let batch = Arc::new(data.batch(&asking));
+        let scores = in_pool(self.finished.run.train.threads, || {
+            let (lookup, _) = trained.tables.stage(batch, &trained.device);
+            trained.model.score(&lookup).try_into_vec_as::<f32>()
+        })?;
+        let scores = scores.expect("scores are floats");
+        let columns = readings.iter().zip(scores).map(|(readings, score)| {
             let target = readings.first().map_or(String::new(), |reading| {
                 self.name(reading.weights.target, reading.target)
             });
-            columns.push(format!("{target}: {:.4}", output.prediction(score)));
-        }
+            format!("{target}: {:.4}", output.prediction(score))
+        });
+        let columns: Vec<String> = columns.collect();
         let values: Vec<f32> = items
             .iter()
             .flat_map(|&item| (0..asking.len()).map(move |at| (at, item)))
@@ -234,6 +236,6 @@ impl<'a> Reader<'a> {
             values: &values,
         };
         std::fs::write(file, map.svg()?).map_err(Error::io(file, "write"))?;
-        Ok(asking.len())
+        Ok(())
     }
 }

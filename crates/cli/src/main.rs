@@ -11,6 +11,7 @@ mod lists;
 mod mf;
 mod model;
 mod next_item;
+mod predicted;
 mod rank;
 mod recommend;
 mod run;

@@ -244,17 +244,14 @@ pub(crate) fn eval(args: &EvalArgs) -> Anyhow<()> {
 }
 
 pub(crate) fn predict(args: &PredictArgs) -> Anyhow<()> {
-    let (run, mut scorer, data) = load(&args.run, &args.data, &args.sets, Labels::Optional)?;
-    let output = scorer.output();
+    let finished = Finished::open(&args.run, &args.sets)?;
+    let data = finished.encode(&args.data, Labels::Optional)?;
+    let predicted = finished.predicted(&data)?;
     let mut lines = String::new();
-    in_pool(run.train.threads, || {
-        scorer.score(&data, &mut |values| {
-            for &value in values {
-                lines += &console::nine_digits(output.prediction(value));
-                lines.push('\n');
-            }
-        })
-    })??;
+    for &prediction in &predicted.predictions {
+        lines += &console::nine_digits(prediction);
+        lines.push('\n');
+    }
     print(&lines)
 }
 
@@ -349,21 +346,13 @@ impl Finished {
             Fitted::Fm(config) => load(self, FmModel::new(config, schema)?),
             Fitted::Ratings(config) => load(self, MfModel::of_rows(config, true, schema)?),
             Fitted::Implicit(config) => {
-                let train = Arc::new(self.training_rows()?);
+                let train = Arc::new(self.prepare()?.train);
                 load(
                     self,
                     MfModel::of_lists(config, schema, &self.run.train, &train)?,
                 )
             }
         }
-    }
-
-    /// The training rows of the run: its files read again, and split again.
-    pub(crate) fn training_rows(&self) -> Anyhow<Dataset> {
-        let (spec, seed) = (self.run.data_spec(), self.run.train.seed);
-        let prepared = prepare(&spec, seed, label_kind(self.run.train.loss))?;
-        check_schema(&self.directory, &prepared.schema)?;
-        Ok(prepared.train)
     }
 
     /// The model on Burn, whatever has trained it.
@@ -560,7 +549,7 @@ fn hold_out(run: &mut Run) {
 }
 
 /// Refuses data that is not encoded as the run's checkpoints expect.
-fn check_schema(directory: &Path, schema: &FittedSchema) -> Anyhow<()> {
+pub(crate) fn check_schema(directory: &Path, schema: &FittedSchema) -> Anyhow<()> {
     let saved = directory.join("schema.json");
     if !saved.exists() {
         // Interrupted before it was saved, hence before any checkpoint.

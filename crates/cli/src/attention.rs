@@ -7,6 +7,10 @@ use std::sync::Arc;
 
 use crossfield_core::{AttentionWeights, FieldId, Scored};
 use crossfield_data::Dataset;
+#[cfg(feature = "report")]
+use crossfield_report::HeatMap;
+#[cfg(feature = "report")]
+use crossfield_train::Error;
 use crossfield_train::{Trained, in_pool};
 
 use crate::console::WIDTH;
@@ -148,9 +152,7 @@ impl<'a> Reader<'a> {
         title.unwrap_or_else(|| self.finished.fitted.name(field, index, 1.0))
     }
 
-    /// Draws the weights that several rows of one history give to its items, into an SVG file; names
-    /// of the candidates go with their predictions. The history is that of the first row; rows of
-    /// another one are left out.
+    /// Draws the weights that several rows of one history give to its items, into an SVG file.
     #[cfg(feature = "report")]
     pub(crate) fn draw(
         &self,
@@ -160,11 +162,30 @@ impl<'a> Reader<'a> {
         top: usize,
         file: &Path,
     ) -> Anyhow<()> {
-        use crossfield_core::Model;
-        use crossfield_report::HeatMap;
-        use crossfield_train::{Error, Scorer};
+        let map = self.map(trained, data, rows, top)?;
+        let map = map.ok_or_else(|| Error::Option {
+            option: "--heat-map".into(),
+            reason: "the row has no history that the model weighs".into(),
+        })?;
+        std::fs::write(file, map.as_heat_map().svg()?).map_err(Error::io(file, "write"))?;
+        Ok(())
+    }
 
-        let &[row, ..] = rows else { return Ok(()) };
+    /// The weights that several rows of one history give to its items; names of the candidates go with
+    /// their predictions. The history is that of the first row; rows of another one are left out.
+    /// `None` where the model weighs no history of the first row.
+    #[cfg(feature = "report")]
+    pub(crate) fn map(
+        &self,
+        trained: &mut Trained<Scored<Components>>,
+        data: &Dataset,
+        rows: &[u32],
+        top: usize,
+    ) -> Anyhow<Option<AttentionMap>> {
+        use crossfield_core::Model;
+        use crossfield_train::Scorer;
+
+        let &[row, ..] = rows else { return Ok(None) };
         let first = self.readings(trained, data, &[row])?;
         let histories = first.iter().map(|reading| {
             let column = data.column(reading.weights.history);
@@ -188,11 +209,7 @@ impl<'a> Reader<'a> {
             items.extend((0..reading.items.len()).map(|place| (nth, place)));
         }
         if items.is_empty() {
-            return Err(Error::Option {
-                option: "--heat-map".into(),
-                reason: "the row has no history that the model weighs".into(),
-            }
-            .into());
+            return Ok(None);
         }
         let weight = |at: usize, (nth, place): (usize, usize)| {
             let of_candidate: &[Reading] = &readings[at];
@@ -229,13 +246,65 @@ impl<'a> Reader<'a> {
             .flat_map(|&item| (0..asking.len()).map(move |at| (at, item)))
             .map(|(at, item)| weight(at, item))
             .collect();
-        let map = HeatMap {
-            title: "What each candidate looks at in the history, oldest first",
-            rows: &names,
-            columns: &columns,
-            values: &values,
+        Ok(Some(AttentionMap {
+            items: names,
+            candidates: columns,
+            weights: values,
+        }))
+    }
+
+    /// The rows whose history is the one that most of the first `bound` rows have, of those with at least
+    /// `shortest` items; none if there is no such history that the model weighs.
+    #[cfg(feature = "report")]
+    pub(crate) fn most_shared(
+        &self,
+        trained: &mut Trained<Scored<Components>>,
+        data: &Dataset,
+        shortest: usize,
+        bound: usize,
+    ) -> Anyhow<Vec<u32>> {
+        use std::collections::BTreeMap;
+
+        if data.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(first) = self.readings(trained, data, &[0])?.into_iter().next() else {
+            return Ok(Vec::new());
         };
-        std::fs::write(file, map.svg()?).map_err(Error::io(file, "write"))?;
-        Ok(())
+        let column = data.column(first.weights.history);
+        let mut of_history: BTreeMap<&[u32], Vec<u32>> = BTreeMap::new();
+        for row in 0..data.len().min(bound) {
+            let history = &column.indices[column.range(row)];
+            if history.len() >= shortest {
+                of_history.entry(history).or_default().push(row as u32);
+            }
+        }
+        let mut found: Vec<Vec<u32>> = of_history.into_values().collect();
+        // The most rows; of several such the first.
+        found.sort_by_key(|rows| (std::cmp::Reverse(rows.len()), rows[0]));
+        Ok(found.into_iter().next().unwrap_or_default())
+    }
+}
+
+/// What several candidates look at in one history.
+#[cfg(feature = "report")]
+pub(crate) struct AttentionMap {
+    /// Names of the items, the oldest first.
+    items: Vec<String>,
+    /// Names of the candidates, with their predictions.
+    candidates: Vec<String>,
+    /// `[items, candidates]`.
+    weights: Vec<f32>,
+}
+
+#[cfg(feature = "report")]
+impl AttentionMap {
+    pub(crate) fn as_heat_map(&self) -> HeatMap<'_> {
+        HeatMap {
+            title: "What each candidate looks at in the history, oldest first",
+            rows: &self.items,
+            columns: &self.candidates,
+            values: &self.weights,
+        }
     }
 }

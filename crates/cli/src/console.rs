@@ -113,26 +113,30 @@ fn thousands(count: f64) -> String {
     }
 }
 
+/// A figure: its name, the digits behind the point, and where it is in a report.
+pub(crate) type Column = (&'static str, usize, fn(&Report) -> Option<f64>);
+
+/// What tables have columns of, where the figure applies.
+pub(crate) const FIGURES: [Column; 14] = [
+    ("logloss", 5, |report| report.logloss),
+    ("AUC", 5, |report| report.auc),
+    ("GAUC", 5, |report| report.gauc),
+    ("NE", 4, |report| report.normalized_entropy),
+    ("calib.", 4, |report| report.calibration),
+    ("ECE", 4, |report| report.ece),
+    ("RMSE", 5, |report| report.rmse),
+    ("MAE", 5, |report| report.mae),
+    ("Rec@10", 4, |report| Some(report.ranking.as_ref()?.recall)),
+    ("NDCG@10", 4, |report| Some(report.ranking.as_ref()?.ndcg)),
+    ("MAP@10", 4, |report| Some(report.ranking.as_ref()?.map)),
+    ("HR@10", 4, |report| Some(report.ranking.as_ref()?.hit_rate)),
+    ("MRR@10", 4, |report| Some(report.ranking.as_ref()?.mrr)),
+    ("cover", 4, |report| Some(report.ranking.as_ref()?.coverage)),
+];
+
 /// A table of reports, one a line.
 pub(crate) fn table(rows: &[(&str, &Report)]) -> String {
-    type Column = (&'static str, usize, fn(&Report) -> Option<f64>);
-    const COLUMNS: [Column; 14] = [
-        ("logloss", 5, |report| report.logloss),
-        ("AUC", 5, |report| report.auc),
-        ("GAUC", 5, |report| report.gauc),
-        ("NE", 4, |report| report.normalized_entropy),
-        ("calib.", 4, |report| report.calibration),
-        ("ECE", 4, |report| report.ece),
-        ("RMSE", 5, |report| report.rmse),
-        ("MAE", 5, |report| report.mae),
-        ("Rec@10", 4, |report| Some(report.ranking.as_ref()?.recall)),
-        ("NDCG@10", 4, |report| Some(report.ranking.as_ref()?.ndcg)),
-        ("MAP@10", 4, |report| Some(report.ranking.as_ref()?.map)),
-        ("HR@10", 4, |report| Some(report.ranking.as_ref()?.hit_rate)),
-        ("MRR@10", 4, |report| Some(report.ranking.as_ref()?.mrr)),
-        ("cover", 4, |report| Some(report.ranking.as_ref()?.coverage)),
-    ];
-    let columns: Vec<&Column> = COLUMNS
+    let columns: Vec<&Column> = FIGURES
         .iter()
         .filter(|(_, _, figure)| rows.iter().any(|(_, report)| figure(report).is_some()))
         .collect();

@@ -14,6 +14,8 @@ mod next_item;
 mod predicted;
 mod rank;
 mod recommend;
+#[cfg(feature = "report")]
+mod report;
 mod run;
 mod similar;
 mod solver;
@@ -46,6 +48,9 @@ enum Command {
     Similar(similar::SimilarArgs),
     /// Lists the best items for a user, known or new.
     Recommend(recommend::RecommendArgs),
+    /// Puts finished runs on one page, to look at and to compare.
+    #[cfg(feature = "report")]
+    Report(report::ReportArgs),
     /// Makes a finished run of another program's model.
     Import(libffm::ImportArgs),
     /// Writes the vectors or the model of a finished run for other programs.
@@ -66,6 +71,8 @@ fn main() -> std::process::ExitCode {
         Command::Explain(args) => explain::explain(&args),
         Command::Similar(args) => similar::similar(&args),
         Command::Recommend(args) => recommend::recommend(&args),
+        #[cfg(feature = "report")]
+        Command::Report(args) => report::report(&args),
         Command::Import(args) => libffm::import(&args),
         Command::Export(args) => export::export(&args),
         Command::Data(command) => data::run(&command),

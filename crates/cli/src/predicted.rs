@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossfield_core::metrics::{Kind, Metrics, Report};
 use crossfield_data::{Dataset, Prepared, prepare};
-use crossfield_train::{Error, in_pool};
+use crossfield_train::{Error, Scorer, in_pool};
 
 use crate::run::{Anyhow, Finished, check_schema, label_kind};
 
@@ -88,7 +88,15 @@ impl Finished {
 
     /// A prediction for each row.
     pub(crate) fn predicted(&self, data: &Arc<Dataset>) -> Anyhow<Predicted> {
-        let mut scorer = self.scorer()?;
+        self.predicted_by(&mut *self.scorer()?, data)
+    }
+
+    /// The same of a model that was loaded already.
+    pub(crate) fn predicted_by(
+        &self,
+        scorer: &mut (dyn Scorer + Send),
+        data: &Arc<Dataset>,
+    ) -> Anyhow<Predicted> {
         let output = scorer.output();
         let mut predictions = Vec::with_capacity(data.len());
         in_pool(self.run.train.threads, || {

@@ -482,7 +482,8 @@ pub fn logloss_of_logit(logit: f64, label: bool) -> f64 {
     linear + (-logit.abs()).exp().ln_1p()
 }
 
-fn logloss_of_probability(prob: f64, label: bool) -> f64 {
+/// Logloss of one row from its probability, which is kept [`PROBABILITY_CLAMP`] from 0 and 1.
+pub fn logloss_of_probability(prob: f64, label: bool) -> f64 {
     let prob = prob.clamp(PROBABILITY_CLAMP, 1.0 - PROBABILITY_CLAMP);
     if label { -prob.ln() } else { -(-prob).ln_1p() }
 }

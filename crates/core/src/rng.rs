@@ -43,6 +43,10 @@ pub enum Purpose {
     KeepNegatives = 10,
     /// Negatives of samples that are made of lists: `a` = [`name_key`] of the user, `b` = part.
     Samples = 11,
+    /// Resamples of rows that figures are taken of: `a` = resample.
+    Bootstrap = 12,
+    /// How the values of a field are shuffled among rows: `a` = [`name_key`] of the field, `b` = shuffle.
+    Permutation = 13,
 }
 
 /// The stream of random numbers for one purpose.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crossfield_core::{Batch, Examples, FeatureLists, FieldId, Jagged, Schema, Targets};
 
+use crate::fit::missing_indicator;
 use crate::order;
 use crate::slice::Slice;
 
@@ -308,6 +309,87 @@ impl Dataset {
         }
     }
 
+    /// The rows at the given positions, in that order, as rows of their own.
+    ///
+    /// # Panics
+    /// If a position is not below [`len`](Self::len).
+    pub fn select(&self, rows: &[u32]) -> Self {
+        let columns = (0..self.schema.fields.len()).map(|field| self.column(field).select(rows));
+        let n_dense = self.schema.dense.len();
+        let dense = rows
+            .iter()
+            .flat_map(|&row| &self.dense[row as usize * n_dense..][..n_dense]);
+        let picked = |values: &[f32]| -> Slice<f32> { pick(values, rows).into() };
+        Self {
+            dense: dense.copied().collect::<Vec<f32>>().into(),
+            labels: match self.labels.is_empty() {
+                true => Vec::new().into(),
+                false => picked(&self.labels),
+            },
+            weights: self.weights().map(picked),
+            groups: self.groups().map(|groups| pick(groups, rows).into()),
+            probabilities: self.probabilities().map(picked),
+            negative_rate: self.negative_rate,
+            ..Self::new(self.schema.clone(), rows.len(), columns.collect())
+        }
+    }
+
+    /// These rows, but what some fields say is what they say in other rows: row `r` has that of row
+    /// `from[r]`. The dense columns of a number go with it. A cross is a field of its own: it still
+    /// says what the fields behind it said.
+    ///
+    /// # Panics
+    /// If `from` is not as long as there are rows, or names one that is not there.
+    ///
+    /// ```
+    /// use crossfield_data::{DataSpec, Format, LabelKind, prepare};
+    ///
+    /// let directory = tempfile::tempdir()?;
+    /// let file = directory.path().join("a.ffm");
+    /// std::fs::write(&file, "1 0:2:1 1:7:1\n0 0:3:1 1:8:1\n")?;
+    /// let mut spec = DataSpec::default();
+    /// spec.data.format = Format::Libffm;
+    /// spec.data.train = vec![file.display().to_string()];
+    /// let data = prepare(&spec, 1, LabelKind::Binary)?.train;
+    /// let turned = data.rearranged(&[1], &[1, 0]);
+    /// assert_eq!(turned.column(0).indices, [2, 3]);
+    /// assert_eq!(turned.column(1).indices, [8, 7]);
+    /// assert_eq!(turned.labels(), data.labels());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn rearranged(&self, fields: &[FieldId], from: &[u32]) -> Self {
+        assert_eq!(from.len(), self.rows, "a row for each row");
+        let columns = (0..self.schema.fields.len()).map(|field| {
+            let column = self.column(field);
+            match fields.contains(&field) {
+                true => column.select(from),
+                false => column,
+            }
+        });
+        let columns = columns.collect();
+        let is_of_fields = |dense: &str| {
+            let mut names = fields.iter().map(|&field| &self.schema.fields[field].name);
+            names.any(|name| dense == name || dense == missing_indicator(name))
+        };
+        let mut dense = self.dense.to_vec();
+        let n_dense = self.schema.dense.len();
+        for column in (0..n_dense).filter(|&column| is_of_fields(&self.schema.dense[column])) {
+            for (row, &from) in from.iter().enumerate() {
+                dense[row * n_dense + column] = self.dense[from as usize * n_dense + column];
+            }
+        }
+        Self {
+            dense: dense.into(),
+            labels: self.labels.clone(),
+            weights: self.weights.clone(),
+            groups: self.groups.clone(),
+            probabilities: self.probabilities.clone(),
+            negative_rate: self.negative_rate,
+            shuffle_block: self.shuffle_block,
+            ..Self::new(self.schema.clone(), self.rows, columns)
+        }
+    }
+
     /// Mean of the labels, each with its weight; `None` without labels or weight.
     pub fn label_mean(&self) -> Option<f64> {
         self.mean_by(self.weights())
@@ -430,6 +512,53 @@ mod tests {
         let weights = data.traffic_weights(1..3);
         assert_eq!(weights.as_deref(), Some(&[2.0, 4.0][..]));
         assert_eq!(data.weights(), Some(&[3.0, 0.5, 1.0][..]));
+    }
+
+    #[test]
+    fn selected_rows_are_rows_of_their_own() {
+        let schema = Schema {
+            fields: ["a", "b", "c", "d"].map(field).to_vec(),
+            dense: vec!["b".into()],
+        };
+        let mut data = Dataset::new(Arc::new(schema), 3, columns());
+        data.dense = vec![0.5, 1.0, -2.0].into();
+        data.labels = vec![1.0, 0.0, 1.0].into();
+        data.groups = Some(vec![7, 8, 9].into());
+        let selected = data.select(&[2, 0]);
+        assert_eq!(selected.len(), 2);
+        assert_eq!(selected.batch(&[0, 1]), data.batch(&[2, 0]));
+        assert_eq!(selected.groups(), Some(&[9, 7][..]));
+    }
+
+    #[test]
+    fn a_field_of_other_rows_takes_its_dense_columns_along() {
+        let schema = Schema {
+            fields: ["a", "b", "c", "d"].map(field).to_vec(),
+            dense: vec!["b".into(), "e".into(), "b.missing".into()],
+        };
+        let mut data = Dataset::new(Arc::new(schema), 3, columns());
+        data.dense = vec![0.5, 10.0, 0.0, 1.0, 11.0, 1.0, -2.0, 12.0, 0.0].into();
+        data.labels = vec![1.0, 0.0, 1.0].into();
+        let turned = data.rearranged(&[1, 2], &[1, 2, 0]);
+        let expected: Vec<_> = columns()[1..3]
+            .iter()
+            .map(|it| it.select(&[1, 2, 0]))
+            .collect();
+        assert_eq!([turned.column(1), turned.column(2)], expected[..]);
+        assert_eq!(turned.column(0), data.column(0));
+        let dense = [1.0, 10.0, 1.0, -2.0, 11.0, 0.0, 0.5, 12.0, 0.0];
+        assert_eq!(turned.batch(&[0, 1, 2]).dense.as_deref(), Some(&dense[..]));
+        assert_eq!(turned.labels(), data.labels());
+    }
+
+    fn field(name: &str) -> crossfield_core::Field {
+        crossfield_core::Field {
+            name: name.into(),
+            kind: crossfield_core::FieldKind::Categorical,
+            vocabulary: name.into(),
+            rows: 10,
+            oov_row: None,
+        }
     }
 
     #[test]

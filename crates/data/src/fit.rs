@@ -85,7 +85,7 @@ pub(crate) fn fit(
             Transform::Standard { indicator, .. } => {
                 schema.dense.push(config.name.clone());
                 if *indicator {
-                    indicators.push(format!("{}.missing", config.name));
+                    indicators.push(missing_indicator(&config.name));
                 }
                 (2, None)
             }
@@ -606,6 +606,11 @@ impl NumberField<'_> {
             counts,
         ))
     }
+}
+
+/// The dense column that says where a number is missing.
+pub(crate) fn missing_indicator(field: &str) -> String {
+    format!("{field}.missing")
 }
 
 #[cfg(test)]

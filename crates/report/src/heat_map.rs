@@ -4,6 +4,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::Error;
+use crate::plot::{drawing, shortened};
 
 /// A number for each row and column, as a colour and in words.
 ///
@@ -132,16 +133,8 @@ impl HeatMap<'_> {
     }
 }
 
-fn drawing(error: impl std::fmt::Display) -> Error {
-    Error::Drawing(error.to_string())
-}
-
 fn cut(name: &str) -> String {
-    if name.chars().count() <= LETTERS {
-        return name.to_owned();
-    }
-    let head: String = name.chars().take(LETTERS - 1).collect();
-    head + "…"
+    shortened(name, LETTERS)
 }
 
 /// From white at 0 to blue at 1, and to red at −1.

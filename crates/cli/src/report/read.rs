@@ -1,0 +1,195 @@
+//! What there is to tell of a run.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crossfield_core::metrics::Report;
+use crossfield_data::Dataset;
+use crossfield_report::Rows;
+use crossfield_train::{Error, Evaluation, FinalMetrics, Timing};
+use serde::de::DeserializeOwned;
+
+use crate::predicted::{Part, Predicted};
+use crate::run::{Anyhow, Finished};
+
+/// A run, as far as it has left traces.
+pub(super) struct Told {
+    /// Name of its directory, unlike all others.
+    pub(super) name: String,
+    pub(super) finished: Finished,
+    pub(super) evaluations: Vec<Evaluation>,
+    pub(super) timings: Vec<Timing>,
+    pub(super) metrics: FinalMetrics,
+    /// What it predicts; none for a run that is measured by lists.
+    pub(super) rows: Option<Predictions>,
+}
+
+/// Rows that a run was not trained on, with its predictions.
+pub(super) struct Predictions {
+    /// Which rows these are: `test`, `validation`, or `training` where there are no others.
+    pub(super) part: &'static str,
+    pub(super) data: Arc<Dataset>,
+    pub(super) predicted: Predicted,
+}
+
+impl Predictions {
+    pub(super) fn rows(&self) -> Rows<'_> {
+        let predicted = &self.predicted;
+        Rows {
+            labels: &predicted.labels,
+            weights: predicted.weights.as_deref(),
+            groups: predicted.groups.as_deref(),
+            is_probability: predicted.is_probability,
+        }
+    }
+}
+
+impl Told {
+    fn read(directory: &Path, name: String) -> Anyhow<Self> {
+        let finished = Finished::open(directory, &[])?;
+        let evaluations = lines(&directory.join("metrics.jsonl"))?;
+        let timings = lines(&directory.join("timing.jsonl"))?;
+        let path = directory.join("metrics.json");
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+        let metrics = parsed(&path, &text)?;
+        let rows = match finished.run.train.loss.of_rows() {
+            Some(_) => Some(Self::predict(&finished)?),
+            None => None,
+        };
+        Ok(Self {
+            name,
+            finished,
+            evaluations,
+            timings,
+            metrics,
+            rows,
+        })
+    }
+
+    fn predict(finished: &Finished) -> Anyhow<Predictions> {
+        let prepared = finished.prepare()?;
+        let (part, data) = match (prepared.test, prepared.valid) {
+            (Some(test), _) => (Part::Test.name(), test),
+            (None, Some(valid)) => (Part::Valid.name(), valid),
+            (None, None) => ("training", prepared.train),
+        };
+        let data = Arc::new(data);
+        Ok(Predictions {
+            part,
+            predicted: finished.predicted(&data)?,
+            data,
+        })
+    }
+
+    /// The figures of the rows that the run is judged by.
+    pub(super) fn judged(&self) -> Option<&Report> {
+        let metrics = &self.metrics;
+        let held_out = metrics.test.as_ref().or(metrics.valid.as_ref());
+        held_out.or(metrics.train.as_ref())
+    }
+
+    /// What it is: a heading, and names with their values.
+    pub(super) fn card(&self) -> (String, Vec<(String, String)>) {
+        let Finished { run, .. } = &self.finished;
+        let count = |report: &Option<Report>| report.as_ref().map(|report| thousands(report.rows));
+        let counts = [
+            ("train", count(&self.metrics.train)),
+            ("validation", count(&self.metrics.valid)),
+            ("test", count(&self.metrics.test)),
+        ];
+        let counts = counts
+            .into_iter()
+            .filter_map(|(part, count)| Some(format!("{} {part}", count?)));
+        let files = run.data.train.iter().map(|file| {
+            let name = Path::new(file).file_name();
+            name.map_or(file.clone(), |name| name.to_string_lossy().into_owned())
+        });
+        let mut data: Vec<String> = files.collect();
+        if data.is_empty() {
+            data.push("generated".into());
+        }
+        let epochs = match self.evaluations.last() {
+            Some(last) => format!("{} of {}", last.epoch, run.train.epochs()),
+            None => run.train.epochs().to_string(),
+        };
+        let tables = &self.finished.tables;
+        let weights: u64 = tables.iter().map(|it| (it.rows * it.dim) as u64).sum();
+        let lines = [
+            ("model", run.model.kinds().join(" + ")),
+            ("loss", run.train.loss.name().to_owned()),
+            ("executor", run.train.executor.name().to_owned()),
+            ("epochs", epochs),
+            ("seed", run.train.seed.to_string()),
+            ("data", data.join(", ")),
+            ("rows", counts.collect::<Vec<_>>().join(", ")),
+            (
+                "tables",
+                format!("{} of {} weights", tables.len(), thousands(weights)),
+            ),
+            ("directory", self.finished.directory.display().to_string()),
+        ];
+        let lines = lines.map(|(name, value)| (name.to_owned(), value));
+        (self.name.clone(), lines.to_vec())
+    }
+}
+
+/// Reads runs, and names each as no other is.
+pub(super) fn runs(directories: &[PathBuf]) -> Anyhow<Vec<Told>> {
+    let mut told: Vec<Told> = Vec::new();
+    for directory in directories {
+        let name = directory.canonicalize().ok();
+        let name = name.as_deref().unwrap_or(directory).file_name();
+        let name = name.map_or("run".into(), |name| name.to_string_lossy().into_owned());
+        let taken = |name: &str| told.iter().any(|run| run.name == name);
+        let name = if taken(&name) {
+            let numbered = (2..).map(|number| format!("{name} ({number})"));
+            let mut free = numbered.filter(|name| !taken(name));
+            free.next().unwrap_or(name)
+        } else {
+            name
+        };
+        told.push(Told::read(directory, name)?);
+    }
+    Ok(told)
+}
+
+/// A value a line; none where there is no such file.
+fn lines<T: DeserializeOwned>(path: &Path) -> Anyhow<Vec<T>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    text.lines().map(|line| parsed(path, line)).collect()
+}
+
+fn parsed<T: DeserializeOwned>(path: &Path, text: &str) -> Anyhow<T> {
+    let value = serde_json::from_str(text).map_err(|error| Error::RunDirectory {
+        path: path.to_owned(),
+        reason: format!("not as a run leaves it: {error}"),
+    });
+    Ok(value?)
+}
+
+/// `16,294`.
+pub(super) fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_grouped_by_three() {
+        let texts = [0, 999, 1000, 1_234_567].map(thousands);
+        assert_eq!(texts, ["0", "999", "1,000", "1,234,567"]);
+    }
+}

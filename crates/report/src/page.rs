@@ -72,7 +72,8 @@ impl Picture {
         let (rows, columns) = (map.rows.join(", "), map.columns.join(", "));
         Ok(Self {
             title: map.title.to_owned(),
-            svg: map.svg()?,
+            // The page has the title above.
+            svg: HeatMap { title: "", ..*map }.svg()?,
             words: format!("{}: of {rows}, for {columns}", map.title),
             keys: Vec::new(),
             caption: caption.into(),
@@ -151,9 +152,9 @@ pub struct Table {
 impl Table {
     fn html(&self) -> Markup {
         html! {
+            p class="caption" { (self.caption) }
             div class="scroll" tabindex="0" role="region" aria-label=(self.caption) {
                 table {
-                    caption { (self.caption) }
                     thead { tr { @for cell in &self.head { th scope="col" { (cell) } } } }
                     tbody {
                         @for row in &self.rows {

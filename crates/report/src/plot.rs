@@ -21,10 +21,12 @@ pub(crate) const COLOURS: [RGBColor; 6] = [
 /// Of grids, and of what is only to compare with.
 pub(crate) const GRID: RGBColor = RGBColor(0xE2, 0xE2, 0xE2);
 pub(crate) const QUIET: RGBColor = RGBColor(0x77, 0x77, 0x77);
-/// Of letters, in units of the drawing library: 13 pixels.
-pub(crate) const LETTERS: i32 = 16;
+/// Of letters, in units of the drawing library: 13.7 pixels.
+pub(crate) const LETTERS: i32 = 17;
 /// Of one letter, about, in pixels.
 pub(crate) const LETTER: i32 = 7;
+/// Names that are written into a plot.
+const NAMES: usize = 14;
 /// Pixels. Small, so that letters stay readable where a page scales it down to a telephone.
 const SIZE: (u32, u32) = (420, 300);
 
@@ -73,7 +75,7 @@ pub enum Marks {
     Reference,
     /// A dot on each, with a line from the lower to the higher number.
     Intervals(Vec<[f64; 2]>),
-    /// Small dots; beside as many as there is room for, the first ones first, a name.
+    /// Small dots; beside the first ones, as far as there is room, a name.
     Named(Vec<String>),
 }
 
@@ -345,13 +347,16 @@ fn draw_names(
         let width = LETTER * name.chars().count() as i32;
         let right = x + 5 + width < across.end;
         let left = if right { x + 5 } else { x - 5 - width };
-        let place = [left, y - 7, left + width, y + 7];
+        let place = [left, y - 9, left + width, y + 9];
         let covers = |other: &[i32; 4]| {
             place[0] < other[2] && other[0] < place[2] && place[1] < other[3] && other[1] < place[3]
         };
         let is_inside = left >= across.start && place[1] >= down.start && place[3] <= down.end;
         if !is_inside || taken.iter().any(covers) {
             continue;
+        }
+        if taken.len() == NAMES {
+            break;
         }
         taken.push(place);
         let anchor = if right { HPos::Left } else { HPos::Right };
@@ -383,11 +388,11 @@ pub(crate) fn hex(colour: RGBColor) -> String {
 /// Digits behind the point that tell the numbers of an axis apart.
 pub(crate) fn digits(range: &Range<f64>, is_whole: bool) -> usize {
     let length = range.end - range.start;
-    if is_whole || length >= 8.0 || length <= 0.0 {
+    if is_whole || length <= 0.0 {
         return 0;
     }
-    // About six numbers on the axis.
-    (1.0 - (length / 2.0).log10()).floor().clamp(1.0, 8.0) as usize
+    // There are at most six numbers on an axis.
+    (-(length / 6.0).log10()).ceil().clamp(0.0, 8.0) as usize
 }
 
 /// A text of at most so many letters.
@@ -456,6 +461,7 @@ mod tests {
     fn numbers_of_an_axis_have_the_digits_that_tell_them_apart() {
         assert_eq!(digits(&(0.0..1.0), false), 1);
         assert_eq!(digits(&(0.54..0.56), false), 3);
+        assert_eq!(digits(&(0.28..0.53), false), 2);
         assert_eq!(digits(&(0.0..100.0), false), 0);
         assert_eq!(digits(&(1.0..5.0), true), 0);
     }

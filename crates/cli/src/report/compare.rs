@@ -218,21 +218,19 @@ pub(super) fn section(runs: &[Told], compared: Option<&Compared>) -> Section {
 }
 
 fn estimates(runs: &[Told], compared: &Compared) -> Table {
-    let figures = compared.comparison.figures();
-    let row = |(at, run): (usize, &Told)| {
-        let cells = figures
-            .iter()
-            .map(|&figure| match compared.comparison.estimate(at, figure) {
-                Some(it) => format!("{:.5} [{:.5}, {:.5}]", it.value, it.low, it.high),
-                None => "–".to_owned(),
-            });
-        [run.name.clone()].into_iter().chain(cells).collect()
+    let row = |&figure: &Figure| {
+        let cells = (0..runs.len()).map(|at| match compared.comparison.estimate(at, figure) {
+            Some(it) => format!("{:.5} [{:.5}, {:.5}]", it.value, it.low, it.high),
+            None => "–".to_owned(),
+        });
+        let name = figure.name().to_owned();
+        [name].into_iter().chain(cells).collect()
     };
-    let names = figures.iter().map(|figure| figure.name().to_owned());
+    let names = runs.iter().map(|run| run.name.clone());
     Table {
         caption: "Figure [95 % interval]".into(),
-        head: ["run".to_owned()].into_iter().chain(names).collect(),
-        rows: runs.iter().enumerate().map(row).collect(),
+        head: ["figure".to_owned()].into_iter().chain(names).collect(),
+        rows: compared.comparison.figures().iter().map(row).collect(),
     }
 }
 

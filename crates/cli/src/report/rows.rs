@@ -82,7 +82,10 @@ fn reliability_of(colour: usize, run: &Told, predictions: &Predictions) -> Anyho
         true => ("predicted probability", "observed rate"),
         false => ("predicted rating", "mean true rating"),
     };
-    let title = format!("Calibration: {}", run.name);
+    let title = match is_probability {
+        true => format!("Calibration: {}", run.name),
+        false => format!("Predicted and true: {}", run.name),
+    };
     let plot = Plot {
         title: &title,
         x: axis(predicted),

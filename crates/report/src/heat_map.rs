@@ -103,7 +103,7 @@ impl HeatMap<'_> {
                     root.draw(&cell).map_err(drawing)?;
                     let ink = if share.abs() > 0.6 { &WHITE } else { &BLACK };
                     let at = (corner.0 + CELL / 2, middle);
-                    write(&format!("{value:.2}"), at, 12, HPos::Center, ink)?;
+                    write(&format!("{value:.2}"), at, 13, HPos::Center, ink)?;
                 }
             }
             root.present().map_err(drawing)?;

@@ -1,6 +1,7 @@
 //! The `crossfield` command.
 
 mod attention;
+mod average;
 mod candidates;
 mod console;
 mod data;

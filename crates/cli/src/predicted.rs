@@ -16,20 +16,13 @@ pub(crate) enum Part {
 }
 
 impl Part {
+    /// In the order of the variants.
     pub(crate) const ALL: [Self; 2] = [Self::Valid, Self::Test];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Valid => "validation",
             Self::Test => "test",
-        }
-    }
-
-    /// The part of a data set, if it has one.
-    pub(crate) fn of(self, prepared: &Prepared) -> Option<&Dataset> {
-        match self {
-            Self::Valid => prepared.valid.as_ref(),
-            Self::Test => prepared.test.as_ref(),
         }
     }
 }
@@ -59,6 +52,31 @@ impl Predicted {
         let (weights, groups) = (self.weights.as_deref(), self.groups.as_deref());
         metrics.update(&predictions, &self.labels, weights, groups)?;
         Ok(metrics.finish())
+    }
+
+    /// How these rows differ from others, if they do.
+    pub(crate) fn difference(&self, other: &Self) -> Option<String> {
+        let kind = |rows: &Self| {
+            if rows.is_probability {
+                "probabilities"
+            } else {
+                "ratings"
+            }
+        };
+        if self.is_probability != other.is_probability {
+            return Some(format!("{}, not {}", kind(self), kind(other)));
+        }
+        let (mine, its) = (&self.labels, &other.labels);
+        if mine.len() != its.len() {
+            return Some(format!("{} rows, not {}", mine.len(), its.len()));
+        }
+        let row = (0..mine.len()).find(|&row| mine[row] != its[row])?;
+        Some(format!(
+            "label {} of row {}, not {}",
+            mine[row],
+            row + 1,
+            its[row]
+        ))
     }
 }
 

@@ -18,6 +18,7 @@ use crossfield_train::{
     in_pool, table_bytes, train_solver,
 };
 
+use crate::average::{Average, is_average};
 use crate::console::{self, Console};
 use crate::mf::MfModel;
 use crate::model::{Components, ModelConfig};
@@ -88,6 +89,9 @@ enum Place<'a> {
 }
 
 pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
+    if let Some(file) = args.run_file.as_ref().filter(|file| is_average(file)) {
+        return crate::average::train(file, &args.sets, args.out.as_deref());
+    }
     let (run, place) = match (&args.resume, &args.run_file) {
         (Some(directory), _) => (
             Run::read(&directory.join("run.toml"), &[])?,
@@ -238,15 +242,23 @@ pub(crate) fn eval(args: &EvalArgs) -> Anyhow<()> {
         let report = crate::candidates::evaluate(&finished, &data, candidates)?;
         return print(&console::table(&[("", &report)]));
     }
+    if let Some(average) = Average::open(&args.run, &args.sets)? {
+        let predicted = average.predicted(&args.data, Labels::Required)?;
+        return print(&console::table(&[("", &predicted.report()?)]));
+    }
     let (run, mut scorer, data) = load(&args.run, &args.data, &args.sets, Labels::Required)?;
     let report = in_pool(run.train.threads, || scorer.evaluate(&data))??;
     print(&console::table(&[("", &report)]))
 }
 
 pub(crate) fn predict(args: &PredictArgs) -> Anyhow<()> {
-    let finished = Finished::open(&args.run, &args.sets)?;
-    let data = finished.encode(&args.data, Labels::Optional)?;
-    let predicted = finished.predicted(&data)?;
+    let predicted = match Average::open(&args.run, &args.sets)? {
+        Some(average) => average.predicted(&args.data, Labels::Optional)?,
+        None => {
+            let finished = Finished::open(&args.run, &args.sets)?;
+            finished.predicted(&finished.encode(&args.data, Labels::Optional)?)?
+        }
+    };
     let mut lines = String::new();
     for &prediction in &predicted.predictions {
         lines += &console::nine_digits(prediction);
@@ -278,6 +290,15 @@ pub(crate) struct Finished {
 
 impl Finished {
     pub(crate) fn open(directory: &Path, sets: &[String]) -> Anyhow<Self> {
+        if is_average(&directory.join("run.toml")) {
+            return Err(Error::RunDirectory {
+                path: directory.to_owned(),
+                reason: "is an average of runs, which eval, predict and report take; expected one \
+                         run, such as its members/1"
+                    .into(),
+            }
+            .into());
+        }
         let run = Run::read(&directory.join("run.toml"), sets)?;
         if !directory.join("metrics.json").exists() {
             return Err(Error::RunDirectory {
@@ -584,7 +605,7 @@ pub(crate) fn refuse_taken(out: &Path) -> Result<(), Error> {
 }
 
 /// Makes the run directory: the one that was asked for, or the first free `runs/<name>[-n]`.
-fn make_directory(asked: Option<&Path>, run_file: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn make_directory(asked: Option<&Path>, run_file: &Path) -> Result<PathBuf, Error> {
     if let Some(out) = asked {
         refuse_taken(out)?;
         std::fs::create_dir_all(out).map_err(Error::io(out, "create"))?;

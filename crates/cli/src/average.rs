@@ -342,6 +342,16 @@ impl Average {
         }))
     }
 
+    /// The runs that it is of, and how much each counts.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&Finished, f64)> {
+        self.members.iter().zip(self.weights.iter().copied())
+    }
+
+    /// The average of what the members predict for the same rows.
+    pub(crate) fn mean_of(&self, each: &[Predicted]) -> Predicted {
+        mean(&each.iter().collect::<Vec<_>>(), &self.weights)
+    }
+
     /// A prediction for each row of some files.
     pub(crate) fn predicted(&self, files: &[String], labels: Labels) -> Anyhow<Predicted> {
         let each = self.members.iter().map(|member| {
@@ -349,6 +359,6 @@ impl Average {
             member.predicted(&data)
         });
         let each: Vec<Predicted> = each.collect::<Anyhow<_>>()?;
-        Ok(mean(&each.iter().collect::<Vec<_>>(), &self.weights))
+        Ok(self.mean_of(&each))
     }
 }

@@ -16,7 +16,7 @@ use crossfield_train::Error;
 use crate::attention::Reader;
 use crate::console::FIGURES;
 use crate::lists::TitleArgs;
-use crate::run::{Anyhow, print};
+use crate::run::{Anyhow, Finished, print};
 
 use read::Told;
 
@@ -171,10 +171,14 @@ fn final_figures(runs: &[Told]) -> Section {
 fn attention(runs: &[Told], titles: &TitleArgs) -> Anyhow<Section> {
     let mut parts = Vec::new();
     for run in runs {
-        parts.push(attention_of(run, titles)?.unwrap_or_else(|| {
-            let why = "no component that weighs a history, or no history long enough";
-            Part::Missing(format!("{}: {why}.", run.name))
-        }));
+        let found = match run.finished() {
+            Ok(finished) => attention_of(run, finished, titles)?.unwrap_or_else(|| {
+                let why = "no component that weighs a history, or no history long enough";
+                Part::Missing(format!("{}: {why}.", run.name))
+            }),
+            Err(why) => Part::Missing(why),
+        };
+        parts.push(found);
     }
     Ok(Section {
         title: "Attention".into(),
@@ -182,14 +186,14 @@ fn attention(runs: &[Told], titles: &TitleArgs) -> Anyhow<Section> {
     })
 }
 
-fn attention_of(run: &Told, titles: &TitleArgs) -> Anyhow<Option<Part>> {
+fn attention_of(run: &Told, finished: &Finished, titles: &TitleArgs) -> Anyhow<Option<Part>> {
     let Some(rows) = &run.rows else {
         return Ok(None);
     };
-    let Ok(mut trained) = run.finished.on_burn() else {
+    let Ok(mut trained) = finished.on_burn() else {
         return Ok(None);
     };
-    let reader = Reader::new(&run.finished, titles)?;
+    let reader = Reader::new(finished, titles)?;
     let asking = reader.most_shared(&mut trained, &rows.data, MAP_SHORTEST, MAP_ROWS)?;
     let map = reader.map(&mut trained, &rows.data, &asking, MAP_ITEMS)?;
     let Some(map) = map else { return Ok(None) };

@@ -23,7 +23,7 @@ fn rows() -> String {
             .map(|nth| format!("{liked}{}", (at / 16 + nth) % 4))
             .collect();
         let clicked = u8::from(draws.next() < if kind == liked { 0.8 } else { 0.2 });
-        let kinds = vec![liked; 5].join("|");
+        let kinds = [liked; 5].join("|");
         text += &format!(
             "{clicked},u{},{},{kind}{},{kind},{},{kinds}\n",
             at % 6,
@@ -114,6 +114,28 @@ fn two_runs_are_compared_on_one_page_and_in_forty_columns() {
     folder.succeed("report fm din --resamples 200 --importance-rows 100");
     assert_eq!(folder.read("fm/report.html"), page);
     assert!(!folder.names().iter().any(|name| name.ends_with(".part")));
+}
+
+#[test]
+fn an_average_of_runs_is_compared_with_its_members() {
+    let folder = two_runs();
+    folder.write(
+        "mix.toml",
+        "[model]\naverage = ['fm', 'din']\nweights = [1, 3]\n",
+    );
+    folder.succeed("train mix.toml --out mix");
+    let text = folder
+        .succeed("report din mix --resamples 50 --importance-rows 20")
+        .stdout;
+    let logloss = folder.metrics("mix")["test"]["logloss"].as_f64().unwrap();
+    assert!(text.contains(&format!(" 2  {logloss:.5}  ")), "{text}");
+    let page = folder.read("din/report.html");
+    assert!(page.contains("0.750 × din, burn, seed 1"), "{page}");
+    assert!(
+        page.contains(
+            "mix: an average of runs; see the report of a member, such as mix/members/1."
+        )
+    );
 }
 
 #[test]

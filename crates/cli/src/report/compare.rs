@@ -114,7 +114,7 @@ impl Compared {
 
 /// Refuses runs that do not have the same rows to be measured on.
 fn check_same(first: &Told, other: &Told) -> Anyhow<()> {
-    let directories = [first, other].map(|run| run.finished.directory.display().to_string());
+    let directories = [first, other].map(Told::directory);
     let refuse = |reason: String| {
         let option = format!("{} {}", directories[0], directories[1]);
         Err(Error::Option { option, reason }.into())

@@ -29,15 +29,9 @@ pub(super) fn section(runs: &[Told]) -> Anyhow<Section> {
         losses.extend(train.into_iter().chain(valid));
     }
     if !losses.is_empty() {
-        let names: Vec<&str> = runs
-            .iter()
-            .map(|run| run.finished.run.train.loss.name())
-            .collect();
-        let is_one = names.iter().all(|name| name == &names[0]);
-        let axis = match names[0] {
-            "logistic" | "probit" if is_one => "logloss",
-            _ => "mean loss",
-        };
+        let mut trained = runs.iter().filter_map(|run| run.finished().ok());
+        let is_logloss = trained.all(|run| run.run.train.loss.link().is_probability());
+        let axis = if is_logloss { "logloss" } else { "mean loss" };
         let plot = Plot {
             title: "Loss by epoch",
             x: epochs(),
@@ -81,6 +75,7 @@ pub(super) fn section(runs: &[Told]) -> Anyhow<Section> {
     let mut parts = Vec::new();
     let without: Vec<&str> = runs
         .iter()
+        .filter(|run| run.finished().is_ok())
         .filter(|run| run.evaluations.iter().all(|it| it.valid.is_none()))
         .map(|run| run.name.as_str())
         .collect();
@@ -92,6 +87,8 @@ pub(super) fn section(runs: &[Told]) -> Anyhow<Section> {
         let why = "no validation rows, hence no curve of them";
         parts.push(Part::Missing(format!("{without}: {why}.")));
     }
+    let averages = runs.iter().filter_map(|run| run.finished().err());
+    parts.extend(averages.map(Part::Missing));
     Ok(Section {
         title: "Learning curves".into(),
         parts,

@@ -35,10 +35,17 @@ pub(super) fn section(runs: &[Told], most_rows: usize, seed: u64) -> Anyhow<Sect
             )));
             continue;
         };
+        let finished = match run.finished() {
+            Ok(finished) => finished,
+            Err(why) => {
+                parts.push(Part::Missing(why));
+                continue;
+            }
+        };
         if most_rows == 0 {
             continue;
         }
-        let (worths, rows) = importance(&run.finished, predictions, most_rows, seed)?;
+        let (worths, rows) = importance(finished, predictions, most_rows, seed)?;
         let all = predictions.data.len();
         let of_rows = match rows < all {
             true => format!(

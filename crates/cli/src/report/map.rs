@@ -9,7 +9,7 @@ use crossfield_report::{Axis, Marks, Part, Picture, Plot, Section, Series};
 
 use super::read::{Told, thousands};
 use crate::lists::TitleArgs;
-use crate::run::{Anyhow, vocabulary};
+use crate::run::{Anyhow, Finished, vocabulary};
 use crate::vectors::KeyedVectors;
 
 /// Keys of a map, the most frequent.
@@ -20,9 +20,14 @@ const MOST_DIMS: usize = 512;
 pub(super) fn section(runs: &[Told], titles: &TitleArgs) -> Anyhow<Section> {
     let (mut pictures, mut parts) = (Vec::new(), Vec::new());
     for (colour, run) in runs.iter().enumerate() {
-        match map(colour, run, titles)? {
+        let found = match run.finished() {
+            Ok(finished) => map(colour, &run.name, finished, titles)?
+                .map_err(|why| format!("{}: {why}.", run.name)),
+            Err(why) => Err(why),
+        };
+        match found {
             Ok(picture) => pictures.push(picture),
-            Err(why) => parts.push(Part::Missing(format!("{}: {why}.", run.name))),
+            Err(why) => parts.push(Part::Missing(why)),
         }
     }
     if !pictures.is_empty() {
@@ -37,18 +42,18 @@ pub(super) fn section(runs: &[Told], titles: &TitleArgs) -> Anyhow<Section> {
 /// The table of vectors that is worth most to look at: of a vocabulary with titles, then the one with
 /// the most rows.
 fn table<'a>(
-    run: &'a Told,
+    finished: &'a Finished,
     titles: &TitleArgs,
 ) -> Anyhow<Option<(&'a TableConfig, HashMap<String, String>)>> {
-    let fitted = &run.finished.fitted;
+    let fitted = &finished.fitted;
     let mut found: Option<(&TableConfig, HashMap<String, String>)> = None;
-    for table in &run.finished.tables {
+    for table in &finished.tables {
         let name = vocabulary(table, fitted);
         let has_keys = fitted.key(name, 1).is_some();
         if !has_keys || !(2..=MOST_DIMS).contains(&table.dim) {
             continue;
         }
-        let titles = titles.read(&run.finished, name)?;
+        let titles = titles.read(finished, name)?;
         let rank = |titled: bool, table: &TableConfig| (titled, table.rows);
         let is_better = found.as_ref().is_none_or(|(other, of_other)| {
             rank(!titles.is_empty(), table) > rank(!of_other.is_empty(), other)
@@ -61,15 +66,20 @@ fn table<'a>(
 }
 
 /// A picture, or why there is none.
-fn map(colour: usize, run: &Told, titles: &TitleArgs) -> Anyhow<Result<Picture, String>> {
-    let Some((table, titles)) = table(run, titles)? else {
+fn map(
+    colour: usize,
+    of: &str,
+    finished: &Finished,
+    titles: &TitleArgs,
+) -> Anyhow<Result<Picture, String>> {
+    let Some((table, titles)) = table(finished, titles)? else {
         return Ok(Err(
             "no table with a vector of at least two numbers for each key".into(),
         ));
     };
-    let fitted = &run.finished.fitted;
+    let fitted = &finished.fitted;
     let name = vocabulary(table, fitted);
-    let keyed = match KeyedVectors::read(&run.finished, name, Some(&table.name), None) {
+    let keyed = match KeyedVectors::read(finished, name, Some(&table.name), None) {
         Ok(keyed) => keyed,
         Err(error) => return Ok(Err(format!("no map of {}: {error}", table.name))),
     };
@@ -107,7 +117,7 @@ fn map(colour: usize, run: &Told, titles: &TitleArgs) -> Anyhow<Result<Picture, 
         Some(title) => title.clone(),
         None => key.clone(),
     });
-    let title = format!("Vectors of {name}: {}", run.name);
+    let title = format!("Vectors of {name}: {of}");
     let (x, y) = (
         format!("first principal component, {:.0} %", 100.0 * first),
         format!("second, {:.0} %", 100.0 * second),

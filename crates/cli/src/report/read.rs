@@ -9,6 +9,7 @@ use crossfield_report::Rows;
 use crossfield_train::{Error, Evaluation, FinalMetrics, Timing};
 use serde::de::DeserializeOwned;
 
+use crate::average::Average;
 use crate::predicted::{Part, Predicted};
 use crate::run::{Anyhow, Finished};
 
@@ -16,12 +17,21 @@ use crate::run::{Anyhow, Finished};
 pub(super) struct Told {
     /// Name of its directory, unlike all others.
     pub(super) name: String,
-    pub(super) finished: Finished,
+    directory: PathBuf,
+    pub(super) source: Source,
     pub(super) evaluations: Vec<Evaluation>,
     pub(super) timings: Vec<Timing>,
     pub(super) metrics: FinalMetrics,
     /// What it predicts; none for a run that is measured by lists.
     pub(super) rows: Option<Predictions>,
+}
+
+/// What predicts.
+pub(super) enum Source {
+    /// A run that was trained.
+    Trained(Box<Finished>),
+    /// The mean of several.
+    Average(Average),
 }
 
 /// Rows that a run was not trained on, with its predictions.
@@ -46,19 +56,29 @@ impl Predictions {
 
 impl Told {
     fn read(directory: &Path, name: String) -> Anyhow<Self> {
-        let finished = Finished::open(directory, &[])?;
+        let (source, rows) = match Average::open(directory, &[])? {
+            Some(average) => {
+                let rows = predictions_of_average(&average)?;
+                (Source::Average(average), rows)
+            }
+            None => {
+                let finished = Finished::open(directory, &[])?;
+                let rows = match finished.run.train.loss.of_rows() {
+                    Some(_) => Some(predictions(&finished)?),
+                    None => None,
+                };
+                (Source::Trained(Box::new(finished)), rows)
+            }
+        };
         let evaluations = lines(&directory.join("metrics.jsonl"))?;
         let timings = lines(&directory.join("timing.jsonl"))?;
         let path = directory.join("metrics.json");
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
         let metrics = parsed(&path, &text)?;
-        let rows = match finished.run.train.loss.of_rows() {
-            Some(_) => Some(Self::predict(&finished)?),
-            None => None,
-        };
         Ok(Self {
             name,
-            finished,
+            directory: directory.to_owned(),
+            source,
             evaluations,
             timings,
             metrics,
@@ -66,19 +86,20 @@ impl Told {
         })
     }
 
-    fn predict(finished: &Finished) -> Anyhow<Predictions> {
-        let prepared = finished.prepare()?;
-        let (part, data) = match (prepared.test, prepared.valid) {
-            (Some(test), _) => (Part::Test.name(), test),
-            (None, Some(valid)) => (Part::Valid.name(), valid),
-            (None, None) => ("training", prepared.train),
-        };
-        let data = Arc::new(data);
-        Ok(Predictions {
-            part,
-            predicted: finished.predicted(&data)?,
-            data,
-        })
+    /// The run, if it was trained itself; else why it has nothing to show of its own.
+    pub(super) fn finished(&self) -> Result<&Finished, String> {
+        match &self.source {
+            Source::Trained(finished) => Ok(finished),
+            Source::Average(_) => Err(format!(
+                "{}: an average of runs; see the report of a member, such as {}.",
+                self.name,
+                self.directory.join("members").join("1").display()
+            )),
+        }
+    }
+
+    pub(super) fn directory(&self) -> String {
+        self.directory.display().to_string()
     }
 
     /// The figures of the rows that the run is judged by.
@@ -90,7 +111,11 @@ impl Told {
 
     /// What it is: a heading, and names with their values.
     pub(super) fn card(&self) -> (String, Vec<(String, String)>) {
-        let Finished { run, .. } = &self.finished;
+        let finished = match &self.source {
+            Source::Trained(finished) => finished,
+            Source::Average(average) => return self.card_of_average(average),
+        };
+        let run = &finished.run;
         let count = |report: &Option<Report>| report.as_ref().map(|report| thousands(report.rows));
         let counts = [
             ("train", count(&self.metrics.train)),
@@ -112,7 +137,7 @@ impl Told {
             Some(last) => format!("{} of {}", last.epoch, run.train.epochs()),
             None => run.train.epochs().to_string(),
         };
-        let tables = &self.finished.tables;
+        let tables = &finished.tables;
         let weights: u64 = tables.iter().map(|it| (it.rows * it.dim) as u64).sum();
         let lines = [
             ("model", run.model.kinds().join(" + ")),
@@ -126,11 +151,51 @@ impl Told {
                 "tables",
                 format!("{} of {} weights", tables.len(), thousands(weights)),
             ),
-            ("directory", self.finished.directory.display().to_string()),
+            ("directory", self.directory()),
         ];
         let lines = lines.map(|(name, value)| (name.to_owned(), value));
         (self.name.clone(), lines.to_vec())
     }
+
+    fn card_of_average(&self, average: &Average) -> (String, Vec<(String, String)>) {
+        let mut lines = vec![("model".to_owned(), "average of runs".to_owned())];
+        for (at, (member, weight)) in average.members().enumerate() {
+            let run = &member.run;
+            let model = run.model.kinds().join(" + ");
+            let executor = run.train.executor.name();
+            let member = format!("{weight:.3} × {model}, {executor}, seed {}", run.train.seed);
+            lines.push((format!("member {}", at + 1), member));
+        }
+        lines.push(("directory".to_owned(), self.directory()));
+        (self.name.clone(), lines)
+    }
+}
+
+/// The test rows of a run with its predictions; of one without, the validation rows; else the training
+/// rows.
+fn predictions(finished: &Finished) -> Anyhow<Predictions> {
+    let prepared = finished.prepare()?;
+    let (part, data) = match (prepared.test, prepared.valid) {
+        (Some(test), _) => (Part::Test.name(), test),
+        (None, Some(valid)) => (Part::Valid.name(), valid),
+        (None, None) => ("training", prepared.train),
+    };
+    let data = Arc::new(data);
+    Ok(Predictions {
+        part,
+        predicted: finished.predicted(&data)?,
+        data,
+    })
+}
+
+fn predictions_of_average(average: &Average) -> Anyhow<Option<Predictions>> {
+    let each = average.members().map(|(member, _)| predictions(member));
+    let each: Vec<Predictions> = each.collect::<Anyhow<_>>()?;
+    let predicted: Vec<Predicted> = each.iter().map(|it| it.predicted.clone()).collect();
+    Ok(each.into_iter().next().map(|first| Predictions {
+        predicted: average.mean_of(&predicted),
+        ..first
+    }))
 }
 
 /// Reads runs, and names each as no other is.

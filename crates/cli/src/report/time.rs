@@ -45,8 +45,11 @@ pub(super) fn section(runs: &[Told]) -> Anyhow<Section> {
         parts.push(Part::Pictures(vec![Picture::bars(&bars, caption)?]));
     }
     for run in without {
-        let why = "no timing.jsonl: made by another program, or the file was removed";
-        parts.push(Part::Missing(format!("{}: {why}.", run.name)));
+        let gone = "no timing.jsonl: made by another program, or the file was removed";
+        let why = run.finished().err();
+        parts.push(Part::Missing(
+            why.unwrap_or_else(|| format!("{}: {gone}.", run.name)),
+        ));
     }
     Ok(Section {
         title: "Time".into(),

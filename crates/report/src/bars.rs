@@ -4,7 +4,9 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::Error;
-use crate::plot::{COLOURS, GRID, Key, LETTER, LETTERS, QUIET, digits, drawing, hex, shortened};
+use crate::plot::{
+    COLOURS, GRID, Key, LETTER, LETTERS, QUIET, digits, drawing, hex, number, shortened,
+};
 
 /// A bar.
 ///
@@ -121,7 +123,7 @@ impl Bars<'_> {
                 .axis_style(QUIET)
                 .label_style(style.clone())
                 .axis_desc_style(style.clone())
-                .x_label_formatter(&|value| format!("{value:.behind$}"))
+                .x_label_formatter(&|value| number(*value, behind))
                 .draw()
                 .map_err(drawing)?;
             for (at, (bar, name)) in self.bars.iter().zip(&names).enumerate() {

@@ -24,7 +24,7 @@ pub(crate) const QUIET: RGBColor = RGBColor(0x77, 0x77, 0x77);
 /// Of letters, in units of the drawing library: 13.7 pixels.
 pub(crate) const LETTERS: i32 = 17;
 /// Of one letter, about, in pixels.
-pub(crate) const LETTER: i32 = 7;
+pub(crate) const LETTER: i32 = 8;
 /// Names that are written into a plot.
 const NAMES: usize = 14;
 /// Pixels. Small, so that letters stay readable where a page scales it down to a telephone.
@@ -243,8 +243,8 @@ impl Plot<'_> {
                 .axis_style(QUIET)
                 .label_style(letters.clone())
                 .axis_desc_style(letters)
-                .x_label_formatter(&|value| format!("{value:.x_digits$}"))
-                .y_label_formatter(&|value| format!("{value:.y_digits$}"))
+                .x_label_formatter(&|value| number(*value, x_digits))
+                .y_label_formatter(&|value| number(*value, y_digits))
                 .draw()
                 .map_err(drawing)?;
             for series in &self.series {
@@ -395,6 +395,15 @@ pub(crate) fn digits(range: &Range<f64>, is_whole: bool) -> usize {
     (-(length / 6.0).log10()).ceil().clamp(0.0, 8.0) as usize
 }
 
+/// A number of an axis: no zero is below zero.
+pub(crate) fn number(value: f64, digits: usize) -> String {
+    let text = format!("{value:.digits$}");
+    match text.strip_prefix('-') {
+        Some(rest) if rest.chars().all(|c| matches!(c, '0' | '.')) => rest.to_owned(),
+        _ => text,
+    }
+}
+
 /// A text of at most so many letters.
 pub(crate) fn shortened(text: &str, letters: usize) -> String {
     if text.chars().count() <= letters {
@@ -464,6 +473,7 @@ mod tests {
         assert_eq!(digits(&(0.28..0.53), false), 2);
         assert_eq!(digits(&(0.0..100.0), false), 0);
         assert_eq!(digits(&(1.0..5.0), true), 0);
+        assert_eq!([number(-1e-9, 2), number(-0.25, 1)], ["0.00", "-0.2"]);
     }
 
     #[test]

@@ -40,6 +40,8 @@ fn run_file(data: &str, model: &str) -> String {
         "[data]\ntrain = 'a.csv'\n{data}\n\
          [[field]]\nname = 'user'\n[[field]]\nname = 'item'\n[[field]]\nname = 'kind'\n\
          [[field]]\nname = 'age'\nkind = 'numeric'\n\
+         [[field]]\nname = 'decade'\ncolumn = 'age'\nkind = 'numeric'\ntransform = 'buckets'\n\
+         buckets = [30, 40, 50]\n\
          [[field]]\nname = 'items'\nkind = 'sequence'\nvocabulary = 'item'\nrepeats = true\n\
          [[field]]\nname = 'kinds'\nkind = 'sequence'\nvocabulary = 'kind'\nbeside = 'items'\n\
          [train]\nepochs = 6\nbatch_size = 64\n[optimizer]\ndense = {{ lr = 0.01 }}\n{model}\n"
@@ -110,6 +112,7 @@ fn two_runs_are_compared_on_one_page_and_in_forty_columns() {
     ] {
         assert!(page.contains(expected), "{expected}");
     }
+    assert!(!page.contains("decade"), "a field of the column `age`");
     // The same page again, but for nothing: it may be written over, and has no clock of its own.
     folder.succeed("report fm din --resamples 200 --importance-rows 100");
     assert_eq!(folder.read("fm/report.html"), page);

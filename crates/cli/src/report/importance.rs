@@ -58,8 +58,8 @@ pub(super) fn section(runs: &[Told], most_rows: usize, seed: u64) -> Anyhow<Sect
         };
         told = format!(
             "The values of one field are shuffled among {of_rows}, and the rows scored again: the loss \
-             rises by what the model draws from that field and from nothing else. Sequences that lie side \
-             by side are shuffled together. A cross is shuffled by itself, so a field that crosses hold as \
+             rises by what the model draws from that field and from nothing else. Fields of one column, and \
+             sequences that lie side by side, are shuffled together. A cross is shuffled by itself, so a field that crosses hold as \
              well counts for less than it is worth. Seed {seed}, {SHUFFLES} shuffles a field."
         );
         let axis = match predictions.predicted.is_probability {
@@ -129,12 +129,15 @@ fn importance(
     };
     let schema = data.schema();
     let mut worths = Vec::new();
-    for fields in together(&data) {
+    for fields in together(finished, &data) {
         let names: Vec<&str> = fields
             .iter()
             .map(|&field| schema.fields[field].name.as_str())
             .collect();
-        let name = names.join(" + ");
+        let name = match column(finished, fields[0]) {
+            Some(column) if fields.len() > 1 && !is_sequence(&data, fields[0]) => column.to_owned(),
+            _ => names.join(" + "),
+        };
         let mut rises = vec![0.0; data.len()];
         for shuffle in 0..SHUFFLES {
             let mut from: Vec<u32> = (0..data.len() as u32).collect();
@@ -158,17 +161,17 @@ fn importance(
     Ok((worths, data.len()))
 }
 
-/// The fields, each alone, but for sequences that are as long as each other in every row: they tell of
-/// the same events.
-fn together(data: &Dataset) -> Vec<Vec<FieldId>> {
+/// The fields, each alone, but for those of one column, and for sequences that are as long as each
+/// other in every row: they tell of the same events.
+fn together(finished: &Finished, data: &Dataset) -> Vec<Vec<FieldId>> {
     let mut sets: Vec<Vec<FieldId>> = Vec::new();
-    for (field, of_field) in data.schema().fields.iter().enumerate() {
-        let is_sequence = of_field.kind == FieldKind::Sequence;
+    for field in 0..data.schema().fields.len() {
         let beside = sets.iter_mut().find(|set| {
-            let other = set[0];
-            is_sequence
-                && data.schema().fields[other].kind == FieldKind::Sequence
-                && data.column(other).offsets == data.column(field).offsets
+            let (other, its) = (set[0], column(finished, field));
+            let are_of_one_column = its.is_some() && column(finished, other) == its;
+            let are_sequences = is_sequence(data, field) && is_sequence(data, other);
+            are_of_one_column
+                || (are_sequences && data.column(other).offsets == data.column(field).offsets)
         });
         match beside {
             Some(set) => set.push(field),
@@ -176,4 +179,15 @@ fn together(data: &Dataset) -> Vec<Vec<FieldId>> {
         }
     }
     sets
+}
+
+fn is_sequence(data: &Dataset, field: FieldId) -> bool {
+    data.schema().fields[field].kind == FieldKind::Sequence
+}
+
+/// The column that a field is read from; none for a cross, and for a field of several columns.
+fn column(finished: &Finished, field: FieldId) -> Option<&str> {
+    // Crosses come behind the fields.
+    let config = finished.fitted.field_configs().nth(field)?;
+    config.column.as_deref()
 }

@@ -11,7 +11,7 @@ use crossfield_data::{DataSpec, FittedSchema, LabelKind, prepare};
 use crossfield_embedding::TablePlan;
 use crossfield_train::{
     Error, Evaluation, Executor, Observer, Parts, ScheduleKind, TuneConfig, best_evaluation,
-    nearest, run_table, rungs, survivors,
+    nearest, run_table, rungs, survivors, write_whole,
 };
 use serde::{Deserialize, Serialize};
 
@@ -172,7 +172,7 @@ struct Line {
     rung: usize,
     /// What was drawn for it.
     settings: BTreeMap<String, toml::Value>,
-    /// Seed of the run.
+    /// Of the search.
     seed: u64,
     /// Epochs that are done.
     epochs: usize,
@@ -308,7 +308,7 @@ impl Search {
         let mut table = self.table.clone();
         let config = toml::Value::try_from(&self.config).expect("numbers, texts and ranges");
         table.insert("tune".into(), config);
-        write(path, &table.to_string())
+        write_whole(path, &table.to_string())
     }
 
     /// Reads what a search of that directory has found so far. A last line that was cut is dropped.
@@ -328,7 +328,7 @@ impl Search {
             self.lines.push(line);
         }
         if whole < text.len() {
-            write(&path, &text[..whole])?;
+            write_whole(&path, &text[..whole])?;
         }
         Ok(())
     }
@@ -618,7 +618,7 @@ impl Search {
             return Err(Error::RunDirectory { path, reason }.into());
         };
         let file = self.directory.join("best.toml");
-        write(&file, &self.best(best)?)?;
+        write_whole(&file, &self.best(best)?)?;
         eprintln!();
         print(&self.table(&ranked))?;
         let trial = self.trial_directory(best.trial);
@@ -742,14 +742,6 @@ fn check_tables(run: &Run, schema: &Schema) -> Result<(), Error> {
         plans.iter().try_for_each(TablePlan::check)?;
     }
     Ok(())
-}
-
-/// Writes a file beside its place and renames it.
-fn write(path: &Path, text: &str) -> Result<(), Error> {
-    let beside = path.with_extension("part");
-    let written = std::fs::write(&beside, text);
-    written.map_err(Error::io(&beside, "write"))?;
-    std::fs::rename(&beside, path).map_err(Error::io(path, "rename into place"))
 }
 
 /// Adds a line to a file, on the disk before anything else happens.

@@ -63,8 +63,7 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
     /// # Errors
     /// [`Error::Io`], [`Error::RunFile`] with the nearest key for an unknown one, [`Error::Set`].
     pub fn read(path: &Path, sets: &[String]) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-        Self::parse(&text, &path.display().to_string(), sets)
+        read_toml(path, sets)
     }
 
     /// As [`read`](Self::read), from the text of a file called `name`.
@@ -72,17 +71,7 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn parse(text: &str, name: &str, sets: &[String]) -> Result<Self, Error> {
-        let table = run_table(text, name, sets)?;
-        Self::understand(table).map_err(|message| {
-            // The table has no positions any more; the text as it stands may still have them.
-            let span = toml::from_str::<Self>(text)
-                .err()
-                .and_then(|error| error.span());
-            Error::RunFile {
-                place: span.map_or(name.to_owned(), |span| at_line(text, name, span.start)),
-                message,
-            }
-        })
+        parse_toml(text, name, sets)
     }
 
     /// The run file of a table, as [`run_table`] gives it, that is called `name` and in which these keys
@@ -102,16 +91,9 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
             };
             set_value(&mut table, key, value.clone()).map_err(refuse)?;
         }
-        Self::understand(table).map_err(|message| Error::RunFile {
+        understood(table).map_err(|message| Error::RunFile {
             place: name.to_owned(),
             message,
-        })
-    }
-
-    fn understand(table: toml::Table) -> Result<Self, String> {
-        serde_path_to_error::deserialize(table).map_err(|error| {
-            let path = error.path().to_string();
-            explain(&path, error.inner().message())
         })
     }
 
@@ -148,6 +130,38 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
             cross: self.cross.clone(),
         }
     }
+}
+
+/// Reads a file in the manner of run files: `key=value` overrides, and errors that name the line and
+/// the nearest key.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::RunFile`] with the nearest key for an unknown one, [`Error::Set`].
+pub fn read_toml<T: DeserializeOwned>(path: &Path, sets: &[String]) -> Result<T, Error> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    parse_toml(&text, &path.display().to_string(), sets)
+}
+
+fn parse_toml<T: DeserializeOwned>(text: &str, name: &str, sets: &[String]) -> Result<T, Error> {
+    let table = run_table(text, name, sets)?;
+    understood(table).map_err(|message| {
+        // The table has no positions any more; the text as it stands may still have them.
+        let span = toml::from_str::<T>(text)
+            .err()
+            .and_then(|error| error.span());
+        Error::RunFile {
+            place: span.map_or(name.to_owned(), |span| at_line(text, name, span.start)),
+            message,
+        }
+    })
+}
+
+/// What a table says; else what is wrong with it.
+fn understood<T: DeserializeOwned>(table: toml::Table) -> Result<T, String> {
+    serde_path_to_error::deserialize(table).map_err(|error| {
+        let path = error.path().to_string();
+        explain(&path, error.inner().message())
+    })
 }
 
 fn at_line(text: &str, name: &str, at: usize) -> String {

@@ -648,10 +648,10 @@ impl Search {
             run.train.epochs = Some(epoch);
         }
         complete(&mut run)?;
+        let tried = self.lines.iter().filter(|line| line.rung == 1).count();
         Ok(format!(
-            "# The best of {} trials by {} on the validation part: trial {}, {:.5} after epoch {}.\n\
+            "# The best of {tried} trials by {} on the validation part: trial {}, {:.5} after epoch {}.\n\
              # Found by `crossfield tune` with seed {}.\n\n{}",
-            self.config.trials,
             self.metric.name,
             line.trial,
             line.figure.unwrap_or(f64::NAN),

@@ -37,7 +37,7 @@ epochs = 2
 /// 100 rows of one of 4 users and 2 of 5 tags, a fifth of label 1.
 fn rows() -> String {
     let row = |row: usize| {
-        let label = usize::from(row % 5 == 0);
+        let label = usize::from(row.is_multiple_of(5));
         format!("{label},u{},a{} b{}\n", row % 4, row % 2, row % 3)
     };
     "label,user,tags\n".to_owned() + &(0..100).map(row).collect::<String>()

@@ -758,3 +758,51 @@ fn append(path: &Path, value: &impl Serialize) -> Result<(), Error> {
         });
     written.map_err(Error::io(path, "write"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_without_room_are_the_fault_of_a_trial_and_a_full_disk_is_not() {
+        let text = || String::from("1 GB");
+        let memory = Error::Memory {
+            weights: text(),
+            state: text(),
+            total: text(),
+            available: text(),
+            tables: text(),
+        };
+        assert!(is_of_settings(&memory));
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        assert!(!is_of_settings(&Error::io(Path::new("a"), "write")(full)));
+    }
+
+    #[test]
+    fn without_early_stopping_the_best_epoch_counts_where_a_run_could_end_there() {
+        let after = |epoch, logloss| Evaluation {
+            epoch,
+            step: epoch as u64,
+            train_loss: 0.5,
+            valid: Some(Report {
+                logloss: Some(logloss),
+                auc: Some(logloss),
+                ..Report::default()
+            }),
+        };
+        let evaluations = [after(1, 0.6), after(2, 0.5), after(3, 0.55)];
+        let epoch = |sets: &str, metric: &str| {
+            let text = format!("[data]\ntrain = 'a.csv'\n[model]\nkind = 'fm'\n{sets}");
+            let run = Run::parse(&text, "a.toml", &[]).unwrap();
+            let metric = Metric::named(Some(metric), &run).unwrap();
+            kept(&run, metric, &evaluations).map(|kept| kept.epoch)
+        };
+        assert_eq!(epoch("", "logloss"), Some(2));
+        assert_eq!(epoch("", "auc"), Some(1));
+        let linear = "[optimizer]\nschedule = { kind = 'linear' }\n";
+        assert_eq!(epoch(linear, "logloss"), Some(3));
+        // Early stopping goes back by its own figure, whatever is compared.
+        let stop = "[train]\nearly_stop = { patience = 1 }\n";
+        assert_eq!(epoch(stop, "auc"), Some(2));
+    }
+}

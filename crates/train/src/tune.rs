@@ -85,6 +85,16 @@ pub enum Range {
 }
 
 /// A number of an interval.
+///
+/// ```
+/// use crossfield_train::{Between, Range, TuneScale};
+///
+/// let between: Between = toml::from_str("low = 0.01\nhigh = 1.0\nscale = 'log'")?;
+/// assert_eq!((between.scale, between.integer), (TuneScale::Log, false));
+/// // Half the way by ratio.
+/// assert_eq!(Range::Between(between).at(0.5).as_float(), Some(0.1));
+/// # Ok::<(), toml::de::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Between {
@@ -101,6 +111,12 @@ pub struct Between {
 }
 
 /// How the values of a range are spread.
+///
+/// ```
+/// use crossfield_train::TuneScale;
+///
+/// assert_eq!(TuneScale::default(), TuneScale::Linear);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TuneScale {

@@ -1,13 +1,14 @@
 //! `describe`: a card of a finished run, for those who are to use its model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crossfield_core::metrics::Report;
-use crossfield_core::{ComponentConfig, FieldKind, Schema};
+use crossfield_core::{ComponentConfig, FieldKind};
 use crossfield_data::{FittedSchema, grouped};
 use crossfield_embedding::{Precision, Snapshot, TablePlan, tensor_name};
 use crossfield_train::{Error, Evaluation, Executor, FinalMetrics, State, bytes, table_bytes};
 
+use crate::average::Average;
 use crate::console::WIDTH;
 use crate::run::{Anyhow, Finished, print, vocabulary};
 
@@ -31,7 +32,10 @@ enum Format {
 }
 
 pub(crate) fn describe(args: &DescribeArgs) -> Anyhow<()> {
-    let card = Card::of(&Finished::open(&args.run, &[])?)?;
+    let card = match Average::open(&args.run, &[])? {
+        Some(average) => Card::of_average(&args.run, &average)?,
+        None => Card::of(&Finished::open(&args.run, &[])?)?,
+    };
     print(&match args.format {
         Format::Text => card.text(),
         Format::Markdown => card.markdown(),
@@ -206,34 +210,149 @@ impl Features {
     }
 }
 
-impl Card {
-    fn of(finished: &Finished) -> Anyhow<Self> {
-        let run = &finished.run;
-        let schema = finished.fitted.schema();
-        let state: State = read(finished, "state.json")?;
-        let metrics: FinalMetrics = read(finished, "metrics.json")?;
+/// What is read of a run before anything is said of it.
+struct Facts<'a> {
+    finished: &'a Finished,
+    state: State,
+    metrics: FinalMetrics,
+    features: Features,
+    plans: Vec<TablePlan>,
+    /// Names and shapes of the weights that are of no table.
+    dense: Vec<(String, Vec<usize>)>,
+    draws: Option<usize>,
+}
+
+impl<'a> Facts<'a> {
+    fn of(finished: &'a Finished) -> Anyhow<Self> {
+        let directory = &finished.directory;
+        let state: State = read(directory, "state.json")?;
+        let metrics: FinalMetrics = read(directory, "metrics.json")?;
         let rows = metrics.train.as_ref().map(|report| report.rows);
-        let features = Features::of(&finished.fitted, rows);
         let plans = finished.training_plans()?;
         let draws = state.posterior.map(|posterior| posterior.draws);
-        let dense = dense(finished, "model.safetensors", &plans, draws)?;
+        Ok(Self {
+            features: Features::of(&finished.fitted, rows),
+            dense: dense(finished, "model.safetensors", &plans, draws)?,
+            finished,
+            state,
+            metrics,
+            plans,
+            draws,
+        })
+    }
+
+    /// Sets of parameters that a prediction is of.
+    fn sets(&self) -> u64 {
+        self.draws.unwrap_or(1) as u64
+    }
+
+    fn parameters_in_tables(&self) -> usize {
+        self.plans.iter().map(parameters).sum()
+    }
+
+    fn parameters(&self) -> usize {
+        self.parameters_in_tables() + size(&self.dense)
+    }
+
+    /// Bytes of what scores rows.
+    fn scoring(&self) -> Anyhow<u64> {
+        if self.finished.run.train.executor.is_solver() {
+            return Ok(4 * self.parameters() as u64 * self.sets());
+        }
+        let plans = self.finished.plans()?;
+        let tables: u64 = plans.iter().map(TablePlan::weight_bytes).sum();
+        Ok(tables + 4 * size(&self.dense) as u64)
+    }
+
+    /// Bytes of that and of what updates it.
+    fn training(&self) -> Anyhow<u64> {
+        if self.finished.run.train.executor.is_solver() {
+            // The parameters as they are, and as they were before a sweep.
+            return Ok(4 * self.parameters() as u64 * (self.sets() + 2));
+        }
+        let (weights, state) = table_bytes(&self.plans);
+        let of_dense = dense(self.finished, "optimizer.safetensors", &self.plans, None)?;
+        Ok(weights + state + 4 * (size(&self.dense) + size(&of_dense)) as u64)
+    }
+
+    fn flops(&self) -> Option<f64> {
+        let schema = self.finished.fitted.schema();
+        let flops = (self.finished.run.model).flops(schema, &self.features.means)?;
+        Some(flops * self.sets() as f64)
+    }
+}
+
+/// Of the rows that are in memory, those of the parts of a compressed table.
+fn parameters(plan: &TablePlan) -> usize {
+    let parts = plan.parts();
+    parts
+        .iter()
+        .map(|part| part.config.rows * part.config.dim)
+        .sum()
+}
+
+impl Card {
+    fn of(finished: &Finished) -> Anyhow<Self> {
+        let facts = Facts::of(finished)?;
+        let stops = finished.run.train.early_stop.is_some();
+        let rate = facts.state.negative_rate;
         Ok(Self {
             sections: vec![
-                model(finished, schema, &features)?,
-                tables(finished, &plans)?,
-                dense_weights(&dense),
-                totals(finished, &plans, &dense, &features, draws)?,
-                data(finished, schema, &features, &metrics),
-                training(finished, &state)?,
+                model(&facts),
+                tables(&facts)?,
+                dense_weights(&facts.dense),
+                totals(&facts)?,
+                data(&facts),
+                training(&facts)?,
+                figures(&facts.metrics),
+                limits(stops, rate, &facts.metrics),
+            ],
+        })
+    }
+
+    fn of_average(directory: &Path, average: &Average) -> Anyhow<Self> {
+        let mut section = Section::new("Average");
+        section.say(0, "run", directory.display().to_string());
+        let (mut all, mut memory, mut operations_of_all) = (0, 0, Some(0.0));
+        let mut rate: f64 = 1.0;
+        for (member, weight) in average.members() {
+            let facts = Facts::of(member)?;
+            section.say(
+                0,
+                member.directory.display().to_string(),
+                format!("× {weight:.3}"),
+            );
+            section.say(1, "score", member.run.model.names().join(" + "));
+            section.say(1, "parameters", count(facts.parameters()));
+            section.say(1, "FLOPs a row", operations(facts.flops()));
+            all += facts.parameters();
+            memory += facts.scoring()?;
+            operations_of_all = operations_of_all
+                .zip(facts.flops())
+                .map(|(sum, it)| sum + it);
+            rate = rate.min(facts.state.negative_rate);
+        }
+        let sentence = "Weights that were not given are those that were best on the validation part. \
+                        `describe` of a member has its card.";
+        section.items.push(Item::Sentence(sentence.into()));
+        let mut totals = Section::new("Totals");
+        totals.say(0, "parameters", count(all));
+        totals.say(0, "memory in scoring", bytes(memory));
+        totals.say(0, "FLOPs a row, forward", operations(operations_of_all));
+        let metrics: FinalMetrics = read(directory, "metrics.json")?;
+        Ok(Self {
+            sections: vec![
+                section,
+                totals,
                 figures(&metrics),
-                limits(run.train.early_stop.is_some(), &state, &metrics),
+                limits(false, rate, &metrics),
             ],
         })
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(finished: &Finished, name: &str) -> Result<T, Error> {
-    let path = finished.directory.join(name);
+fn read<T: serde::de::DeserializeOwned>(directory: &Path, name: &str) -> Result<T, Error> {
+    let path = directory.join(name);
     let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
     serde_json::from_str(&text).map_err(|error| Error::RunDirectory {
         path,
@@ -241,8 +360,9 @@ fn read<T: serde::de::DeserializeOwned>(finished: &Finished, name: &str) -> Resu
     })
 }
 
-fn model(finished: &Finished, schema: &Schema, features: &Features) -> Anyhow<Section> {
-    let run = &finished.run;
+fn model(facts: &Facts<'_>) -> Section {
+    let (finished, run) = (facts.finished, &facts.finished.run);
+    let schema = finished.fitted.schema();
     let mut section = Section::new("Model");
     section.say(0, "run", finished.directory.display().to_string());
     section.say(0, "score", run.model.names().join(" + "));
@@ -253,7 +373,7 @@ fn model(finished: &Finished, schema: &Schema, features: &Features) -> Anyhow<Se
         Some(_) => "a number",
     };
     section.say(0, "prediction", prediction);
-    for component in run.model.describe(schema, &features.means) {
+    for component in run.model.describe(schema, &facts.features.means) {
         section.say(0, component.name, format!("kind {}", component.kind));
         for (key, value) in component.changed {
             section.say(1, key, value.to_string());
@@ -263,19 +383,20 @@ fn model(finished: &Finished, schema: &Schema, features: &Features) -> Anyhow<Se
     section.items.push(Item::Sentence(
         "Options that are not named have their defaults.".into(),
     ));
-    Ok(section)
+    section
 }
 
 fn operations(flops: Option<f64>) -> String {
     flops.map_or("not known".into(), |flops| grouped(flops.round() as u64))
 }
 
-fn tables(finished: &Finished, plans: &[TablePlan]) -> Anyhow<Section> {
+fn tables(facts: &Facts<'_>) -> Anyhow<Section> {
+    let finished = facts.finished;
     let schema = finished.fitted.schema();
     let readers = finished.run.model.readers(schema)?;
     let is_trained = !finished.run.train.executor.is_solver();
     let mut section = Section::new("Tables");
-    for plan in plans {
+    for plan in &facts.plans {
         let config = &plan.config;
         let shape = format!("{} rows × {}", count(config.rows), config.dim);
         section.say(0, &config.name, shape);
@@ -289,7 +410,7 @@ fn tables(finished: &Finished, plans: &[TablePlan]) -> Anyhow<Section> {
             if of.len() > 1 { "shared by" } else { "of" },
             of.join(", "),
         );
-        section.say(1, "parameters", count(config.rows * config.dim));
+        section.say(1, "parameters", count(parameters(plan)));
         if let Some(compress) = &plan.compress {
             section.say(1, "compressed by", compress.name());
         }
@@ -374,57 +495,25 @@ fn dense_weights(dense: &[(String, Vec<usize>)]) -> Section {
     section
 }
 
-fn totals(
-    finished: &Finished,
-    plans: &[TablePlan],
-    dense: &[(String, Vec<usize>)],
-    features: &Features,
-    draws: Option<usize>,
-) -> Anyhow<Section> {
-    let run = &finished.run;
-    let schema = finished.fitted.schema();
+fn totals(facts: &Facts<'_>) -> Anyhow<Section> {
     let mut section = Section::new("Totals");
-    let of_tables: usize = plans
-        .iter()
-        .map(|plan| plan.config.rows * plan.config.dim)
-        .sum();
-    let parameters = of_tables + size(dense);
-    section.say(0, "parameters", count(parameters));
-    section.say(1, "in tables", count(of_tables));
-    section.say(1, "dense", count(size(dense)));
-    let dense_bytes = 4 * size(dense) as u64;
-    let sets = draws.unwrap_or(1) as u64;
-    if run.train.executor.is_solver() {
-        let each = 4 * parameters as u64;
-        if let Some(draws) = draws {
-            section.say(0, "draws", format!("{draws}, averaged over"));
-        }
-        // The parameters as they are, and as they were before a sweep.
-        section.say(0, "memory in training", bytes(each * (sets + 2)));
-        section.say(0, "memory in scoring", bytes(each * sets));
-    } else {
-        let (weights, state) = table_bytes(plans);
-        let state_of_dense = 4 * size(&self::dense(
-            finished,
-            "optimizer.safetensors",
-            plans,
-            None,
-        )?);
-        let training = weights + state + dense_bytes + state_of_dense as u64;
-        section.say(0, "memory in training", bytes(training));
-        let scoring: u64 = finished.plans()?.iter().map(TablePlan::weight_bytes).sum();
-        section.say(0, "memory in scoring", bytes(scoring + dense_bytes));
+    section.say(0, "parameters", count(facts.parameters()));
+    section.say(1, "in tables", count(facts.parameters_in_tables()));
+    section.say(1, "dense", count(size(&facts.dense)));
+    if let Some(draws) = facts.draws {
+        section.say(0, "draws", format!("{draws}, averaged over"));
     }
+    section.say(0, "memory in training", bytes(facts.training()?));
+    section.say(0, "memory in scoring", bytes(facts.scoring()?));
     section.items.push(Item::Sentence(
         "Memory is that of weights and optimizers, without the rows of the data and the batches."
             .into(),
     ));
-    let flops = run.model.flops(schema, &features.means);
-    let flops = flops.map(|flops| flops * sets as f64);
-    section.say(0, "FLOPs a row, forward", operations(flops));
-    if let Some(config) = crate::next_item::config(run) {
-        let items = config.items(schema)?;
-        let table = plans.iter().find(|plan| plan.config.name == items.table);
+    section.say(0, "FLOPs a row, forward", operations(facts.flops()));
+    if let Some(config) = crate::next_item::config(&facts.finished.run) {
+        let items = config.items(facts.finished.fitted.schema())?;
+        let mut plans = facts.plans.iter();
+        let table = plans.find(|plan| plan.config.name == items.table);
         let all = table.map(|plan| 2.0 * (plan.config.rows * plan.config.dim) as f64);
         section.say(0, "and to rank all items", operations(all));
     }
@@ -433,24 +522,22 @@ fn totals(
          number of features of a training row."
             .into(),
     ));
-    if !features.guessed.is_empty() {
+    let guessed = &facts.features.guessed;
+    if !guessed.is_empty() {
         section.items.push(Item::Sentence(format!(
             "How many these have was not counted, and is taken as one: {}.",
-            features.guessed.join(", ")
+            guessed.join(", ")
         )));
     }
     Ok(section)
 }
 
-fn data(
-    finished: &Finished,
-    schema: &Schema,
-    features: &Features,
-    metrics: &FinalMetrics,
-) -> Section {
+fn data(facts: &Facts<'_>) -> Section {
+    let (finished, features) = (facts.finished, &facts.features);
+    let schema = finished.fitted.schema();
     let mut section = Section::new("Data");
     section.say(0, "format", spelled(finished.run.data.format));
-    for (name, report) in parts(metrics) {
+    for (name, report) in parts(&facts.metrics) {
         section.say(0, format!("{name} rows"), grouped(report.rows));
         if let Some(mean) = report.label_mean {
             section.say(1, "share of label 1", format!("{mean:.4}"));
@@ -482,7 +569,8 @@ fn parts(metrics: &FinalMetrics) -> impl Iterator<Item = (&'static str, &Report)
     parts.filter_map(|(name, report)| Some((name, report.as_ref()?)))
 }
 
-fn training(finished: &Finished, state: &State) -> Anyhow<Section> {
+fn training(facts: &Facts<'_>) -> Anyhow<Section> {
+    let (finished, state) = (facts.finished, &facts.state);
     let run = &finished.run;
     let train = &run.train;
     let mut section = Section::new("Training");
@@ -567,7 +655,7 @@ fn figures(metrics: &FinalMetrics) -> Section {
     section
 }
 
-fn limits(stops_early: bool, state: &State, metrics: &FinalMetrics) -> Section {
+fn limits(stops_early: bool, negative_rate: f64, metrics: &FinalMetrics) -> Section {
     let mut section = Section::new("Limits");
     let mut say = |sentence: String| section.items.push(Item::Sentence(sentence));
     match parts(metrics).last() {
@@ -610,11 +698,11 @@ fn limits(stops_early: bool, state: &State, metrics: &FinalMetrics) -> Section {
     if stops_early {
         say("The validation part has chosen the epoch: its figures flatter the model.".into());
     }
-    if state.negative_rate < 1.0 {
+    if negative_rate < 1.0 {
         say(format!(
             "It was trained on a share of {} of the rows of label 0; predictions are corrected for \
              it.",
-            state.negative_rate
+            negative_rate
         ));
     }
     say("Values that training did not have are scored as unseen ones.".into());

@@ -313,8 +313,8 @@ impl Finished {
         if is_average(&directory.join("run.toml")) {
             return Err(Error::RunDirectory {
                 path: directory.to_owned(),
-                reason: "is an average of runs, which eval, predict and report take; expected one \
-                         run, such as its members/1"
+                reason: "is an average of runs, which eval, predict, report and describe take; \
+                         expected one run, such as its members/1"
                     .into(),
             }
             .into());

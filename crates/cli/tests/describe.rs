@@ -182,6 +182,26 @@ negative_count = 0
 }
 
 #[test]
+fn an_average_is_the_sum_of_what_its_members_take() {
+    let folder = folder(RUN);
+    folder.succeed("train run.toml --out b --set train.epochs=1");
+    folder.write(
+        "mean.toml",
+        "[model]\naverage = ['a', 'b']\nweights = [0.25, 0.75]\n",
+    );
+    folder.succeed("train mean.toml --out m");
+    let card = folder.succeed("describe m").stdout;
+    assert_says(
+        &card,
+        "m/members/1: × 0.250 score: fm + deep parameters: 42",
+    );
+    assert_says(&card, "m/members/2: × 0.750");
+    assert_says(&card, "parameters: 84 memory in scoring: ");
+    assert_says(&card, "FLOPs a row, forward: 140");
+    assert_says(&card, "The test part has 20 rows");
+}
+
+#[test]
 fn a_run_that_is_not_finished_is_refused() {
     let folder = Folder::new();
     let message = folder.fail("describe none");

@@ -59,8 +59,9 @@ fn targets(prose: &str) -> Vec<&str> {
     links.filter_map(|link| link.split(')').next()).collect()
 }
 
+/// Whether a link leads to a file or a heading, not to a page of the web or an item of the API.
 fn is_relative(link: &str) -> bool {
-    !link.contains("://") && !link.starts_with("mailto:")
+    !link.contains("://") && !link.contains("::") && link.contains(['.', '/', '#'])
 }
 
 /// The anchors of a text's headings: small letters, blanks as hyphens, other punctuation dropped.

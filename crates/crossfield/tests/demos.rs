@@ -282,7 +282,8 @@ fn a_product_of_vectors_is_best_taken_as_one_and_not_learned() {
 
 #[test]
 fn each_component_learns_its_part_and_their_sum_learns_all_on_shared_tables() {
-    for seed in [3, 4] {
+    // Early stopping was made more patient after a look at 3.
+    for seed in [5, 6] {
         let outcomes = mix::run(seed).unwrap();
         let report = mix::report(&outcomes);
         assert_narrow(&report);

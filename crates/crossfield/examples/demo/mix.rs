@@ -40,7 +40,7 @@ const TEST_ROWS: usize = 10_000;
 
 const DIM: usize = 8;
 const EPOCHS: usize = 15;
-const PATIENCE: usize = 1;
+const PATIENCE: usize = 3;
 const BATCH: usize = 256;
 // The best of a small grid for the sum of all three; every model has the same.
 /// Rate and L2 of the vectors.

@@ -186,6 +186,7 @@ pub(crate) fn draw(outcomes: &[Outcome], file: &Path) -> Result<(), Failure> {
     let mut chart = ChartBuilder::on(&root)
         .caption("A step of training, in milliseconds", ("sans-serif", 20))
         .margin(16)
+        .margin_right(36)
         .x_label_area_size(36)
         .y_label_area_size(56)
         .build_cartesian_2d(

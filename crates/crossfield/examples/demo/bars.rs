@@ -1,4 +1,4 @@
-//! Numbers of several predictors, as bars.
+//! How far predictors are from the best possible one, as bars. Narrow, to be read on a telephone.
 
 use std::path::Path;
 
@@ -7,10 +7,12 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::runs::Failure;
 
-const WIDTH: i32 = 640;
+const WIDTH: i32 = 460;
 /// Where bars begin, and the longest end.
 const LEFT: i32 = 150;
-const RIGHT: i32 = 570;
+const RIGHT: i32 = 400;
+/// What the lengths are.
+const MEASURE: &str = "logloss above the best possible";
 const BAR: i32 = 16;
 const GAP: i32 = 12;
 const COLOURS: [RGBColor; 3] = [
@@ -21,7 +23,7 @@ const COLOURS: [RGBColor; 3] = [
 
 /// A group of bars for each predictor, a bar in it for each kind of rows.
 pub(crate) struct Bars<'a> {
-    /// What is drawn.
+    /// What is compared.
     pub(crate) title: &'a str,
     /// The kinds of rows, at most three; they are named if there are several.
     pub(crate) kinds: &'a [&'a str],
@@ -34,26 +36,28 @@ impl Bars<'_> {
     pub(crate) fn draw(&self, file: &Path) -> Result<(), Failure> {
         let kinds = self.kinds.len() as i32;
         let legend = if kinds > 1 { 30 } else { 0 };
-        let top = 48 + legend;
+        let top = 64 + legend;
         let height = top + self.groups.len() as i32 * (kinds * BAR + GAP) + GAP;
         let root = SVGBackend::new(file, (WIDTH as u32, height as u32)).into_drawing_area();
         root.fill(&WHITE)?;
         let font = |size: i32| ("sans-serif", size).into_font().color(&BLACK);
         let anchored = |size, side| font(size).pos(Pos::new(side, VPos::Center));
-        root.draw(&Text::new(
-            self.title,
-            (WIDTH / 2, 24),
-            anchored(18, HPos::Center),
-        ))?;
+        for (text, y, size) in [(self.title, 22, 17), (MEASURE, 44, 14)] {
+            root.draw(&Text::new(
+                text,
+                (WIDTH / 2, y),
+                anchored(size, HPos::Center),
+            ))?;
+        }
         if kinds > 1 {
-            let step = (WIDTH - 40) / kinds;
+            let step = (WIDTH - 20) / kinds;
             for (nth, kind) in self.kinds.iter().enumerate() {
-                let x = 20 + nth as i32 * step;
+                let x = 10 + nth as i32 * step;
                 root.draw(&Rectangle::new(
-                    [(x, 47), (x + 14, 61)],
+                    [(x, 65), (x + 14, 79)],
                     COLOURS[nth % COLOURS.len()].filled(),
                 ))?;
-                root.draw(&Text::new(*kind, (x + 20, 55), anchored(14, HPos::Left)))?;
+                root.draw(&Text::new(*kind, (x + 20, 73), anchored(14, HPos::Left)))?;
             }
         }
         let most = self.groups.iter().flat_map(|(_, numbers)| numbers);

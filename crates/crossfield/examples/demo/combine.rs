@@ -281,7 +281,7 @@ pub(crate) fn draw(outcomes: &[Outcome], file: &Path) -> Result<(), Failure> {
     let (best, others) = outcomes.split_last().ok_or("six predictors")?;
     let above = |of: &Outcome| (of.name.to_owned(), vec![of.logloss() - best.logloss()]);
     Bars {
-        title: "Two vectors combined: logloss above the best possible",
+        title: "Two vectors, one number",
         kinds: &["new rows"],
         groups: others.iter().map(above).collect(),
     }

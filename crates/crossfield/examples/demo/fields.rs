@@ -240,7 +240,7 @@ pub(crate) fn draw(outcomes: &Outcomes, file: &Path) -> Result<(), Failure> {
         (name, vec![of.logloss - outcomes.best])
     };
     Bars {
-        title: "One vector a value or one a field: logloss above the best possible",
+        title: "One vector a value, or one a field",
         kinds: &["new rows"],
         groups: models.into_iter().map(above).collect(),
     }

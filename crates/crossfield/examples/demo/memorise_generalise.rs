@@ -411,7 +411,7 @@ pub(crate) fn draw(outcomes: &[Outcome], file: &Path) -> Result<(), Failure> {
         (of.name.to_owned(), slices.map(above).to_vec())
     };
     Bars {
-        title: "Wide, deep and both: logloss above the best possible",
+        title: "Wide, deep and both",
         kinds: &["rows with a rule", "held-out pairs", "new ids"],
         groups: others.iter().map(above).collect(),
     }

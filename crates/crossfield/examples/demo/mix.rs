@@ -408,7 +408,7 @@ pub(crate) fn draw(outcomes: &Outcomes, file: &Path) -> Result<(), Failure> {
     let others = outcomes.all().filter(|of| of.name != outcomes.best.name);
     let above = |of: &Outcome| (of.name.to_owned(), vec![of.logloss() - best]);
     Bars {
-        title: "Components and their sums: logloss above the best possible",
+        title: "Components and their sums",
         kinds: &["new rows"],
         groups: others.map(above).collect(),
     }

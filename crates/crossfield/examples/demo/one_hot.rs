@@ -181,10 +181,10 @@ pub(crate) fn draw(outcomes: &[Outcome], file: &Path) -> Result<(), Failure> {
     let (low, high) = times.fold((f64::INFINITY, 0f64), |(low, high), time| {
         (low.min(time), high.max(time))
     });
-    let root = SVGBackend::new(file, (640, 400)).into_drawing_area();
+    let root = SVGBackend::new(file, (480, 360)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
-        .caption("A step of training, in milliseconds", ("sans-serif", 20))
+        .caption("A step of training, in milliseconds", ("sans-serif", 17))
         .margin(16)
         .margin_right(36)
         .x_label_area_size(36)

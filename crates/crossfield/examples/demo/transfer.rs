@@ -267,7 +267,7 @@ pub(crate) fn draw(outcomes: &[Outcome], file: &Path) -> Result<(), Failure> {
         (of.name.to_owned(), numbers)
     };
     Bars {
-        title: "Pairs seen and never seen: logloss above the best possible",
+        title: "Pairs seen and never seen",
         kinds: &["pairs of the training rows", "pairs that never met there"],
         groups: others.iter().map(above).collect(),
     }

@@ -13,7 +13,11 @@ cargo xtask demo NAME      an experiment: one-hot, neighbours, combine, warm-sta
                            transfer, fields, memorise-generalise, attention or
                            mix; a seed may follow
 cargo xtask guide          docs/guide as books in target/guide, by mdbook
-cargo xtask bench [ARGS]   all benches, or those that ARGS name, as `cargo bench` takes them
+cargo xtask bench [ARGS]   all criterion benches, or those that ARGS name, as `cargo bench`
+                           takes them
+cargo xtask bench all [NAMES]
+                           every model on every data set, or on those whose names hold
+                           NAMES, on three seeds: benches/RESULTS.md and its HTML
 cargo xtask check          formatting, lints, docs, spelling; all warnings are errors
 cargo xtask test           check, then every test, those of the ndarray backend, a short run";
 
@@ -26,6 +30,7 @@ fn main() -> ExitCode {
         "train" | "data" => crossfield(&task, &args),
         "demo" => demo(&args),
         "guide" => guide::build(),
+        "bench" if args.first().is_some_and(|what| what == "all") => bench_all(&args[1..]),
         "bench" => cargo(&["bench", "--workspace", "--profile", "dev"], &args),
         "check" => check(),
         "test" => test(),
@@ -104,14 +109,27 @@ const NDARRAY: &str = "crossfield/ndarray,crossfield-cli/ndarray,crossfield-embe
 
 /// Builds the `crossfield` command and runs it.
 fn crossfield(command: &str, args: &[String]) -> Result<(), String> {
-    build(args.iter().any(|arg| arg.contains("ndarray")))?;
+    let ndarray = args.iter().any(|arg| arg.contains("ndarray"));
+    build(if ndarray {
+        &["--features", NDARRAY]
+    } else {
+        &[]
+    })?;
     run(Command::new(built("crossfield")?).arg(command).args(args))
 }
 
 /// Builds the demos and runs one.
 fn demo(args: &[String]) -> Result<(), String> {
-    build(false)?;
+    build(&[])?;
     run(Command::new(built("examples/demo")?).args(args))
+}
+
+/// Builds what runs every model, and runs it.
+fn bench_all(args: &[String]) -> Result<(), String> {
+    build(&["--bin", "bench-all"])?;
+    run(Command::new(built("bench-all")?)
+        .arg(built("crossfield")?)
+        .args(args))
 }
 
 /// Builds the `crossfield` command and the demos.
@@ -120,12 +138,10 @@ fn demo(args: &[String]) -> Result<(), String> {
 /// selected, and those that development dependencies ask for as soon as a target is selected that
 /// may use them. With the whole workspace and an example, the set is that of `cargo test
 /// --workspace`, and Burn is compiled once for both; without the example it is another.
-fn build(ndarray: bool) -> Result<(), String> {
+fn build(more: &[&str]) -> Result<(), String> {
     let mut build = vec!["build", "--quiet", "--workspace"];
     build.extend(["--bin", "crossfield", "--example", "demo"]);
-    if ndarray {
-        build.extend(["--features", NDARRAY]);
-    }
+    build.extend(more);
     cargo(&build, &[])
 }
 

@@ -4,9 +4,8 @@ use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Component, ComponentConfig, Dropout, Error, FieldKind, Init, Initializer, Lookup, Ragged,
-    RankedItems, Schema, TableConfig, TableField, TrainingStep, check_option, factor_table, gather,
-    tables_for,
+    Component, ComponentConfig, Dropout, Error, Factors, FieldKind, Init, Lookup, Ragged,
+    RankedItems, Schema, TableConfig, TableField, TrainingStep, check_option, gather,
 };
 use serde::{Deserialize, Serialize};
 
@@ -142,19 +141,21 @@ impl SasRecConfig {
         }
     }
 
+    fn factors(&self) -> Factors<'_> {
+        Factors {
+            component: &self.name,
+            dim: self.embedding_dim,
+            init_std: self.init_std,
+            share: self.share.as_deref(),
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
-        let (name, dim) = (&self.name, self.embedding_dim);
-        let sizes = 1..=1024;
-        check_option(
-            name,
-            "embedding_dim",
-            dim,
-            sizes.contains(&dim),
-            "1 to 1024",
-        )?;
+        let name = &self.name;
+        self.factors().check_multiplied()?;
         let good = (1..=64).contains(&self.blocks);
         check_option(name, "blocks", self.blocks, good, "1 to 64")?;
-        self.block().check(name, dim)?;
+        self.block().check(name, self.embedding_dim)?;
         let good = (1..=1_000_000).contains(&self.max_positions);
         check_option(
             name,
@@ -162,25 +163,13 @@ impl SasRecConfig {
             self.max_positions,
             good,
             "1 to 1000000",
-        )?;
-        let good = self.init_std > 0.0 && self.init_std.is_finite();
-        check_option(name, "init_std", self.init_std, good, "a number above 0")
+        )
     }
 
     fn table(&self, schema: &Schema) -> Result<(Vec<TableConfig>, [TableField; 2]), Error> {
         self.check()?;
         let ids = self.fields(schema)?;
-        let initializer = Initializer::Normal { std: self.init_std };
-        let (tables, lookups) = tables_for(
-            schema,
-            &ids,
-            self.embedding_dim,
-            initializer,
-            |vocabulary| match &self.share {
-                Some(prefix) => format!("{prefix}.{vocabulary}"),
-                None => factor_table(self.embedding_dim, vocabulary),
-            },
-        );
+        let (tables, lookups) = self.factors().tables(schema, &ids);
         let [history, target] = [&lookups[0], &lookups[1]].map(Clone::clone);
         Ok((tables, [history, target]))
     }

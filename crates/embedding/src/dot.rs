@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Component, ComponentConfig, Contribution, Error, FieldId, Init, Initializer, LookedUp, Lookup,
-    Schema, TableConfig, TableField, What, check_option, factor_table, merge_tables, tables_for,
+    Component, ComponentConfig, Contribution, Error, Factors, FieldId, Init, LookedUp, Lookup,
+    Schema, TableConfig, TableField, What, merge_tables,
 };
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +103,13 @@ impl DotProductConfig {
     /// Where the fields of each side are looked up, and in which tables.
     #[expect(clippy::type_complexity, reason = "two sides of the same pair")]
     fn sides(&self, schema: &Schema) -> Result<[(Vec<TableConfig>, Vec<TableField>); 2], Error> {
-        self.check()?;
+        let factors = Factors {
+            component: &self.name,
+            dim: self.embedding_dim,
+            init_std: self.init_std,
+            share: None,
+        };
+        factors.check_multiplied()?;
         let side = |names: &[String], expected| {
             if names.is_empty() {
                 let component = self.name.clone();
@@ -113,24 +119,12 @@ impl DotProductConfig {
                 });
             }
             let ids: Vec<FieldId> = schema.bags(&self.name, names)?;
-            let (dim, std) = (self.embedding_dim, self.init_std);
-            let initializer = Initializer::Normal { std };
-            Ok(tables_for(schema, &ids, dim, initializer, |vocabulary| {
-                factor_table(dim, vocabulary)
-            }))
+            Ok(factors.tables(schema, &ids))
         };
         Ok([
             side(&self.left, "at least one field in `left`")?,
             side(&self.right, "at least one field in `right`")?,
         ])
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        let (name, dim, init_std) = (&self.name, self.embedding_dim, self.init_std);
-        let good = (1..=1024).contains(&dim);
-        check_option(name, "embedding_dim", dim, good, "1 to 1024")?;
-        let good = init_std > 0.0 && init_std.is_finite();
-        check_option(name, "init_std", init_std, good, "a number above 0")
     }
 }
 

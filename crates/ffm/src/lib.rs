@@ -9,7 +9,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
     Component, ComponentConfig, Contribution, Error, FieldId, Init, Initializer, Lookup, Schema,
-    TableConfig, TableField, What, check_option, factor_table, tables_for,
+    TableConfig, TableField, What, check_option, factor_table, linear_tables, tables_for,
 };
 #[cfg(feature = "fused")]
 pub use fused::FusedFfm;
@@ -92,10 +92,7 @@ impl FfmConfig {
 
     fn linear(&self, schema: &Schema, ids: &[FieldId]) -> (Vec<TableConfig>, Vec<TableField>) {
         let ids = if self.linear { ids } else { &[] };
-        let prefix = self.share.as_deref().unwrap_or(&self.name);
-        tables_for(schema, ids, 1, Initializer::Zeros, |vocabulary| {
-            format!("{prefix}.{vocabulary}")
-        })
+        linear_tables(schema, ids, self.share.as_deref().unwrap_or(&self.name))
     }
 
     /// Where each field's vectors and linear weights are looked up.

@@ -7,8 +7,8 @@ pub mod solver;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Component, ComponentConfig, Contribution, Error, FieldId, Init, Initializer, Lookup, Schema,
-    TableConfig, TableField, What, check_option, factor_table, tables_for,
+    Component, ComponentConfig, Contribution, Error, Factors, FieldId, Init, Lookup, Schema,
+    TableConfig, TableField, What, linear_tables,
 };
 #[cfg(feature = "fused")]
 pub use fused::FusedFm;
@@ -59,34 +59,30 @@ pub struct Fm {
 }
 
 impl FmConfig {
-    fn factors(&self, schema: &Schema, ids: &[FieldId]) -> (Vec<TableConfig>, Vec<TableField>) {
-        let initializer = Initializer::Normal { std: self.init_std };
-        tables_for(schema, ids, self.embedding_dim, initializer, |vocabulary| {
-            factor_table(self.embedding_dim, vocabulary)
-        })
+    fn factors(&self) -> Factors<'_> {
+        Factors {
+            component: &self.name,
+            dim: self.embedding_dim,
+            init_std: self.init_std,
+            share: None,
+        }
     }
 
     fn linear(&self, schema: &Schema, ids: &[FieldId]) -> (Vec<TableConfig>, Vec<TableField>) {
         let ids = if self.linear { ids } else { &[] };
-        let prefix = self.share.as_deref().unwrap_or(&self.name);
-        tables_for(schema, ids, 1, Initializer::Zeros, |vocabulary| {
-            format!("{prefix}.{vocabulary}")
-        })
+        linear_tables(schema, ids, self.share.as_deref().unwrap_or(&self.name))
     }
 
     /// Where each field's vectors and linear weights are looked up.
     fn lookups(&self, schema: &Schema) -> Result<(Vec<TableField>, Vec<TableField>), Error> {
-        self.check()?;
-        let ids = schema.bags(&self.name, &self.fields)?;
-        Ok((self.factors(schema, &ids).1, self.linear(schema, &ids).1))
+        let ids = self.ids(schema)?;
+        let factors = self.factors().tables(schema, &ids).1;
+        Ok((factors, self.linear(schema, &ids).1))
     }
 
-    fn check(&self) -> Result<(), Error> {
-        let (name, dim, init_std) = (&self.name, self.embedding_dim, self.init_std);
-        let good = (1..=1024).contains(&dim);
-        check_option(name, "embedding_dim", dim, good, "1 to 1024")?;
-        let good = init_std > 0.0 && init_std.is_finite();
-        check_option(name, "init_std", init_std, good, "a number above 0")
+    fn ids(&self, schema: &Schema) -> Result<Vec<FieldId>, Error> {
+        self.factors().check_multiplied()?;
+        schema.bags(&self.name, &self.fields)
     }
 }
 
@@ -94,9 +90,8 @@ impl ComponentConfig for FmConfig {
     type Component = Fm;
 
     fn tables(&self, schema: &Schema) -> Result<Vec<TableConfig>, Error> {
-        self.check()?;
-        let ids = schema.bags(&self.name, &self.fields)?;
-        let mut tables = self.factors(schema, &ids).0;
+        let ids = self.ids(schema)?;
+        let mut tables = self.factors().tables(schema, &ids).0;
         tables.extend(self.linear(schema, &ids).0);
         Ok(tables)
     }

@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Component, ComponentConfig, Contribution, Error, FieldId, FieldKind, Init, Initializer, Lookup,
-    Schema, TableConfig, TableField, factor_table, tables_for,
+    Component, ComponentConfig, Contribution, Error, FieldId, FieldKind, Init, Lookup, Schema,
+    TableConfig, TableField, factor_table, linear_tables,
 };
 use crossfield_embedding::{DotProduct, DotProductConfig};
 use serde::{Deserialize, Serialize};
@@ -137,9 +137,7 @@ impl BiasedMfConfig {
             Biases::Item => &[item],
             Biases::None => &[],
         };
-        tables_for(schema, ids, 1, Initializer::Zeros, |vocabulary| {
-            format!("{}.{vocabulary}", self.name)
-        })
+        linear_tables(schema, ids, &self.name)
     }
 }
 

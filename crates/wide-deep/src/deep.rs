@@ -3,9 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Activation, Component, ComponentConfig, Contribution, Error, FieldId, FieldInputs, Init,
-    Initializer, Lookup, Mlp, MlpConfig, Normalization, Schema, TableConfig, check_option,
-    factor_table, tables_for,
+    Activation, Component, ComponentConfig, Contribution, Error, Factors, FieldId, FieldInputs,
+    Init, Lookup, Mlp, MlpConfig, Normalization, Schema, TableConfig,
 };
 use serde::{Deserialize, Serialize};
 
@@ -106,30 +105,23 @@ pub struct Deep {
 }
 
 impl DeepConfig {
+    fn factors(&self) -> Factors<'_> {
+        Factors {
+            component: &self.name,
+            dim: self.embedding_dim,
+            init_std: self.init_std,
+            share: self.share.as_deref(),
+        }
+    }
+
     fn inputs(&self, schema: &Schema) -> Result<(Vec<TableConfig>, FieldInputs), Error> {
-        check_option(
-            &self.name,
-            "embedding_dim",
-            self.embedding_dim,
-            (1..=1024).contains(&self.embedding_dim),
-            "1 to 1024",
-        )?;
-        check_option(
-            &self.name,
-            "init_std",
-            self.init_std,
-            self.init_std.is_finite() && self.init_std >= 0.0,
-            "a finite number of at least 0",
-        )?;
+        let factors = self.factors();
+        factors.check()?;
         let ids = schema.bags(&self.name, &self.fields)?;
-        let name = |vocabulary: &str| match &self.share {
-            Some(prefix) => format!("{prefix}.{vocabulary}"),
-            None => factor_table(self.embedding_dim, vocabulary),
-        };
+        let name = |vocabulary: &str| factors.table(vocabulary);
         let inputs = FieldInputs::new(schema, &ids, self.embedding_dim, name);
         let ids: Vec<FieldId> = inputs.embedded().iter().map(|it| it.field).collect();
-        let initializer = Initializer::Normal { std: self.init_std };
-        let (tables, _) = tables_for(schema, &ids, self.embedding_dim, initializer, name);
+        let (tables, _) = factors.tables(schema, &ids);
         self.mlp().check(&self.name, inputs.width())?;
         Ok((tables, inputs))
     }

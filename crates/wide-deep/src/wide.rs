@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Component, ComponentConfig, Contribution, Error, Init, Initializer, Lookup, Schema,
-    TableConfig, TableField, tables_for,
+    Component, ComponentConfig, Contribution, Error, Init, Lookup, Schema, TableConfig, TableField,
+    linear_tables,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,13 +48,7 @@ impl WideConfig {
     fn lookups(&self, schema: &Schema) -> Result<(Vec<TableConfig>, Vec<TableField>), Error> {
         let ids = schema.bags_and_crosses(&self.name, &self.fields)?;
         let prefix = self.share.as_deref().unwrap_or(&self.name);
-        Ok(tables_for(
-            schema,
-            &ids,
-            1,
-            Initializer::Zeros,
-            |vocabulary| format!("{prefix}.{vocabulary}"),
-        ))
+        Ok(linear_tables(schema, &ids, prefix))
     }
 }
 

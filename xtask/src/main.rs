@@ -1,5 +1,7 @@
-//! Development commands: `cargo xtask train|data|demo|bench|check|test`. Spawns cargo; holds no
-//! product code.
+//! Development commands: `cargo xtask train|data|demo|guide|bench|check|test`. Spawns cargo; holds
+//! no product code.
+
+mod guide;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -7,9 +9,10 @@ use std::process::{Command, ExitCode};
 const HELP: &str = "\
 cargo xtask train [ARGS]   crossfield train ARGS; without ARGS: FM on the planted ad log
 cargo xtask data ARGS      crossfield data ARGS
-cargo xtask demo NAME      an experiment: one-hot, neighbours, warm-start, transfer,
-                           fields, memorise-generalise or attention; a seed may
-                           follow
+cargo xtask demo NAME      an experiment: one-hot, neighbours, combine, warm-start,
+                           transfer, fields, memorise-generalise, attention or
+                           mix; a seed may follow
+cargo xtask guide          docs/guide as books in target/guide, by mdbook
 cargo xtask bench [ARGS]   all criterion benches, or those that ARGS name, as `cargo bench`
                            takes them
 cargo xtask bench all [NAMES]
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         "train" if args.is_empty() => crossfield("train", &["configs/ad-log.toml".to_owned()]),
         "train" | "data" => crossfield(&task, &args),
         "demo" => demo(&args),
+        "guide" => guide::build(),
         "bench" if args.first().is_some_and(|what| what == "all") => bench_all(&args[1..]),
         "bench" => cargo(&["bench", "--workspace", "--profile", "dev"], &args),
         "check" => check(),

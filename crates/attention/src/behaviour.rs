@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use crossfield_core::{
     AttentionWeights, Error, Examples, Factors, Feature, FieldId, FieldKind, Init, Lookup, Ragged,
-    Schema, TableConfig, TableField, check_option,
+    Schema, TableConfig, TableField, check_option, features_in,
 };
 use serde::{Deserialize, Serialize};
 
@@ -173,6 +173,16 @@ impl Behaviour {
     /// Numbers of an event.
     pub(crate) fn dim(&self) -> usize {
         self.dim
+    }
+
+    /// Events of a row that has `features[f]` features in field f.
+    pub(crate) fn events(&self, features: &[f64]) -> f64 {
+        features[self.history[0].field]
+    }
+
+    /// Features of the target of such a row.
+    pub(crate) fn asked(&self, features: &[f64]) -> f64 {
+        features_in(&self.target, features)
     }
 
     pub(crate) fn targets(&self) -> impl Iterator<Item = FieldId> {

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use crossfield_core::{
     Activation, AttentionWeights, Component, ComponentConfig, Contribution, Error, Examples,
     Factors, FieldId, FieldInputs, Init, Lookup, Mlp, MlpConfig, Normalization, Ragged, Schema,
-    TableConfig, TrainingStep, check_option,
+    TableConfig, TrainingStep, check_option, features_in,
 };
 use serde::{Deserialize, Serialize};
 
@@ -290,6 +290,29 @@ impl ComponentConfig for DinConfig {
         let Parts { behaviours, .. } = self.parts(schema)?;
         let mut behaviours = behaviours.iter();
         behaviours.try_for_each(|behaviour| behaviour.check_rows(&self.name, schema, rows))
+    }
+
+    /// x v of each feature, for each behaviour the weights of its events and their sum, and the layers.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let parts = self.parts(schema).ok()?;
+        let vectors = features_in(parts.inputs.embedded(), features);
+        let pooled = parts.behaviours.iter().map(|behaviour| {
+            let (dim, items) = (behaviour.dim(), behaviour.events(features));
+            let query = 2.0 * behaviour.asked(features) * self.embedding_dim as f64;
+            let weights = match self.attention {
+                Pooling::Unit | Pooling::UnitSoftmax => query + self.unit().flops(dim, items),
+                Pooling::Dot => query + 2.0 * items * dim as f64,
+                Pooling::Additive => {
+                    let units = self.unit_hidden[0];
+                    query + AdditiveConfig { units }.flops(dim, items)
+                }
+                Pooling::Mean | Pooling::Sum | Pooling::None => query,
+            };
+            weights + 2.0 * items * dim as f64
+        });
+        let pooled: f64 = pooled.sum();
+        let vectors = 2.0 * vectors * self.embedding_dim as f64;
+        Some(vectors + pooled + self.mlp().flops(parts.width))
     }
 }
 

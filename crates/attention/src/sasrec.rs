@@ -218,6 +218,15 @@ impl ComponentConfig for SasRecConfig {
             target,
         })
     }
+
+    /// The blocks over the history, x v of the target, and the product of both. Of histories as long as
+    /// the mean: longer ones take more than shorter ones save.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let [history, target] = self.fields(schema).ok()?;
+        let blocks = self.block().flops(self.embedding_dim, features[history]);
+        let score = (features[target] + 1.0) * self.embedding_dim as f64;
+        Some(self.blocks as f64 * blocks + 2.0 * score)
+    }
 }
 
 impl SasRec {
@@ -436,6 +445,15 @@ mod tests {
         assert_ne!(first[12..], changed[12..]);
         // Nor do other rows, nor that there is no later item.
         assert_eq!(first[..12], encoded(&[1, 2, 3], &[6, 7, 1, 2, 3, 4])[..]);
+    }
+
+    #[test]
+    fn operations_are_counted_as_by_hand() {
+        // Of 3 items of 4 numbers: four matrices of 4 × 4 and a network of two each, and 6 pairs of a
+        // fit and a sum, in each of two blocks; x v of the target, and the product.
+        let block = 3.0 * 6.0 * 16.0 + 6.0 * 2.0 * 4.0;
+        let flops = config().flops(&schema(), &[3.0, 1.0, 1.0]);
+        assert_eq!(flops, Some(2.0 * (2.0 * block + 4.0 + 4.0)));
     }
 
     #[test]

@@ -171,6 +171,19 @@ impl ComponentConfig for TargetAttentionConfig {
         let mut behaviours = behaviours.iter();
         behaviours.try_for_each(|behaviour| behaviour.check_rows(&self.name, schema, rows))
     }
+
+    /// For each behaviour x v of the target, for each event the fit of its weight, that of its share,
+    /// and what it adds; with projections a matrix for the target and for each event.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let behaviours = self.behaviours(schema).ok()?;
+        let of_each = behaviours.iter().map(|behaviour| {
+            let (dim, items) = (behaviour.dim() as f64, behaviour.events(features));
+            let query = behaviour.asked(features) * self.embedding_dim as f64;
+            let maps = if self.projections { dim * dim } else { 0.0 };
+            2.0 * (query + maps + items * (maps + 2.0 * dim + 1.0))
+        });
+        Some(of_each.sum())
+    }
 }
 
 impl TargetAttention {

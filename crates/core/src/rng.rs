@@ -47,6 +47,8 @@ pub enum Purpose {
     Bootstrap = 12,
     /// How the values of a field are shuffled among rows: `a` = [`name_key`] of the field, `b` = shuffle.
     Permutation = 13,
+    /// Settings of the trials of a search: `a` = number of the trial, `b` = [`name_key`] of the setting.
+    Trials = 14,
 }
 
 /// The stream of random numbers for one purpose.

@@ -216,6 +216,55 @@ impl Default for DataConfig {
 }
 
 impl DataConfig {
+    /// Leaves the files of the test part out. A split takes no other rows in their place: the other
+    /// parts are as they were.
+    ///
+    /// ```
+    /// use crossfield_data::{DataConfig, SplitConfig};
+    ///
+    /// let mut data = DataConfig {
+    ///     test: vec!["test.csv".into()],
+    ///     split: Some(SplitConfig::Random { valid: 0.1, test: 0.2 }),
+    ///     ..DataConfig::default()
+    /// };
+    /// data.leave_out_test_files();
+    /// assert!(data.test.is_empty());
+    /// assert_eq!(data.split, Some(SplitConfig::Random { valid: 0.1, test: 0.0 }));
+    /// ```
+    pub fn leave_out_test_files(&mut self) {
+        if self.test.is_empty() {
+            return;
+        }
+        self.test.clear();
+        match &mut self.split {
+            Some(SplitConfig::Random { test, .. } | SplitConfig::Time { test, .. }) => *test = 0.0,
+            Some(SplitConfig::LeaveLast { test, .. }) => *test = false,
+            Some(SplitConfig::Rows { test, .. }) => *test = None,
+            None => {}
+        }
+    }
+
+    /// Holds a tenth of the training rows out for validation, unless there are validation rows or
+    /// a split already. Whether it did.
+    ///
+    /// ```
+    /// use crossfield_data::DataConfig;
+    ///
+    /// let mut data = DataConfig::default();
+    /// assert!(data.hold_out());
+    /// assert!(!data.hold_out());
+    /// ```
+    pub fn hold_out(&mut self) -> bool {
+        let no_valid = self.valid.is_empty() && self.complete().split.is_none();
+        if no_valid {
+            self.split = Some(SplitConfig::Random {
+                valid: 0.1,
+                test: 0.0,
+            });
+        }
+        no_valid
+    }
+
     /// The same with every default that the format implies written out.
     pub fn complete(&self) -> Self {
         let mut complete = self.clone();

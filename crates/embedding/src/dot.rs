@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
     Component, ComponentConfig, Contribution, Error, Factors, FieldId, Init, LookedUp, Lookup,
-    Schema, TableConfig, TableField, What, merge_tables,
+    Schema, TableConfig, TableField, What, features_in, merge_tables,
 };
 use serde::{Deserialize, Serialize};
 
@@ -141,6 +141,13 @@ impl ComponentConfig for DotProductConfig {
         let [(_, left), (_, right)] = self.sides(schema)?;
         Ok(DotProduct { left, right })
     }
+
+    /// x v of each feature of both sides, and their product.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let [(_, left), (_, right)] = self.sides(schema).ok()?;
+        let vectors = features_in(&left, features) + features_in(&right, features);
+        Some(2.0 * (vectors + 1.0) * self.embedding_dim as f64)
+    }
 }
 
 impl Component for DotProduct {
@@ -244,6 +251,18 @@ mod tests {
         }
         // The other row's user is unknown and its history empty: nothing to multiply.
         assert!(scores[0] != 0.0 && scores[1] == 0.0);
+    }
+
+    #[test]
+    fn operations_are_counted_as_by_hand() {
+        let config = DotProductConfig {
+            left: vec!["user".into(), "last_item".into()],
+            embedding_dim: 3,
+            ..DotProductConfig::default()
+        };
+        // x v of 1 + 2.5 + 1 features of 3 numbers, and 3 products.
+        let flops = config.flops(&schema(), &[1.0, 2.5, 1.0]);
+        assert_eq!(flops, Some(2.0 * (4.5 * 3.0 + 3.0)));
     }
 
     #[test]

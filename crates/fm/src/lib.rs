@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
     Component, ComponentConfig, Contribution, Error, Factors, FieldId, Init, Lookup, Schema,
-    TableConfig, TableField, What, linear_tables,
+    TableConfig, TableField, What, features_in, linear_tables,
 };
 #[cfg(feature = "fused")]
 pub use fused::FusedFm;
@@ -99,6 +99,14 @@ impl ComponentConfig for FmConfig {
     fn init(&self, schema: &Schema, _init: &Init) -> Result<Fm, Error> {
         let (factors, linear) = self.lookups(schema)?;
         Ok(Fm { factors, linear })
+    }
+
+    /// For each feature x v and x² v², then the square of each entry of the sum; w x of each feature.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let (factors, linear) = self.lookups(schema).ok()?;
+        let dim = self.embedding_dim as f64;
+        let pairs = (2.0 * features_in(&factors, features) + 1.0) * dim;
+        Some(2.0 * (pairs + features_in(&linear, features)))
     }
 }
 
@@ -311,6 +319,19 @@ mod tests {
         let fm = config.init(&schema(), &init).unwrap();
         let (lookup, _) = tables.stage(batch(), device);
         fm.forward(&lookup).try_into_vec_as::<f32>().unwrap()
+    }
+
+    #[test]
+    fn operations_are_counted_as_by_hand() {
+        // A user and two genres of four weights each: x v and x² v² of 3 · 4 numbers, 4 squares of
+        // sums, and w x of 3 features.
+        let features = [1.0, 2.0, 40.0];
+        let flops = |linear| config(linear).flops(&schema(), &features);
+        assert_eq!(flops(false), Some(2.0 * (12.0 + 12.0 + 4.0)));
+        assert_eq!(flops(true), Some(2.0 * (28.0 + 3.0)));
+        // Two components do the work of both.
+        let both = (config(false), config(true)).flops(&schema(), &features);
+        assert_eq!(both, Some(56.0 + 62.0));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
     Activation, Component, ComponentConfig, Contribution, Error, Factors, FieldId, FieldInputs,
-    Init, Lookup, Mlp, MlpConfig, Normalization, Schema, TableConfig,
+    Init, Lookup, Mlp, MlpConfig, Normalization, Schema, TableConfig, features_in,
 };
 use serde::{Deserialize, Serialize};
 
@@ -152,6 +152,13 @@ impl ComponentConfig for DeepConfig {
             mlp: self.mlp().init(&self.name, inputs.width(), init)?,
             inputs,
         })
+    }
+
+    /// x v of each feature, and the layers.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let inputs = self.inputs(schema).ok()?.1;
+        let vectors = features_in(inputs.embedded(), features) * self.embedding_dim as f64;
+        Some(2.0 * vectors + self.mlp().flops(inputs.width()))
     }
 }
 
@@ -375,6 +382,15 @@ mod tests {
                 assert_relative_eq!(f64::from(*got), expected, epsilon = 1e-5);
             }
         }
+    }
+
+    #[test]
+    fn operations_are_counted_as_by_hand() {
+        // Vectors of two weights for a user, 1.5 tags and an hour; three dense columns.
+        let features = [1.0, 1.5, 1.0, 1.0, 1.0, 40.0, 1.0];
+        let flops = config(&[], &[4, 3]).flops(&schema(), &features);
+        let layers = (3 * 2 + 3) * 4 + 4 * 3 + 3;
+        assert_eq!(flops, Some(2.0 * (3.5 * 2.0 + f64::from(layers))));
     }
 
     #[test]

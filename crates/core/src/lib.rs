@@ -45,4 +45,6 @@ pub use prediction::{PredictionLink, PredictionMean};
 pub use ragged::{Ragged, Segments};
 pub use ranking::{RankingMetrics, RankingReport};
 pub use schema::{Field, FieldId, FieldKind, Schema};
-pub use table::{Initializer, TableConfig, TableField, factor_table, merge_tables, tables_for};
+pub use table::{
+    Initializer, TableConfig, TableField, factor_table, factors_for, merge_tables, tables_for,
+};

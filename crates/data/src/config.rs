@@ -216,6 +216,27 @@ impl Default for DataConfig {
 }
 
 impl DataConfig {
+    /// Holds a tenth of the training rows out for validation, unless there are validation rows or
+    /// a split already. Whether it did.
+    ///
+    /// ```
+    /// use crossfield_data::DataConfig;
+    ///
+    /// let mut data = DataConfig::default();
+    /// assert!(data.hold_out());
+    /// assert!(!data.hold_out());
+    /// ```
+    pub fn hold_out(&mut self) -> bool {
+        let no_valid = self.valid.is_empty() && self.complete().split.is_none();
+        if no_valid {
+            self.split = Some(SplitConfig::Random {
+                valid: 0.1,
+                test: 0.0,
+            });
+        }
+        no_valid
+    }
+
     /// The same with every default that the format implies written out.
     pub fn complete(&self) -> Self {
         let mut complete = self.clone();

@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Component, ComponentConfig, Contribution, Error, FieldId, Init, Initializer, LookedUp, Lookup,
-    Schema, TableConfig, TableField, What, check_option, factor_table, merge_tables, tables_for,
+    Component, ComponentConfig, Contribution, Error, FieldId, Init, LookedUp, Lookup, Schema,
+    TableConfig, TableField, What, check_option, factors_for, merge_tables,
 };
 use serde::{Deserialize, Serialize};
 
@@ -113,11 +113,7 @@ impl DotProductConfig {
                 });
             }
             let ids: Vec<FieldId> = schema.bags(&self.name, names)?;
-            let (dim, std) = (self.embedding_dim, self.init_std);
-            let initializer = Initializer::Normal { std };
-            Ok(tables_for(schema, &ids, dim, initializer, |vocabulary| {
-                factor_table(dim, vocabulary)
-            }))
+            Ok(factors_for(schema, &ids, self.embedding_dim, self.init_std))
         };
         Ok([
             side(&self.left, "at least one field in `left`")?,

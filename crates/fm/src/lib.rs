@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
     Component, ComponentConfig, Contribution, Error, FieldId, Init, Initializer, Lookup, Schema,
-    TableConfig, TableField, What, check_option, factor_table, tables_for,
+    TableConfig, TableField, What, check_option, factors_for, tables_for,
 };
 #[cfg(feature = "fused")]
 pub use fused::FusedFm;
@@ -60,10 +60,7 @@ pub struct Fm {
 
 impl FmConfig {
     fn factors(&self, schema: &Schema, ids: &[FieldId]) -> (Vec<TableConfig>, Vec<TableField>) {
-        let initializer = Initializer::Normal { std: self.init_std };
-        tables_for(schema, ids, self.embedding_dim, initializer, |vocabulary| {
-            factor_table(self.embedding_dim, vocabulary)
-        })
+        factors_for(schema, ids, self.embedding_dim, self.init_std)
     }
 
     fn linear(&self, schema: &Schema, ids: &[FieldId]) -> (Vec<TableConfig>, Vec<TableField>) {

@@ -12,13 +12,14 @@ mod ranking;
 mod run_file;
 mod solver_executor;
 mod trainer;
+mod training;
 
 pub use burn_executor::Trained;
 pub use checkpoint::{Evaluation, Posterior, State, save_imported};
 pub use config::{
     DenseOptimizer, DenseOptimizerKind, DeviceConfig, EarlyStop, Executor, Negatives, Objective,
     OptimizerConfig, RateSchedule, Schedule, ScheduleKind, SolverOptions, TableOptions,
-    TrainConfig,
+    TrainConfig, vocabulary,
 };
 pub use error::Error;
 pub use executor::{Output, Scorer};
@@ -32,3 +33,4 @@ pub use solver_executor::{Solver, SolverFailure, SolverModel, SolverTrained};
 pub use trainer::{
     Fill, FinalMetrics, Observer, Parts, Setup, Timing, in_pool, train, train_fused, train_solver,
 };
+pub use training::{Finished, Training, check_schema};

@@ -1,0 +1,53 @@
+//! A component that crossfield does not have: the cross layers of DCN-v2.
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::Tensor;
+use crossfield::core::{
+    Component, ComponentConfig, Error, Init, Lookup, Schema, TableConfig, TableField, factors_for,
+};
+
+const DIM: usize = 8;
+
+/// The number of layers: each raises the degree of the polynomial by one.
+#[derive(Clone)]
+pub(crate) struct CrossNetConfig(pub(crate) usize);
+
+/// x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l over the vectors x_0 of all fields, and z = w · x_L + b.
+#[derive(Module, Debug)]
+pub(crate) struct CrossNet {
+    #[module(skip)]
+    fields: Vec<TableField>,
+    layers: Vec<Linear>,
+    output: Linear,
+}
+
+impl ComponentConfig for CrossNetConfig {
+    type Component = CrossNet;
+
+    fn tables(&self, schema: &Schema) -> Result<Vec<TableConfig>, Error> {
+        Ok(factors_for(schema, &schema.bags("cross_net", &[])?, DIM, 0.01).0)
+    }
+
+    fn init(&self, schema: &Schema, init: &Init) -> Result<CrossNet, Error> {
+        let fields = factors_for(schema, &schema.bags("cross_net", &[])?, DIM, 0.01).1;
+        let width = fields.len() * DIM;
+        let layer = |l| init.linear(&format!("cross_net.{l}"), width, width);
+        let layers = (0..self.0).map(layer).collect();
+        let output = init.linear("cross_net.output", width, 1);
+        Ok(CrossNet {
+            fields,
+            layers,
+            output,
+        })
+    }
+}
+
+impl Component for CrossNet {
+    fn forward(&self, x: &Lookup) -> Tensor<2> {
+        let first: Tensor<2> = x.fields(&self.fields).flatten(1, 2);
+        let cross = |x: Tensor<2>, layer: &Linear| first.clone() * layer.forward(x.clone()) + x;
+        self.output
+            .forward(self.layers.iter().fold(first.clone(), cross))
+    }
+}

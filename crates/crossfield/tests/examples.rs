@@ -1,0 +1,165 @@
+//! What the examples claim: each trains, every part of it, to the same bits at any number of threads.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::path::Path;
+
+use crossfield::core::metrics::Report;
+use crossfield::core::{ComponentConfig, MlpConfig};
+use crossfield::embedding::Snapshot;
+use crossfield::train::Training;
+use crossfield::wide_deep::{DeepConfig, WideConfig};
+
+#[path = "../examples/rows/ad_log.rs"]
+mod ad_log;
+#[path = "../examples/attention_fm/model.rs"]
+mod attention_fm;
+#[path = "../examples/dcn/model.rs"]
+mod dcn;
+#[path = "../examples/deep_fm/model.rs"]
+mod deep_fm;
+#[path = "../examples/din_wide/model.rs"]
+mod din_wide;
+#[path = "../examples/ffm_deep/model.rs"]
+mod ffm_deep;
+#[path = "../examples/nfm/model.rs"]
+mod nfm;
+#[path = "../examples/rows/outcome.rs"]
+mod outcome;
+#[path = "../examples/two_tower/search.rs"]
+mod search;
+#[path = "../examples/rows/shop.rs"]
+mod shop;
+#[path = "../examples/two_tower/model.rs"]
+mod two_tower;
+
+/// All tensors of a model's file, by name.
+fn weights(run: &Path) -> Vec<(String, Vec<f32>)> {
+    let mut snapshot = Snapshot::open(&run.join("model.safetensors")).unwrap();
+    let names = snapshot.names();
+    let read = |name: String| {
+        let (shape, mut all) = (snapshot.shape(&name).unwrap().to_vec(), Vec::new());
+        snapshot
+            .read(&name, &shape, |block| all.extend_from_slice(block))
+            .unwrap();
+        (name, all)
+    };
+    names.into_iter().map(read).collect()
+}
+
+/// Trains on one thread, on two, and at rates of next to nothing, which leave weights as they begin.
+fn check<C>(mut training: Training, config: C, ahead: f64)
+where
+    C: ComponentConfig + Clone + Send + Sync + 'static,
+{
+    let folder = training.out.clone();
+    training.train.threads = 1;
+    let one = outcome::fit(&training, "one", config.clone()).unwrap();
+    training.train.threads = 2;
+    outcome::fit(&training, "two", config.clone()).unwrap();
+    for file in ["model.safetensors", "optimizer.safetensors", "metrics.json"] {
+        let [one, two] = ["one", "two"].map(|run| std::fs::read(folder.join(run).join(file)));
+        assert!(one.unwrap() == two.unwrap(), "{file}");
+    }
+
+    training.train.epochs = Some(1);
+    (training.optimizer.rows.lr, training.optimizer.dense.lr) = (1e-30, 1e-30);
+    outcome::fit(&training, "start", config).unwrap();
+    let (start, end) = (weights(&folder.join("start")), weights(&folder.join("one")));
+    assert_eq!(start.len(), end.len());
+    for ((name, start), (_, end)) in start.iter().zip(&end) {
+        assert_ne!(start, end, "{name} was not trained");
+    }
+
+    let (mix, constant) = (one.metrics.test.as_ref(), one.metrics.constant.as_ref());
+    let logloss = |report: Option<&Report>| report.and_then(|report| report.logloss).unwrap();
+    assert!(
+        logloss(mix) < logloss(constant) - ahead,
+        "{}",
+        outcome::table(&[("constant", constant), ("mix", mix)])
+    );
+}
+
+/// Checks a mix on the ad log.
+fn check_on_ads<C>(config: C)
+where
+    C: ComponentConfig + Clone + Send + Sync + 'static,
+{
+    let folder = tempfile::tempdir().unwrap();
+    let mut training = ad_log::ad_log(20_000, folder.path()).unwrap();
+    training.train.batch_size = Some(256);
+    check(training, config, 0.02);
+}
+
+/// Checks one that reads histories.
+fn check_in_shop<C>(config: C)
+where
+    C: ComponentConfig + Clone + Send + Sync + 'static,
+{
+    let folder = tempfile::tempdir().unwrap();
+    check(shop::shop(6_000, folder.path()).unwrap(), config, 0.05);
+}
+
+fn small() -> MlpConfig {
+    MlpConfig {
+        hidden: vec![16],
+        ..MlpConfig::default()
+    }
+}
+
+#[test]
+fn deep_fm_trains_all_its_parts() {
+    check_on_ads(deep_fm::deep_fm());
+}
+
+#[test]
+fn ffm_beside_a_perceptron_trains_all_its_parts() {
+    check_on_ads(ffm_deep::ffm_deep());
+}
+
+#[test]
+fn nfm_trains_all_its_parts() {
+    check_on_ads((WideConfig::default(), nfm::NfmConfig(small())));
+}
+
+#[test]
+fn cross_layers_beside_a_perceptron_train_all_their_parts() {
+    check_on_ads((dcn::CrossNetConfig(2), DeepConfig::default()));
+}
+
+#[test]
+fn din_beside_wide_crosses_trains_all_its_parts() {
+    check_in_shop(din_wide::din_wide());
+}
+
+#[test]
+fn attention_as_a_feature_of_an_fm_trains_all_its_parts() {
+    let fields = ["item", "history", "kind", "season"].map(str::to_owned);
+    check_in_shop(attention_fm::AttentionFmConfig(fields.to_vec()));
+}
+
+fn towers() -> two_tower::TwoTowerConfig {
+    let names = |names: [&str; 2]| names.map(str::to_owned).to_vec();
+    two_tower::TwoTowerConfig([names(["history", "season"]), names(["item", "kind"])])
+}
+
+#[test]
+fn two_towers_train_all_their_parts() {
+    check_in_shop(towers());
+}
+
+#[test]
+fn two_towers_find_things_of_the_kinds_that_a_person_buys() {
+    let folder = tempfile::tempdir().unwrap();
+    let training = shop::shop(6_000, folder.path()).unwrap();
+    let mut towers = outcome::fit(&training, "towers", towers()).unwrap();
+    let person = search::person(folder.path(), &["rug-0", "tea-3", "tea-4", "rug-7"]).unwrap();
+    let (items, names) = search::catalogue(folder.path()).unwrap();
+    let sides: [search::Side<two_tower::TwoTower>; 2] =
+        [|towers, x| towers.user.of(x), |towers, x| towers.item.of(x)];
+    let best = search::best(&mut towers, sides, &person, &items, 10).unwrap();
+    let found = best.iter().map(|&row| &names[row as usize]);
+    let liked = found.filter(|name| name.starts_with("rug") || name.starts_with("tea"));
+    // Two kinds of ten: by chance it would be two things.
+    assert!(liked.count() >= 8, "{best:?}");
+}

@@ -97,7 +97,7 @@ where
     C: ComponentConfig + Clone + Send + Sync + 'static,
 {
     let folder = tempfile::tempdir().unwrap();
-    check(shop::shop(6_000, folder.path()).unwrap(), config, 0.05);
+    check(shop::shop(10_000, folder.path()).unwrap(), config, 0.05);
 }
 
 fn small() -> MlpConfig {
@@ -151,9 +151,9 @@ fn two_towers_train_all_their_parts() {
 #[test]
 fn two_towers_find_things_of_the_kinds_that_a_person_buys() {
     let folder = tempfile::tempdir().unwrap();
-    let training = shop::shop(6_000, folder.path()).unwrap();
+    let training = shop::shop(10_000, folder.path()).unwrap();
     let mut towers = outcome::fit(&training, "towers", towers()).unwrap();
-    let person = search::person(folder.path(), &["rug-0", "tea-3", "tea-4", "rug-7"]).unwrap();
+    let person = search::person(folder.path(), &["rug-0", "tea-3", "tea-4", "rug-5"]).unwrap();
     let (items, names) = search::catalogue(folder.path()).unwrap();
     let sides: [search::Side<two_tower::TwoTower>; 2] =
         [|towers, x| towers.user.of(x), |towers, x| towers.item.of(x)];

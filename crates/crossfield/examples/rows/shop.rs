@@ -13,7 +13,7 @@ pub(crate) const KINDS: [&str; 10] = [
     "shoes", "novel", "camera", "tea", "plant", "rug", "game", "lamp", "knife", "bike",
 ];
 /// Things of each kind.
-pub(crate) const THINGS: usize = 12;
+pub(crate) const THINGS: usize = 6;
 const SEASONS: [&str; 4] = ["spring", "summer", "autumn", "winter"];
 
 /// Offers of a shop: a thing, its kind, the season, what the person bought before, the oldest first,
@@ -46,7 +46,7 @@ pub(crate) fn shop(rows: usize, folder: &Path) -> Result<Training, Box<dyn std::
         cross = [{ fields = ['kind', 'season'] }]
         data = { split = { kind = 'random', valid = 0.1, test = 0.2 } }
         label = { column = 'click' }
-        optimizer = { rows = { kind = 'adam', lr = 0.005 }, dense = { lr = 0.005 } }
+        optimizer = { rows = { kind = 'adam', lr = 0.02 }, dense = { lr = 0.02 } }
         train = { batch_size = 256, epochs = 10, early_stop = { patience = 1 } }";
     let mut training = Training::parse(text, folder)?;
     training.data.data.train = vec![file.display().to_string()];
@@ -83,7 +83,7 @@ fn offer(stream: &mut impl Rng) -> Offer {
         false => stream.random_range(0..KINDS.len()),
     };
     let season = stream.random_range(0..SEASONS.len());
-    let is_liked = if liked.contains(&kind) { 2.5 } else { 0.0 };
+    let is_liked = if liked.contains(&kind) { 3.5 } else { 0.0 };
     let is_season = if kind % 4 == season { 1.5 } else { 0.0 };
     Offer {
         bought,

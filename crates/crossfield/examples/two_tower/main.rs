@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         [|towers, x| towers.user.of(x), |towers, x| towers.item.of(x)];
     let person = search::person(
         folder.path(),
-        &["shoes-0", "tea-3", "tea-4", "shoes-7", "tea-1"],
+        &["shoes-0", "tea-3", "tea-4", "shoes-5", "tea-1"],
     )?;
     let (items, names) = search::catalogue(folder.path())?;
     let best = search::best(&mut towers, sides, &person, &items, 10)?;

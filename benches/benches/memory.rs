@@ -6,7 +6,7 @@ use crossfield_train::{bytes, describe_tables, peak_memory, table_bytes};
 
 fn main() {
     let rows = 10_000_000;
-    let mut trainer = Trainer::new(rows);
+    let mut trainer = Trainer::new(&crossfield_benches::fm(), rows);
     for batch in batches(rows, Ids::Zipf, 100) {
         trainer.step(&batch);
     }

@@ -1,12 +1,18 @@
-//! What the examples claim: each trains, every part of it, to the same bits at any number of threads.
+//! What the examples claim: each trains, every part of it, to the same bits at any number of threads;
+//! and a mix gathers what its parts share once.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::Path;
+use std::sync::Arc;
 
+use burn::tensor::Device;
 use crossfield::core::metrics::Report;
-use crossfield::core::{ComponentConfig, MlpConfig};
-use crossfield::embedding::Snapshot;
+use crossfield::core::{
+    Batch, ComponentConfig, Field, FieldKind, Jagged, MlpConfig, Schema, merge_tables,
+};
+use crossfield::embedding::{EmbeddingCollection, RowOptimizer, Snapshot, TablePlan};
+use crossfield::fm::FmConfig;
 use crossfield::train::Training;
 use crossfield::wide_deep::{DeepConfig, WideConfig};
 
@@ -162,4 +168,61 @@ fn two_towers_find_things_of_the_kinds_that_a_person_buys() {
     let liked = found.filter(|name| name.starts_with("rug") || name.starts_with("tea"));
     // Two kinds of ten: by chance it would be two things.
     assert!(liked.count() >= 8, "{best:?}");
+}
+
+/// Rows of tables that a batch of three rows gathers for a component.
+fn gathered(config: &impl ComponentConfig) -> usize {
+    let field = |name: &str| Field {
+        name: name.into(),
+        kind: FieldKind::Categorical,
+        vocabulary: name.into(),
+        rows: 10,
+        oov_row: None,
+    };
+    let schema = Schema {
+        fields: vec![field("user"), field("item")],
+        dense: vec![],
+    };
+    let plan = |table| TablePlan::new(table, RowOptimizer::default());
+    let tables = merge_tables(config.tables(&schema).unwrap()).unwrap();
+    let plans: Vec<TablePlan> = tables.into_iter().map(plan).collect();
+    let mut tables = EmbeddingCollection::new(&plans, 1).unwrap();
+    // Two users, three items.
+    let batch = Batch {
+        batch_size: 3,
+        sparse: vec![
+            Jagged::one_hot(vec![4, 4, 9]),
+            Jagged::one_hot(vec![1, 2, 3]),
+        ],
+        ..Batch::default()
+    };
+    let (_, staged) = tables.stage(Arc::new(batch), &Device::flex());
+    staged.gathered()
+}
+
+#[test]
+fn what_two_or_three_components_share_is_gathered_once() {
+    // Vectors and linear weights of five rows.
+    assert_eq!(gathered(&FmConfig::default()), 10);
+    assert_eq!(gathered(&DeepConfig::default()), 5);
+    assert_eq!(gathered(&deep_fm::deep_fm()), 10);
+    let three = (deep_fm::deep_fm(), nfm::NfmConfig(small()));
+    assert_eq!(gathered(&three), 10);
+}
+
+#[test]
+fn what_one_component_has_alone_is_gathered_beside_what_is_shared() {
+    let of_users = FmConfig {
+        fields: vec!["user".into()],
+        ..FmConfig::default()
+    };
+    assert_eq!(gathered(&of_users), 4);
+    // The vectors of three items.
+    assert_eq!(gathered(&(of_users, DeepConfig::default())), 4 + 3);
+    // An FFM has vectors of its own, and so has a perceptron of another dim.
+    let wider = DeepConfig {
+        embedding_dim: 4,
+        ..DeepConfig::default()
+    };
+    assert_eq!(gathered(&(FmConfig::default(), wider)), 10 + 5);
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crossfield_core::metrics::Report;
 use crossfield_core::{
-    ComponentConfig, Examples, Init, Model, Schema, Scored, TableConfig, merge_tables,
+    ComponentConfig, Examples, Init, Loss, Model, Schema, Scored, TableConfig, merge_tables,
 };
 use crossfield_data::{DataSpec, Dataset, FittedSchema, LabelKind, Labels, encode_files, prepare};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -190,11 +190,15 @@ impl Training {
     where
         C: ComponentConfig + Send + Sync + 'static,
     {
-        let config = Arc::new(config);
+        let (loss, config) = (self.loss()?, Arc::new(config));
         let of_rows = config.clone();
         self.run(
             |schema| config.tables(schema),
-            |train, init| self.scored(&*config, train.schema(), train.label_mean(), init),
+            |train, init| {
+                let component = config.init(train.schema(), init)?;
+                let mean = train.label_mean().unwrap_or_default();
+                Ok(Scored::new(component, loss, mean, &init.device))
+            },
             Box::new(move |schema, rows| of_rows.check_rows(schema, rows)),
             observer,
         )
@@ -241,7 +245,9 @@ impl Training {
             device: device.clone(),
             seed: run.train.seed,
         };
-        let model = self.scored(&config, fitted.schema(), None, &init)?;
+        let component = config.init(fitted.schema(), &init)?;
+        // The bias is read with the other weights.
+        let model = Scored::new(component, self.loss()?, 0.5, &device);
         let trained = Trained::load(&self.out, fitted.fingerprint(), model, plans, &device)?;
         let check = move |schema: &Schema, rows: &Examples<'_>| config.check_rows(schema, rows);
         Ok(Finished::new(
@@ -253,25 +259,16 @@ impl Training {
         ))
     }
 
-    fn scored<C: ComponentConfig>(
-        &self,
-        config: &C,
-        schema: &Schema,
-        mean: Option<f64>,
-        init: &Init,
-    ) -> Result<Scored<C::Component>, Error> {
-        let loss = self.train.loss.of_rows().ok_or_else(|| Error::Option {
+    /// The loss of a component.
+    fn loss(&self) -> Result<Loss, Error> {
+        self.train.loss.of_rows().ok_or_else(|| Error::Option {
             option: "train.loss".into(),
             reason: format!(
                 "is {}, which looks at the order of items: expected logistic, probit or squared, or \
                  a model of its own by `fit_model`",
                 self.train.loss.name()
             ),
-        })?;
-        let component = config.init(schema, init)?;
-        // A mean that every link has a score of, where the bias is read from a file anyway.
-        let mean = mean.unwrap_or(0.5);
-        Ok(Scored::new(component, loss, mean, &init.device))
+        })
     }
 
     fn run<M: Model>(
@@ -472,5 +469,150 @@ impl<M: Model> Finished<M> {
     pub fn evaluate(&mut self, file: impl AsRef<Path>) -> Result<Report, Error> {
         let rows = self.encode(file, Labels::Required)?;
         in_pool(self.threads, || self.trained.evaluate(&rows))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossfield_fm::FmConfig;
+    use tempfile::TempDir;
+
+    const TEXT: &str = "field = [{ name = 'user' }, { name = 'item' }]
+                        train = { epochs = 3, batch_size = 2, checkpoint_every = 2 }";
+
+    /// Four clicks, and where a run of them may go.
+    fn training(text: &str) -> (TempDir, Training) {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("clicks.csv");
+        let rows = "label,user,item\n1,u,a\n0,u,b\n1,v,a\n0,v,b\n";
+        std::fs::write(&file, rows).unwrap();
+        let mut training = Training::parse(text, folder.path().join("run")).unwrap();
+        training.data.data.train = vec![file.display().to_string()];
+        (folder, training)
+    }
+
+    fn message<T>(result: Result<T, Error>) -> String {
+        result.err().map(|error| error.to_string()).unwrap()
+    }
+
+    struct BreaksOff;
+
+    impl Observer for BreaksOff {
+        fn stepped(&mut self, epoch: usize, step: usize, _steps: usize, _loss: f64) {
+            assert!((epoch, step) != (2, 2), "broken off on purpose");
+        }
+    }
+
+    #[test]
+    fn an_interrupted_run_goes_on_to_the_same_bits() {
+        let (_whole, undisturbed) = training(TEXT);
+        let expected = undisturbed.fit(FmConfig::default()).unwrap().metrics;
+        let (_folder, training) = training(TEXT);
+        let broken = std::panic::catch_unwind(|| {
+            let _ = training.fit_observed(FmConfig::default(), &mut BreaksOff);
+        });
+        assert!(broken.is_err());
+        struct Heard(Option<u64>);
+        impl Observer for Heard {
+            fn resumed(&mut self, state: &crate::State) {
+                self.0 = Some(state.step);
+            }
+        }
+        let other = Training {
+            optimizer: toml::from_str("rows = { lr = 0.5 }").unwrap(),
+            ..training.clone()
+        };
+        let error = message(other.fit(FmConfig::default()));
+        assert!(
+            error.contains("interrupted run with other settings"),
+            "{error}"
+        );
+        let mut heard = Heard(None);
+        let finished = training
+            .fit_observed(FmConfig::default(), &mut heard)
+            .unwrap();
+        assert_eq!(heard.0, Some(2));
+        assert_eq!(finished.metrics, expected);
+        let [weights, again] = [&undisturbed, &training]
+            .map(|run| std::fs::read(run.out.join("model.safetensors")).unwrap());
+        assert!(weights == again);
+    }
+
+    #[test]
+    fn a_finished_run_is_read_and_not_overwritten() {
+        let (folder, training) = training(TEXT);
+        assert!(message(training.load(FmConfig::default())).contains("schema.json"));
+        let mut finished = training.fit(FmConfig::default()).unwrap();
+        let error = message(training.fit(FmConfig::default()));
+        assert!(error.contains("holds a finished run"), "{error}");
+        let file = folder.path().join("clicks.csv");
+        let predictions = finished.predict(&file).unwrap();
+        let opened = Training::open(&training.out).unwrap();
+        let mut loaded = opened.load(FmConfig::default()).unwrap();
+        assert_eq!(loaded.predict(&file).unwrap(), predictions);
+        assert_eq!(loaded.metrics, finished.metrics);
+        let measured = loaded.evaluate(&file).unwrap();
+        assert_eq!(Some(measured), finished.metrics.train);
+        // What was opened is what was asked for, every default written out.
+        assert_eq!(opened.complete(), training.complete());
+    }
+
+    #[test]
+    fn a_model_of_ones_own_trains_as_its_component_does() {
+        let (_folder, training) = training(TEXT);
+        let config = FmConfig::default();
+        let own = Training {
+            out: training.out.with_file_name("own"),
+            ..training.clone()
+        };
+        let fitted = training.fit(config.clone()).unwrap();
+        let make = |train: &Dataset, init: &Init| {
+            let component = config.init(train.schema(), init)?;
+            let mean = train.label_mean().unwrap_or_default();
+            Ok(Scored::new(component, Loss::Logistic, mean, &init.device))
+        };
+        let of_model = own.fit_model(|schema| config.tables(schema), make, &mut ());
+        assert_eq!(of_model.unwrap().metrics, fitted.metrics);
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused_before_there_is_a_folder() {
+        for (text, expected) in [
+            (
+                "train = { executor = 'fused' }",
+                "train.executor: is fused: a model from Rust trains on burn",
+            ),
+            (
+                "train = { loss = 'wrmf' }",
+                "train.loss: is wrmf, which looks at the order of items: expected logistic, probit or \
+                 squared, or a model of its own by `fit_model`",
+            ),
+            (
+                "optimizer = { table = [{ match = '*', init_from = 'runs/mf' }] }",
+                "optimizer.table.init_from: is for runs of the crossfield command: fill tables by \
+                 `Setup::fill` and `train`",
+            ),
+            (
+                "train = { early_stop = {} }\ndata = { split = { kind = 'random', test = 0.5 } }",
+                "train.early_stop: needs validation rows: set data.valid, or valid in data.split",
+            ),
+        ] {
+            let text = format!("field = [{{ name = 'user' }}]\n{text}");
+            let (_folder, training) = training(&text);
+            assert_eq!(message(training.fit(FmConfig::default())), expected);
+            assert!(!training.out.exists(), "{expected}");
+        }
+    }
+
+    #[test]
+    fn mistakes_in_the_text_are_named_with_their_line() {
+        let parse = |text| message(Training::parse(text, "run"));
+        assert!(parse("\n[train]\nepoch = 3").contains("did you mean `epochs`?"));
+        let error = parse("[model]\nkind = 'fm'");
+        assert!(
+            error.contains("the model is given in Rust: leave `[model]` out"),
+            "{error}"
+        );
     }
 }

@@ -7,7 +7,7 @@ use crossfield::core::{
     TableField, factors_for,
 };
 
-const DIM: usize = 8;
+const DIM: usize = 16;
 
 /// The fields of the user, and those of the item.
 #[derive(Clone)]

@@ -12,7 +12,8 @@ cargo xtask demo NAME      an experiment: one-hot, neighbours, warm-start, trans
                            follow
 cargo xtask bench [ARGS]   all benches, or those that ARGS name, as `cargo bench` takes them
 cargo xtask check          formatting, lints, docs, spelling; all warnings are errors
-cargo xtask test           check, then every test, those of the ndarray backend, a short run";
+cargo xtask test           check, then every test, those of the ndarray backend and of the package
+                           outside the workspace, a short run";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -78,6 +79,7 @@ fn test() -> Result<(), String> {
         &["test", "--workspace", "--features", NDARRAY, "ndarray"],
         &[],
     )?;
+    downstream()?;
     let out = std::env::temp_dir().join(format!("crossfield-xtask-{}", std::process::id()));
     let trained = crossfield(
         "train",
@@ -94,6 +96,15 @@ fn test() -> Result<(), String> {
     // A run that failed before it made its folder leaves nothing to remove.
     let _ = std::fs::remove_dir_all(&out);
     trained
+}
+
+/// Builds and tests the package that depends on crossfield from outside the workspace.
+fn downstream() -> Result<(), String> {
+    let mut test = cargo_command();
+    test.args(["test", "--locked", "--manifest-path"])
+        .arg("examples/downstream/Cargo.toml")
+        .env("CARGO_TARGET_DIR", "target/downstream");
+    run(&mut test)
 }
 
 const NDARRAY: &str = "crossfield/ndarray,crossfield-cli/ndarray,crossfield-embedding/ndarray";

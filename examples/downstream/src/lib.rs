@@ -86,7 +86,6 @@ impl AttentiveFm {
 
     /// The logit of each row, `[rows, 1]`.
     pub fn forward(&self, rows: &Rows, device: &Device) -> Tensor<2> {
-        let count = rows.items.len();
         let look_up = |table: &Embedding, ids: &[i64]| {
             let ids = Tensor::<1, Int>::from_data(ids, device).unsqueeze_dim(0);
             let vectors: Tensor<2> = table.forward(ids).squeeze_dim(0);
@@ -94,10 +93,7 @@ impl AttentiveFm {
         };
         let items = look_up(&self.items, &rows.items);
         let places = look_up(&self.places, &rows.places);
-        let candidates = Ragged {
-            values: items.clone(),
-            segments: Segments::of_one(count),
-        };
+        let candidates = Ragged::of_one(items.clone());
         let history = Ragged {
             values: look_up(&self.items, &rows.history),
             segments: Segments::new(rows.offsets.clone()),

@@ -23,7 +23,7 @@ fn the_loss_falls_and_new_rows_are_ordered() {
 }
 
 #[test]
-fn what_is_read_of_the_history_reaches_the_vectors_of_past_items() {
+fn what_is_read_depends_on_the_past_item() {
     let device = Device::flex().autodiff();
     let model = AttentiveFm::new(&device);
     let rows = |past: i64| Rows {

@@ -14,7 +14,7 @@ use crossfield::fm::FmConfig;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let training = shop::shop(20_000, folder.path())?;
-    let fields = ["item", "history", "kind", "season"];
+    let fields = ["history", "item", "kind", "season"];
     let fm = outcome::fit(&training, "FM", FmConfig::default())?;
     let mix = outcome::fit(
         &training,

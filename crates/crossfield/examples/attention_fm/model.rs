@@ -5,15 +5,14 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield::attention::{QkvAttention, QkvConfig};
 use crossfield::core::{
-    Component, ComponentConfig, Error, Init, Lookup, Ragged, Schema, Segments, TableConfig,
-    TableField, factors_for,
+    Component, ComponentConfig, Error, Init, Lookup, Ragged, Schema, TableConfig, TableField,
+    factors_for,
 };
 use crossfield::fm::interaction;
 
 const DIM: usize = 8;
 
-/// The candidate first, then its history, then the other fields.
-#[derive(Clone)]
+/// The history first, then the candidate that asks it, then the other fields.
 pub(crate) struct AttentionFmConfig(pub(crate) Vec<String>);
 
 /// z = FM(v_1, …, v_F, u),  u = Σ_t a_t W v_t over the history, a = softmax of the candidate's fit.
@@ -40,13 +39,9 @@ impl ComponentConfig for AttentionFmConfig {
 
 impl Component for AttentionFm {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
-        let candidate = Ragged {
-            values: x.pooled(&self.fields[..1]),
-            segments: Segments::of_one(x.batch_size()),
-        };
-        let others = [&self.fields[..1], &self.fields[2..]].concat();
-        let mut vectors = x.fields(&others);
-        if let Some(history) = x.ragged(&self.fields[1]) {
+        let candidate = Ragged::of_one(x.pooled(&self.fields[1..2]));
+        let mut vectors = x.fields(&self.fields[1..]);
+        if let Some(history) = x.ragged(&self.fields[0]) {
             let read = self.attention.forward(&candidate, &history, false);
             vectors = Tensor::cat(vec![vectors, read.unsqueeze_dim(1)], 1);
         }

@@ -10,7 +10,6 @@ use crossfield::core::{
 const DIM: usize = 8;
 
 /// The number of layers: each raises the degree of the polynomial by one.
-#[derive(Clone)]
 pub(crate) struct CrossNetConfig(pub(crate) usize);
 
 /// x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l over the vectors x_0 of all fields, and z = w · x_L + b.
@@ -33,12 +32,10 @@ impl ComponentConfig for CrossNetConfig {
         let fields = factors_for(schema, &schema.bags("cross_net", &[])?, DIM, 0.01).1;
         let width = fields.len() * DIM;
         let layer = |l| init.linear(&format!("cross_net.{l}"), width, width);
-        let layers = (0..self.0).map(layer).collect();
-        let output = init.linear("cross_net.output", width, 1);
         Ok(CrossNet {
+            layers: (0..self.0).map(layer).collect(),
+            output: init.linear("cross_net.output", width, 1),
             fields,
-            layers,
-            output,
         })
     }
 }
@@ -47,7 +44,7 @@ impl Component for CrossNet {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
         let first: Tensor<2> = x.fields(&self.fields).flatten(1, 2);
         let cross = |x: Tensor<2>, layer: &Linear| first.clone() * layer.forward(x.clone()) + x;
-        self.output
-            .forward(self.layers.iter().fold(first.clone(), cross))
+        let last = self.layers.iter().fold(first.clone(), cross);
+        self.output.forward(last)
     }
 }

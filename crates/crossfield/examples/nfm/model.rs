@@ -12,7 +12,6 @@ use crossfield::fm::bi_interaction_of_sums;
 pub(crate) const DIM: usize = 8;
 
 /// All fields are read; what is set are the layers.
-#[derive(Clone)]
 pub(crate) struct NfmConfig(pub(crate) MlpConfig);
 
 /// z = MLP(½ [(Σ x v)² − Σ x² v²])

@@ -26,8 +26,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ];
     println!("{}", outcome::table(&lines));
 
-    let sides: [search::Side<model::TwoTower>; 2] =
-        [|towers, x| towers.user.of(x), |towers, x| towers.item.of(x)];
+    let sides: [search::Side<model::TwoTower>; 2] = [
+        |towers, x| towers.tower(0, x),
+        |towers, x| towers.tower(1, x),
+    ];
     let person = search::person(
         folder.path(),
         &["shoes-0", "tea-3", "tea-4", "shoes-5", "tea-1"],

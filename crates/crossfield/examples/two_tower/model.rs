@@ -1,31 +1,23 @@
 //! A component that crossfield does not have: two towers, for retrieval.
 
 use burn::module::Module;
+use burn::nn::Linear;
 use burn::tensor::Tensor;
 use crossfield::core::{
-    Component, ComponentConfig, Error, Init, Lookup, Mlp, MlpConfig, Schema, TableConfig,
-    TableField, factors_for,
+    Component, ComponentConfig, Error, Init, Lookup, Schema, TableConfig, TableField, factors_for,
 };
 
 const DIM: usize = 16;
 
 /// The fields of the user, and those of the item.
-#[derive(Clone)]
 pub(crate) struct TwoTowerConfig(pub(crate) [Vec<String>; 2]);
 
-/// z = (W_u vectors of the user's fields) · (W_i those of the item's); those of a history are added up.
+/// z = tanh(W_u Σ v + b_u) · tanh(W_i Σ v + b_i), over the vectors v of the fields of either side.
 #[derive(Module, Debug)]
 pub(crate) struct TwoTower {
-    pub(crate) user: Tower,
-    pub(crate) item: Tower,
-}
-
-/// One side.
-#[derive(Module, Debug)]
-pub(crate) struct Tower {
     #[module(skip)]
-    fields: Vec<TableField>,
-    mlp: Mlp,
+    sides: [Vec<TableField>; 2],
+    layers: [Linear; 2],
 }
 
 impl ComponentConfig for TwoTowerConfig {
@@ -37,31 +29,25 @@ impl ComponentConfig for TwoTowerConfig {
     }
 
     fn init(&self, schema: &Schema, init: &Init) -> Result<TwoTower, Error> {
-        let tower = |names: &[String]| {
-            let fields = factors_for(schema, &schema.bags("two_tower", names)?, DIM, 0.1).1;
-            let layers = MlpConfig {
-                output: DIM,
-                ..MlpConfig::default()
-            };
-            let mlp = layers.init(&names.join(" "), fields.len() * DIM, init)?;
-            Ok(Tower { fields, mlp })
-        };
+        let side = |names| Ok(factors_for(schema, &schema.bags("two_tower", names)?, DIM, 0.1).1);
         Ok(TwoTower {
-            user: tower(&self.0[0])?,
-            item: tower(&self.0[1])?,
+            sides: [side(&self.0[0])?, side(&self.0[1])?],
+            layers: ["user", "item"].map(|name| init.linear(name, DIM, DIM)),
         })
     }
 }
 
-impl Tower {
-    pub(crate) fn of(&self, x: &Lookup) -> Tensor<2> {
-        self.mlp
-            .forward(x.fields(&self.fields).flatten(1, 2), x.training())
+impl TwoTower {
+    /// What the tower of a side makes of each row: 0 is the user's, 1 the item's.
+    pub(crate) fn tower(&self, side: usize, x: &Lookup) -> Tensor<2> {
+        self.layers[side]
+            .forward(x.pooled(&self.sides[side]))
+            .tanh()
     }
 }
 
 impl Component for TwoTower {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
-        (self.user.of(x) * self.item.of(x)).sum_dim(1)
+        (self.tower(0, x) * self.tower(1, x)).sum_dim(1)
     }
 }

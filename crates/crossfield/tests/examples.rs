@@ -161,8 +161,10 @@ fn two_towers_find_things_of_the_kind_that_a_person_buys() {
     let mut towers = outcome::fit(&training, "towers", towers()).unwrap();
     let person = search::person(folder.path(), &["tea-0", "tea-3", "tea-4", "tea-1"]).unwrap();
     let (items, names) = search::catalogue(folder.path()).unwrap();
-    let sides: [search::Side<two_tower::TwoTower>; 2] =
-        [|towers, x| towers.tower(0, x), |towers, x| towers.tower(1, x)];
+    let sides: [search::Side<two_tower::TwoTower>; 2] = [
+        |towers, x| towers.tower(0, x),
+        |towers, x| towers.tower(1, x),
+    ];
     let best = search::best(&mut towers, sides, &person, &items, 6).unwrap();
     let best: Vec<&str> = best.iter().map(|&row| &*names[row as usize]).collect();
     // One kind of ten.

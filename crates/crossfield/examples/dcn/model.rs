@@ -44,7 +44,7 @@ impl Component for CrossNet {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
         let first: Tensor<2> = x.fields(&self.fields).flatten(1, 2);
         let cross = |x: Tensor<2>, layer: &Linear| first.clone() * layer.forward(x.clone()) + x;
-        let last = self.layers.iter().fold(first.clone(), cross);
-        self.output.forward(last)
+        self.output
+            .forward(self.layers.iter().fold(first.clone(), cross))
     }
 }

@@ -162,19 +162,26 @@ pub(crate) struct SequencesArgs {
     /// Negatives of test rows instead of drawn ones: a user, then their items, on a line.
     #[arg(long, value_name = "FILE")]
     test_candidates: Option<String>,
-    /// Each user's last event tests, the one before it validates; or shares do.
+    /// Each user's last event tests, the one before it validates; or shares do; or --test-rows lists
+    /// the events that test, and histories are of training events alone.
     #[arg(long, value_enum, default_value_t)]
     split: SplitArg,
-    /// Share of each user's events [default: 0.1].
+    /// Share of each user's events, with --split rows of all [default: 0.1].
     #[arg(long, value_name = "SHARE")]
     valid: Option<f64>,
     /// Share of each user's events [default: 0.1].
     #[arg(long, value_name = "SHARE")]
     test: Option<f64>,
+    /// The events that test: their places in the file, from 0, one a line.
+    #[arg(long, value_name = "FILE")]
+    test_rows: Option<String>,
+    /// Events with nothing before them have rows too.
+    #[arg(long)]
+    empty_histories: bool,
     /// Events of the target's own time: not in the history, or as the file has them.
     #[arg(long, value_enum, default_value_t)]
     ties: TiesArg,
-    /// Seed of the negatives.
+    /// Seed of the negatives, and of the share of --split rows.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -199,6 +206,7 @@ enum SplitArg {
     #[default]
     Last,
     Share,
+    Rows,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
@@ -213,13 +221,26 @@ fn sequences(args: &SequencesArgs) -> Result<(), Box<dyn std::error::Error>> {
         option: option.to_owned(),
         reason: reason.to_owned(),
     };
-    let split = match (args.split, args.valid, args.test) {
-        (SplitArg::Share, valid, test) => SampleSplit::Share {
+    let split = match (args.split, args.valid, args.test, &args.test_rows) {
+        (SplitArg::Share, valid, test, None) => SampleSplit::Share {
             valid: valid.unwrap_or(0.1),
             test: test.unwrap_or(0.1),
         },
-        (SplitArg::Last, None, None) => SampleSplit::Last,
-        (SplitArg::Last, valid, _) => {
+        (SplitArg::Rows, valid, None, Some(file)) => SampleSplit::Rows {
+            valid: valid.unwrap_or(0.1),
+            test: file.clone(),
+        },
+        (SplitArg::Last, None, None, None) => SampleSplit::Last,
+        (SplitArg::Rows, _, None, None) => {
+            return Err(refuse("--split rows", "expected --test-rows FILE beside it").into());
+        }
+        (SplitArg::Rows, _, Some(_), _) => {
+            return Err(refuse("--test", "expected --test-rows FILE with --split rows").into());
+        }
+        (_, _, _, Some(_)) => {
+            return Err(refuse("--test-rows", "expected --split rows beside it").into());
+        }
+        (SplitArg::Last, valid, _, None) => {
             let option = if valid.is_some() { "--valid" } else { "--test" };
             return Err(refuse(option, "expected --split share beside it").into());
         }
@@ -250,6 +271,7 @@ fn sequences(args: &SequencesArgs) -> Result<(), Box<dyn std::error::Error>> {
         negatives: args.negatives,
         test_negatives: args.test_negatives,
         test_candidates: args.test_candidates.clone(),
+        empty_histories: args.empty_histories,
         split,
         ties: match args.ties {
             TiesArg::Exclude => Ties::Exclude,
@@ -279,7 +301,12 @@ fn sequences(args: &SequencesArgs) -> Result<(), Box<dyn std::error::Error>> {
     }
     if report.without_history > 0 {
         let left_out = count(report.without_history);
-        text += &format!("{left_out} left out: nothing before them\n");
+        let what = if args.empty_histories {
+            "with empty histories"
+        } else {
+            "left out"
+        };
+        text += &format!("{left_out} {what}: nothing before them\n");
     }
     if report.repeats > 0 {
         let repeats = count(report.repeats);

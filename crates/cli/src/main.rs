@@ -1,6 +1,7 @@
 //! The `crossfield` command.
 
 mod attention;
+mod average;
 mod candidates;
 mod console;
 mod data;
@@ -11,6 +12,7 @@ mod lists;
 mod mf;
 mod model;
 mod next_item;
+mod predicted;
 mod rank;
 mod recommend;
 mod run;

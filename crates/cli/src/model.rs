@@ -255,11 +255,16 @@ impl TryFrom<toml::Table> for ModelConfig {
     type Error = String;
 
     fn try_from(mut model: toml::Table) -> Result<Self, String> {
-        let sum = match (model.remove("kind"), model.remove("sum")) {
-            (Some(kind), None) => vec![kind],
-            (None, Some(toml::Value::Array(names))) if !names.is_empty() => names,
-            _ => return Err("expected `kind = \"fm\"`, or `sum` with a list of names".into()),
-        };
+        let sum =
+            match (model.remove("kind"), model.remove("sum")) {
+                (Some(kind), None) => vec![kind],
+                (None, Some(toml::Value::Array(names))) if !names.is_empty() => names,
+                _ => return Err(
+                    "expected `kind = \"fm\"`, `sum` with a list of names, or `average` with a \
+                               list of runs"
+                        .into(),
+                ),
+            };
         let bias = match model.remove("bias") {
             Some(toml::Value::Boolean(bias)) => bias,
             Some(other) => return Err(format!("`model.bias` is {other}, expected true or false")),
@@ -412,7 +417,7 @@ mod tests {
             ),
             (
                 "",
-                "expected `kind = \"fm\"`, or `sum` with a list of names",
+                "expected `kind = \"fm\"`, `sum` with a list of names, or `average` with a list of runs",
             ),
         ] {
             assert_eq!(parse(text).unwrap_err(), expected);

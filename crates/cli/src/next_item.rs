@@ -132,7 +132,7 @@ impl<'a> Sequences<'a> {
         let (field, vocabulary) = self.user("--user")?;
         let row = self.finished.fitted.row(vocabulary, key);
         let row = row.ok_or_else(|| self.unknown("--user", key, vocabulary))?;
-        let rows = self.finished.training_rows()?;
+        let rows = self.finished.prepare()?.train;
         let (users, targets) = (rows.column(field), rows.column(self.items.target));
         let histories = rows.column(self.items.history);
         let of_user = (0..rows.len()).filter(|&at| users.indices[users.range(at)].contains(&row));

@@ -124,7 +124,7 @@ impl<'a> Recommender<'a> {
         let seen = if with_seen {
             Vec::new()
         } else {
-            self.seen(&self.finished.training_rows()?, row as u32)
+            self.seen(&self.finished.prepare()?.train, row as u32)
         };
         Ok(self.best(users, &seen, k))
     }
@@ -180,7 +180,7 @@ impl<'a> Recommender<'a> {
                 (0.0, FoldIn::users(parameters, config)?.fold_in(history)?)
             }
             Objective::Bpr => {
-                let rows = self.finished.training_rows()?;
+                let rows = self.finished.prepare()?.train;
                 let model = MfModel::of_rows(self.config, run.model.bias, rows.schema())?;
                 let mut bpr = model.bpr(self.config, run, &rows)?;
                 let epochs = run.train.epochs();

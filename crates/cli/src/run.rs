@@ -18,6 +18,7 @@ use crossfield_train::{
 
 pub(crate) use crossfield_train::vocabulary;
 
+use crate::average::{Average, is_average};
 use crate::console::{self, Console};
 use crate::mf::MfModel;
 use crate::model::{Components, ModelConfig};
@@ -88,6 +89,9 @@ enum Place<'a> {
 }
 
 pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
+    if let Some(file) = args.run_file.as_ref().filter(|file| is_average(file)) {
+        return crate::average::train(file, &args.sets, args.out.as_deref());
+    }
     let (run, place) = match (&args.resume, &args.run_file) {
         (Some(directory), _) => (
             Run::read(&directory.join("run.toml"), &[])?,
@@ -238,23 +242,28 @@ pub(crate) fn eval(args: &EvalArgs) -> Anyhow<()> {
         let report = crate::candidates::evaluate(&finished, &data, candidates)?;
         return print(&console::table(&[("", &report)]));
     }
+    if let Some(average) = Average::open(&args.run, &args.sets)? {
+        let predicted = average.predicted(&args.data, Labels::Required)?;
+        return print(&console::table(&[("", &predicted.report()?)]));
+    }
     let (run, mut scorer, data) = load(&args.run, &args.data, &args.sets, Labels::Required)?;
     let report = in_pool(run.train.threads, || scorer.evaluate(&data))??;
     print(&console::table(&[("", &report)]))
 }
 
 pub(crate) fn predict(args: &PredictArgs) -> Anyhow<()> {
-    let (run, mut scorer, data) = load(&args.run, &args.data, &args.sets, Labels::Optional)?;
-    let output = scorer.output();
+    let predicted = match Average::open(&args.run, &args.sets)? {
+        Some(average) => average.predicted(&args.data, Labels::Optional)?,
+        None => {
+            let finished = Finished::open(&args.run, &args.sets)?;
+            finished.predicted(&finished.encode(&args.data, Labels::Optional)?)?
+        }
+    };
     let mut lines = String::new();
-    in_pool(run.train.threads, || {
-        scorer.score(&data, &mut |values| {
-            for &value in values {
-                lines += &console::nine_digits(output.prediction(value));
-                lines.push('\n');
-            }
-        })
-    })??;
+    for &prediction in &predicted.predictions {
+        lines += &console::nine_digits(prediction);
+        lines.push('\n');
+    }
     print(&lines)
 }
 
@@ -281,6 +290,15 @@ pub(crate) struct Finished {
 
 impl Finished {
     pub(crate) fn open(directory: &Path, sets: &[String]) -> Anyhow<Self> {
+        if is_average(&directory.join("run.toml")) {
+            return Err(Error::RunDirectory {
+                path: directory.to_owned(),
+                reason: "is an average of runs, which eval, predict and report take; expected one \
+                         run, such as its members/1"
+                    .into(),
+            }
+            .into());
+        }
         let run = Run::read(&directory.join("run.toml"), sets)?;
         if !directory.join("metrics.json").exists() {
             return Err(Error::RunDirectory {
@@ -349,21 +367,13 @@ impl Finished {
             Fitted::Fm(config) => load(self, FmModel::new(config, schema)?),
             Fitted::Ratings(config) => load(self, MfModel::of_rows(config, true, schema)?),
             Fitted::Implicit(config) => {
-                let train = Arc::new(self.training_rows()?);
+                let train = Arc::new(self.prepare()?.train);
                 load(
                     self,
                     MfModel::of_lists(config, schema, &self.run.train, &train)?,
                 )
             }
         }
-    }
-
-    /// The training rows of the run: its files read again, and split again.
-    pub(crate) fn training_rows(&self) -> Anyhow<Dataset> {
-        let (spec, seed) = (self.run.data_spec(), self.run.train.seed);
-        let prepared = prepare(&spec, seed, label_kind(self.run.train.loss))?;
-        check_schema(&self.directory, &prepared.schema)?;
-        Ok(prepared.train)
     }
 
     /// The model on Burn, whatever has trained it.
@@ -540,7 +550,7 @@ pub(crate) fn refuse_taken(out: &Path) -> Result<(), Error> {
 }
 
 /// Makes the run directory: the one that was asked for, or the first free `runs/<name>[-n]`.
-fn make_directory(asked: Option<&Path>, run_file: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn make_directory(asked: Option<&Path>, run_file: &Path) -> Result<PathBuf, Error> {
     if let Some(out) = asked {
         refuse_taken(out)?;
         std::fs::create_dir_all(out).map_err(Error::io(out, "create"))?;

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{Folder, output};
@@ -27,6 +27,8 @@ fn made(folder: &Folder, preset: &str, run: &toml::Table) -> Vec<String> {
         .unwrap();
     let path = std::env::var("PATH").unwrap();
     std::fs::create_dir_all(folder.path("data")).unwrap();
+    let configs = root().join("configs").canonicalize().unwrap();
+    std::os::unix::fs::symlink(configs, folder.path("configs")).unwrap();
     let mut shell = Command::new("sh");
     shell
         .args(["-ec", &script.join("\n")])
@@ -48,14 +50,26 @@ fn made(folder: &Folder, preset: &str, run: &toml::Table) -> Vec<String> {
     parts.collect()
 }
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Checks that the comments of an average say how each of its runs is trained, by other presets.
+fn check_average(name: &str, preset: &str, runs: &toml::Value) {
+    let lines = preset.lines();
+    let commands = lines.filter_map(|line| line.strip_prefix("#     crossfield train "));
+    let mut trained = Vec::new();
+    for command in commands {
+        let (preset, out) = command.split_once(" --out ").unwrap();
+        assert!(root().join(preset).exists(), "{name}: {preset}");
+        trained.push(toml::Value::from(out));
+    }
+    assert_eq!(runs.as_array(), Some(&trained), "{name}");
+}
+
 #[test]
 fn every_preset_describes_data_that_can_be_read() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let folder = Folder::new();
-    folder.write(
-        "a.ffm",
-        "1 0:0:1 1:3:1\n0 0:1:1 1:2:1\n".repeat(20).as_bytes(),
-    );
+    let root = root();
     let has_data = std::env::var_os("CROSSFIELD_DATA").is_some();
     let mut presets: Vec<_> = root
         .join("configs")
@@ -74,6 +88,15 @@ fn every_preset_describes_data_that_can_be_read() {
         let text = std::fs::read_to_string(&preset).unwrap();
         let run: toml::Table = text.parse().unwrap();
         assert!(run.contains_key("model"), "{name}");
+        if let Some(runs) = run["model"].get("average") {
+            check_average(name, &text, runs);
+            continue;
+        }
+        let folder = Folder::new();
+        folder.write(
+            "a.ffm",
+            "1 0:0:1 1:3:1\n0 0:1:1 1:2:1\n".repeat(20).as_bytes(),
+        );
         if text.contains("$CROSSFIELD_DATA") && !has_data {
             println!("skipped: {name}, CROSSFIELD_DATA is not set");
             continue;

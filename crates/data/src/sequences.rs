@@ -18,10 +18,11 @@ use crossfield_core::rng::{Purpose, name_key, rng};
 use rand::{Rng, RngExt};
 use serde_json::Value;
 
-use crate::config::{Encoding, Header, expand};
+use crate::config::{Encoding, Header, RowsPart, SplitConfig, expand};
 use crate::error::{At, Error, hint};
 use crate::intern::Interner;
 use crate::line::LineReader;
+use crate::split::{Columns, Wanted, split};
 use crate::tabular::{Layout, Records};
 
 /// Separates the items of a history.
@@ -54,7 +55,7 @@ pub enum SampleTargets {
 }
 
 /// What of each user's events, in the order of their times, is validation and test part.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SampleSplit {
     /// The last event tests, the one before it validates. Users of fewer than three events are in
     /// the training part alone.
@@ -66,6 +67,14 @@ pub enum SampleSplit {
         valid: f64,
         /// Share of the test part.
         test: f64,
+    },
+    /// Events that are listed test, whenever they were, and a share of the others, drawn by the seed,
+    /// validates. Histories are of training events alone, for the others are not known.
+    Rows {
+        /// Share of the validation part among the events that are not listed.
+        valid: f64,
+        /// A file of the test events: their places in the file of events, from 0, one a line.
+        test: String,
     },
 }
 
@@ -134,11 +143,13 @@ pub struct SequenceSamples {
     /// A file of the negatives of test rows, in place of drawn ones: a user and their items on a
     /// line, between blanks.
     pub test_candidates: Option<String>,
+    /// Whether events that nothing is before have rows too, with empty histories.
+    pub empty_histories: bool,
     /// What of each user's events is which part.
     pub split: SampleSplit,
     /// Events of the same time.
     pub ties: Ties,
-    /// Decides which negatives are drawn.
+    /// Decides which negatives are drawn, and which rows of a share.
     pub seed: u64,
 }
 
@@ -161,6 +172,7 @@ impl Default for SequenceSamples {
             negatives: 0,
             test_negatives: None,
             test_candidates: None,
+            empty_histories: false,
             split: SampleSplit::Last,
             ties: Ties::default(),
             seed: 1,
@@ -179,7 +191,7 @@ pub struct SequenceReport {
     pub events: usize,
     /// The parts that have rows.
     pub parts: Vec<SequencePart>,
-    /// Targets without a row, for nothing is before them.
+    /// Targets with nothing before them: without a row, or with an empty history if that is asked for.
     pub without_history: usize,
     /// Rows whose history holds the target.
     pub repeats: usize,
@@ -202,6 +214,7 @@ pub struct SequencePart {
 
 const PARTS: [&str; 3] = ["train", "valid", "test"];
 const TRAIN: usize = 0;
+const VALID: usize = 1;
 const TEST: usize = 2;
 
 /// Something that a user did.
@@ -209,6 +222,8 @@ const TEST: usize = 2;
 struct Event {
     item: u32,
     liked: bool,
+    /// Its place in the file, from 0.
+    row: u32,
     /// Seconds; without times the place among the user's events.
     time: f64,
 }
@@ -221,6 +236,8 @@ struct Events {
     of: Vec<Vec<Event>>,
     /// The line that each item is on first.
     first_line: Vec<u64>,
+    /// The part of each event, by its row, where the split says it of single events.
+    listed: Option<Vec<usize>>,
 }
 
 impl Events {
@@ -230,7 +247,17 @@ impl Events {
             items: Interner::default(),
             of: Vec::new(),
             first_line: Vec::new(),
+            listed: None,
         }
+    }
+
+    /// Whether an event may stand in a history.
+    fn known(&self, event: &Event) -> bool {
+        event.liked
+            && self
+                .listed
+                .as_ref()
+                .is_none_or(|part| part[event.row as usize] == TRAIN)
     }
 
     fn user(&mut self, user: &str) -> usize {
@@ -395,6 +422,10 @@ impl SequenceSamples {
                 return Err(option_error("--min-rating", rating, expected));
             }
         }
+        if let (SampleSplit::Rows { .. }, EventFormat::Lists) = (&self.split, self.format) {
+            let expected = "an event a line: --format ratings or csv";
+            return Err(option_error("--split", "rows", expected));
+        }
         if let SampleSplit::Share { valid, test } = self.split {
             for (option, share) in [("--valid", valid), ("--test", test)] {
                 if !(0.0..1.0).contains(&share) {
@@ -419,7 +450,31 @@ impl SequenceSamples {
         for of in &mut events.of {
             of.sort_by(|a, b| a.time.total_cmp(&b.time));
         }
+        if let SampleSplit::Rows { valid, test } = &self.split {
+            events.listed =
+                Some(self.listed(*valid, test, events.of.iter().map(Vec::len).sum())?);
+        }
         Ok(events)
+    }
+
+    /// The part of each of so many rows.
+    fn listed(&self, valid: f64, test: &str, rows: usize) -> Result<Vec<usize>, Error> {
+        let config = SplitConfig::Rows {
+            test: Some(test.to_owned()),
+            valid: Some(RowsPart::Share(valid)),
+        };
+        let wanted = Wanted {
+            valid: true,
+            test: true,
+        };
+        let parts = split(Some(&config), rows, Columns::default(), wanted, self.seed)?;
+        let mut listed = vec![TRAIN; rows];
+        for (part, rows) in [(VALID, parts.valid), (TEST, parts.test)] {
+            for row in rows {
+                listed[row as usize] = part;
+            }
+        }
+        Ok(listed)
     }
 
     fn read_table(&self, file: &str, events: &mut Events) -> Result<(), Error> {
@@ -457,6 +512,7 @@ impl SequenceSamples {
         }
         let (ratings, times) = (self.has_ratings(), self.has_times());
         let columns = &self.columns;
+        let mut rows = 0;
         records.for_each(|cells, at| {
             let cell = |role: usize| places[role].map_or("", |place| cells[place]);
             let number = |role: usize| finite(&columns[role], cell(role), at);
@@ -473,7 +529,13 @@ impl SequenceSamples {
             let user = events.user(cell(0));
             let of = &mut events.of[user];
             let time = time.unwrap_or(of.len() as f64);
-            of.push(Event { item, liked, time });
+            of.push(Event {
+                item,
+                liked,
+                row: rows,
+                time,
+            });
+            rows += 1;
             Ok(())
         })
     }
@@ -506,8 +568,12 @@ impl SequenceSamples {
                     return Err(at.value("item", word, expected));
                 }
                 let item = events.item("item", item, at)?;
-                let liked = true;
-                of.push(Event { item, liked, time });
+                of.push(Event {
+                    item,
+                    liked: true,
+                    row: 0,
+                    time,
+                });
             }
             if of.is_empty() {
                 return Err(Error::ColumnCount {
@@ -812,8 +878,8 @@ impl<'a> Writer<'a> {
         let had = self.events.had(user);
         let mut candidates = Vec::new();
         let mut history = Vec::new();
-        for (part, range) in self.ranges(targets.len()).into_iter().enumerate() {
-            let mut targets = &targets[range];
+        for (part, targets) in self.parts(events, targets).into_iter().enumerate() {
+            let mut targets = targets.as_slice();
             if self.samples.targets == SampleTargets::Last {
                 targets = &targets[targets.len().saturating_sub(1)..];
             }
@@ -823,7 +889,9 @@ impl<'a> Writer<'a> {
                 self.history(events, target, &mut history);
                 if history.is_empty() {
                     self.report.without_history += 1;
-                    continue;
+                    if !self.samples.empty_histories {
+                        continue;
+                    }
                 }
                 let event = events[target];
                 let repeats = history.iter().any(|past| past.item == event.item);
@@ -841,23 +909,32 @@ impl<'a> Writer<'a> {
         self.write_candidates(user, candidates)
     }
 
-    /// The targets of each part, of so many.
-    fn ranges(&self, targets: usize) -> [std::ops::Range<usize>; 3] {
+    /// The targets of each part.
+    fn parts(&self, events: &[Event], mut targets: Vec<usize>) -> [Vec<usize>; 3] {
         let (valid, test) = match self.samples.split {
             SampleSplit::Last => (1, 1),
             SampleSplit::Share { valid, test } => {
                 let count = |share: f64| {
                     let least = usize::from(share > 0.0);
-                    ((share * targets as f64 + ROUNDING) as usize).max(least)
+                    ((share * targets.len() as f64 + ROUNDING) as usize).max(least)
                 };
                 (count(valid), count(test))
             }
+            SampleSplit::Rows { .. } => {
+                let listed = self.events.listed.as_ref();
+                let listed = listed.expect("it is made where events are read");
+                return [TRAIN, VALID, TEST].map(|part| {
+                    let of = |&&event: &&usize| listed[events[event].row as usize] == part;
+                    targets.iter().filter(of).copied().collect()
+                });
+            }
         };
-        if valid + test >= targets {
-            return [0..targets, targets..targets, targets..targets];
+        if valid + test >= targets.len() {
+            return [targets, Vec::new(), Vec::new()];
         }
-        let (to_valid, to_test) = (targets - test - valid, targets - test);
-        [0..to_valid, to_valid..to_test, to_test..targets]
+        let test = targets.split_off(targets.len() - test);
+        let valid = targets.split_off(targets.len() - valid);
+        [targets, valid, test]
     }
 
     /// What the user liked before the target.
@@ -868,7 +945,7 @@ impl<'a> Writer<'a> {
             Ties::Exclude => &events[..events.partition_point(|event| event.time < now)],
         };
         history.clear();
-        let likes = before.iter().rev().filter(|event| event.liked);
+        let likes = before.iter().rev().filter(|event| self.events.known(event));
         match self.samples.max_len {
             0 => history.extend(likes),
             most => history.extend(likes.take(most)),

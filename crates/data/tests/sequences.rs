@@ -110,6 +110,71 @@ fn only_the_last_target_of_each_part_has_a_row_where_that_is_asked() {
 }
 
 #[test]
+fn listed_events_test_and_histories_hold_training_events_alone() {
+    let files = Files::new();
+    // b and a of u, the latter the second time, and y of v.
+    let samples = SequenceSamples {
+        split: SampleSplit::Rows {
+            valid: 0.0,
+            test: files.write("test-rows", "3\n5\n8\n"),
+        },
+        empty_histories: true,
+        ..ratings(&files)
+    };
+    let report = samples.write(&files.path("s")).unwrap();
+    assert_eq!(
+        lines(&files, "s/train.csv"),
+        [
+            "1,u,a,", "0,u,c,a", "0,u,d,a", "1,u,e,a", "1,v,x,", "1,v,a,x"
+        ],
+        "b and y are known to no history"
+    );
+    assert_eq!(
+        lines(&files, "s/test.csv"),
+        ["1,u,b,a", "1,u,a,a|e", "1,v,y,"]
+    );
+    assert_eq!((report.without_history, report.repeats), (3, 1));
+
+    let shares = SequenceSamples {
+        split: SampleSplit::Rows {
+            valid: 0.5,
+            test: files.text_path("test-rows"),
+        },
+        empty_histories: true,
+        ..samples.clone()
+    };
+    let report = shares.write(&files.path("v")).unwrap();
+    let rows = |part: usize| (report.parts[part].name, report.parts[part].rows);
+    assert_eq!(
+        (rows(0), rows(1), rows(2)),
+        (("train", 3), ("valid", 3), ("test", 3))
+    );
+
+    let beyond = SequenceSamples {
+        split: SampleSplit::Rows {
+            valid: 0.0,
+            test: files.write("beyond", "9\n"),
+        },
+        ..samples.clone()
+    };
+    let message = refused(&files, &beyond);
+    assert!(
+        message.starts_with("`beyond` line 1, test row: `9`"),
+        "{message}"
+    );
+    let lists = SequenceSamples {
+        file: files.write("l.txt", "7 1 2\n"),
+        format: EventFormat::Lists,
+        min_rating: None,
+        ..samples
+    };
+    assert_eq!(
+        refused(&files, &lists),
+        "--split: `rows`, expected an event a line: --format ratings or csv"
+    );
+}
+
+#[test]
 fn shares_are_rounded_down_and_at_least_one_event() {
     let files = Files::new();
     let list: Vec<String> = (1..=21).map(|item| item.to_string()).collect();

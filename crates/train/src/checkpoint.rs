@@ -328,7 +328,13 @@ fn write_synced(path: &Path, text: &str) -> Result<(), Error> {
 }
 
 /// Writes a file beside its place and renames it, so that a reader sees all of it or none.
-pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Io`].
+///
+/// # Panics
+/// If the path names no file.
+pub fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
     let mut name = path.file_name().expect("a file has a name").to_owned();
     name.push(".part");
     let beside = path.with_file_name(name);

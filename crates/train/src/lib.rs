@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod average;
 mod burn_executor;
 mod checkpoint;
 mod config;
@@ -14,8 +15,9 @@ mod solver_executor;
 mod trainer;
 mod training;
 
+pub use average::average_weights;
 pub use burn_executor::Trained;
-pub use checkpoint::{Evaluation, Posterior, State, save_imported};
+pub use checkpoint::{Evaluation, Posterior, State, save_imported, write_whole};
 pub use config::{
     DenseOptimizer, DenseOptimizerKind, DeviceConfig, EarlyStop, Executor, Negatives, Objective,
     OptimizerConfig, RateSchedule, Schedule, ScheduleKind, SolverOptions, TableOptions,
@@ -28,7 +30,7 @@ pub use memory::{
     bytes, check_draws, check_memory, cpu_seconds, describe_tables, peak_memory, table_bytes,
 };
 pub use ranking::{PLACES, RankedRows, item_counts};
-pub use run_file::{RunFile, explain, nearest};
+pub use run_file::{RunFile, explain, nearest, read_toml};
 pub use solver_executor::{Solver, SolverFailure, SolverModel, SolverTrained};
 pub use trainer::{
     Fill, FinalMetrics, Observer, Parts, Setup, Timing, in_pool, train, train_fused, train_solver,

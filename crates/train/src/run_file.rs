@@ -60,8 +60,7 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
     /// # Errors
     /// [`Error::Io`], [`Error::RunFile`] with the nearest key for an unknown one, [`Error::Set`].
     pub fn read(path: &Path, sets: &[String]) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-        Self::parse(&text, &path.display().to_string(), sets)
+        read_toml(path, sets)
     }
 
     /// As [`read`](Self::read), from the text of a file called `name`.
@@ -69,27 +68,7 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn parse(text: &str, name: &str, sets: &[String]) -> Result<Self, Error> {
-        let at_line = |at: usize| format!("{name}:{}", text[..at].matches('\n').count() + 1);
-        let mut table: toml::Table = toml::from_str(text).map_err(|error| Error::RunFile {
-            place: error
-                .span()
-                .map_or(name.to_owned(), |span| at_line(span.start)),
-            message: error.message().to_owned(),
-        })?;
-        for assignment in sets {
-            set(&mut table, assignment)?;
-        }
-        serde_path_to_error::deserialize(table).map_err(|error| {
-            let path = error.path().to_string();
-            // The table has no positions any more; the text as it stands may still have them.
-            let span = toml::from_str::<Self>(text)
-                .err()
-                .and_then(|error| error.span());
-            Error::RunFile {
-                place: span.map_or(name.to_owned(), |span| at_line(span.start)),
-                message: explain(&path, error.inner().message()),
-            }
-        })
+        parse_toml(text, name, sets)
     }
 
     /// The text of the run file, every default written out.
@@ -125,6 +104,40 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
             cross: self.cross.clone(),
         }
     }
+}
+
+/// Reads a file in the manner of run files: `key=value` overrides, and errors that name the line and
+/// the nearest key.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::RunFile`] with the nearest key for an unknown one, [`Error::Set`].
+pub fn read_toml<T: DeserializeOwned>(path: &Path, sets: &[String]) -> Result<T, Error> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    parse_toml(&text, &path.display().to_string(), sets)
+}
+
+fn parse_toml<T: DeserializeOwned>(text: &str, name: &str, sets: &[String]) -> Result<T, Error> {
+    let at_line = |at: usize| format!("{name}:{}", text[..at].matches('\n').count() + 1);
+    let mut table: toml::Table = toml::from_str(text).map_err(|error| Error::RunFile {
+        place: error
+            .span()
+            .map_or(name.to_owned(), |span| at_line(span.start)),
+        message: error.message().to_owned(),
+    })?;
+    for assignment in sets {
+        set(&mut table, assignment)?;
+    }
+    serde_path_to_error::deserialize(table).map_err(|error| {
+        let path = error.path().to_string();
+        // The table has no positions any more; the text as it stands may still have them.
+        let span = toml::from_str::<T>(text)
+            .err()
+            .and_then(|error| error.span());
+        Error::RunFile {
+            place: span.map_or(name.to_owned(), |span| at_line(span.start)),
+            message: explain(&path, error.inner().message()),
+        }
+    })
 }
 
 /// Sets `a.b.0.c=value`, making tables on the way. The value is TOML, or else text.

@@ -17,8 +17,8 @@ pub(crate) struct CrossNetConfig(pub(crate) usize);
 pub(crate) struct CrossNet {
     #[module(skip)]
     fields: Vec<TableField>,
-    layers: Vec<Linear>,
-    output: Linear,
+    cross: Vec<Linear>,
+    head: Linear,
 }
 
 impl ComponentConfig for CrossNetConfig {
@@ -33,8 +33,8 @@ impl ComponentConfig for CrossNetConfig {
         let width = fields.len() * DIM;
         let layer = |l| init.linear(&format!("cross_net.{l}"), width, width);
         Ok(CrossNet {
-            layers: (0..self.0).map(layer).collect(),
-            output: init.linear("cross_net.output", width, 1),
+            cross: (0..self.0).map(layer).collect(),
+            head: init.linear("cross_net.head", width, 1),
             fields,
         })
     }
@@ -42,9 +42,8 @@ impl ComponentConfig for CrossNetConfig {
 
 impl Component for CrossNet {
     fn forward(&self, x: &Lookup) -> Tensor<2> {
-        let first: Tensor<2> = x.fields(&self.fields).flatten(1, 2);
-        let cross = |x: Tensor<2>, layer: &Linear| first.clone() * layer.forward(x.clone()) + x;
-        self.output
-            .forward(self.layers.iter().fold(first.clone(), cross))
+        let x0: Tensor<2> = x.fields(&self.fields).flatten(1, 2);
+        let cross = |x: Tensor<2>, layer: &Linear| x0.clone() * layer.forward(x.clone()) + x;
+        self.head.forward(self.cross.iter().fold(x0.clone(), cross))
     }
 }

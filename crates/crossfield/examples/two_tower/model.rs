@@ -38,11 +38,9 @@ impl ComponentConfig for TwoTowerConfig {
 }
 
 impl TwoTower {
-    /// What the tower of a side makes of each row: 0 is the user's, 1 the item's.
-    pub(crate) fn tower(&self, side: usize, x: &Lookup) -> Tensor<2> {
-        self.layers[side]
-            .forward(x.pooled(&self.sides[side]))
-            .tanh()
+    /// What a tower makes of each row, at 0 the user's, at 1 the item's.
+    pub(crate) fn tower(&self, at: usize, x: &Lookup) -> Tensor<2> {
+        self.layers[at].forward(x.pooled(&self.sides[at])).tanh()
     }
 }
 

@@ -14,13 +14,13 @@ use crossfield::wide_deep::{DeepConfig, WideConfig};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let training = ad_log::ad_log(100_000, folder.path())?;
+    let deep = DeepConfig {
+        hidden: vec![64, 32],
+        ..DeepConfig::default()
+    };
     let wide = outcome::fit(&training, "wide", WideConfig::default())?;
     let cross = outcome::fit(&training, "cross layers", model::CrossNetConfig(2))?;
-    let dcn = outcome::fit(
-        &training,
-        "with deep",
-        (model::CrossNetConfig(2), DeepConfig::default()),
-    )?;
+    let dcn = outcome::fit(&training, "with deep", (model::CrossNetConfig(2), deep))?;
     let lines = [
         ("constant", wide.metrics.constant.as_ref()),
         ("wide", wide.metrics.test.as_ref()),

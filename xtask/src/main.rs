@@ -1,5 +1,7 @@
-//! Development commands: `cargo xtask train|data|demo|bench|check|test`. Spawns cargo; holds no
-//! product code.
+//! Development commands: `cargo xtask train|data|demo|guide|bench|check|test`. Spawns cargo; holds
+//! no product code.
+
+mod guide;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -7,10 +9,15 @@ use std::process::{Command, ExitCode};
 const HELP: &str = "\
 cargo xtask train [ARGS]   crossfield train ARGS; without ARGS: FM on the planted ad log
 cargo xtask data ARGS      crossfield data ARGS
-cargo xtask demo NAME      an experiment: one-hot, neighbours, warm-start, transfer,
-                           fields, memorise-generalise or attention; a seed may
-                           follow
-cargo xtask bench [ARGS]   all benches, or those that ARGS name, as `cargo bench` takes them
+cargo xtask demo NAME      an experiment: one-hot, neighbours, combine, warm-start,
+                           transfer, fields, memorise-generalise, attention or
+                           mix; a seed may follow
+cargo xtask guide          docs/guide as books in target/guide, by mdbook
+cargo xtask bench [ARGS]   all criterion benches, or those that ARGS name, as `cargo bench`
+                           takes them
+cargo xtask bench all [NAMES]
+                           every model on every data set, or on those whose names hold
+                           NAMES, on three seeds: benches/RESULTS.md and its HTML
 cargo xtask check          formatting, lints, docs, spelling; all warnings are errors
 cargo xtask test           check, then every test, those of the ndarray backend and of the package
                            outside the workspace, a short run";
@@ -23,6 +30,8 @@ fn main() -> ExitCode {
         "train" if args.is_empty() => crossfield("train", &["configs/ad-log.toml".to_owned()]),
         "train" | "data" => crossfield(&task, &args),
         "demo" => demo(&args),
+        "guide" => guide::build(),
+        "bench" if args.first().is_some_and(|what| what == "all") => bench_all(&args[1..]),
         "bench" => cargo(&["bench", "--workspace", "--profile", "dev"], &args),
         "check" => check(),
         "test" => test(),
@@ -111,14 +120,27 @@ const NDARRAY: &str = "crossfield/ndarray,crossfield-cli/ndarray,crossfield-embe
 
 /// Builds the `crossfield` command and runs it.
 fn crossfield(command: &str, args: &[String]) -> Result<(), String> {
-    build(args.iter().any(|arg| arg.contains("ndarray")))?;
+    let ndarray = args.iter().any(|arg| arg.contains("ndarray"));
+    build(if ndarray {
+        &["--features", NDARRAY]
+    } else {
+        &[]
+    })?;
     run(Command::new(built("crossfield")?).arg(command).args(args))
 }
 
 /// Builds the demos and runs one.
 fn demo(args: &[String]) -> Result<(), String> {
-    build(false)?;
+    build(&[])?;
     run(Command::new(built("examples/demo")?).args(args))
+}
+
+/// Builds what runs every model, and runs it.
+fn bench_all(args: &[String]) -> Result<(), String> {
+    build(&["--bin", "bench-all"])?;
+    run(Command::new(built("bench-all")?)
+        .arg(built("crossfield")?)
+        .args(args))
 }
 
 /// Builds the `crossfield` command and the demos.
@@ -127,12 +149,10 @@ fn demo(args: &[String]) -> Result<(), String> {
 /// selected, and those that development dependencies ask for as soon as a target is selected that
 /// may use them. With the whole workspace and an example, the set is that of `cargo test
 /// --workspace`, and Burn is compiled once for both; without the example it is another.
-fn build(ndarray: bool) -> Result<(), String> {
+fn build(more: &[&str]) -> Result<(), String> {
     let mut build = vec!["build", "--quiet", "--workspace"];
     build.extend(["--bin", "crossfield", "--example", "demo"]);
-    if ndarray {
-        build.extend(["--features", NDARRAY]);
-    }
+    build.extend(more);
     cargo(&build, &[])
 }
 

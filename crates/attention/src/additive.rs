@@ -67,6 +67,13 @@ pub struct AdditiveAttention {
 }
 
 impl AdditiveConfig {
+    /// Floating-point operations of the weights of `items` items of `dim` numbers for a query of as
+    /// many.
+    pub(crate) fn flops(&self, dim: usize, items: f64) -> f64 {
+        let map = (self.units * dim) as f64;
+        2.0 * (map + items * (map + self.units as f64))
+    }
+
     /// The layer for queries and items of so many columns; `name` keys its random weights.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 
 use burn::tensor::Tensor;
 use crossfield_core::{
-    AttentionWeights, Error, Examples, Feature, FieldId, FieldKind, Init, Initializer, Lookup,
-    Ragged, Schema, TableConfig, TableField, check_option, factor_table, tables_for,
+    AttentionWeights, Error, Examples, Factors, Feature, FieldId, FieldKind, Init, Lookup, Ragged,
+    Schema, TableConfig, TableField, check_option, features_in,
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,56 +40,15 @@ pub struct BehaviourConfig {
     pub positions: Option<usize>,
 }
 
-/// How vectors of fields are kept, as the options of a component say.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Vectors<'a> {
-    pub component: &'a str,
-    pub dim: usize,
-    pub init_std: f64,
-    pub share: Option<&'a str>,
-}
-
-impl Vectors<'_> {
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        check_option(
-            self.component,
-            "embedding_dim",
-            self.dim,
-            (1..=1024).contains(&self.dim),
-            "1 to 1024",
-        )?;
-        check_option(
-            self.component,
-            "init_std",
-            self.init_std,
-            self.init_std.is_finite() && self.init_std >= 0.0,
-            "a finite number of at least 0",
-        )
-    }
-
-    pub(crate) fn table(&self, vocabulary: &str) -> String {
-        self.table_of(self.dim, vocabulary)
-    }
-
-    fn table_of(&self, dim: usize, vocabulary: &str) -> String {
-        match self.share {
-            Some(prefix) => format!("{prefix}.{vocabulary}"),
-            None => factor_table(dim, vocabulary),
-        }
-    }
-
-    /// The tables of the vectors of these fields.
-    pub(crate) fn tables(&self, schema: &Schema, fields: Vec<FieldId>) -> Vec<TableConfig> {
-        self.tables_of(schema, fields, self.dim)
-    }
-
-    fn tables_of(&self, schema: &Schema, mut fields: Vec<FieldId>, dim: usize) -> Vec<TableConfig> {
-        fields.sort_unstable();
-        fields.dedup();
-        let initializer = Initializer::Normal { std: self.init_std };
-        let name = |vocabulary: &str| self.table_of(dim, vocabulary);
-        tables_for(schema, &fields, dim, initializer, name).0
-    }
+/// The tables of the vectors of these fields, each once.
+pub(crate) fn tables(
+    factors: Factors<'_>,
+    schema: &Schema,
+    mut fields: Vec<FieldId>,
+) -> Vec<TableConfig> {
+    fields.sort_unstable();
+    fields.dedup();
+    factors.tables(schema, &fields).0
 }
 
 /// A behaviour under a schema.
@@ -109,7 +68,7 @@ impl Behaviour {
     pub(crate) fn all(
         configs: &[BehaviourConfig],
         schema: &Schema,
-        vectors: Vectors<'_>,
+        factors: Factors<'_>,
     ) -> Result<Vec<Self>, Error> {
         let found;
         let configs = if configs.is_empty() {
@@ -120,23 +79,23 @@ impl Behaviour {
         };
         if configs.is_empty() {
             return Err(Error::NoFields {
-                component: vectors.component.to_owned(),
+                component: factors.component.to_owned(),
                 expected: "sequences that share their vocabulary with exactly one field that has one \
                            value a row, or those that `behaviour` names",
             });
         }
-        let behaviours = configs.iter().map(|it| Self::new(it, schema, vectors));
+        let behaviours = configs.iter().map(|it| Self::new(it, schema, factors));
         behaviours.collect()
     }
 
-    fn new(config: &BehaviourConfig, schema: &Schema, vectors: Vectors<'_>) -> Result<Self, Error> {
+    fn new(config: &BehaviourConfig, schema: &Schema, factors: Factors<'_>) -> Result<Self, Error> {
         let BehaviourConfig {
             target,
             history,
             added,
             positions,
         } = config;
-        let component = vectors.component;
+        let component = factors.component;
         let refuse =
             |value: String, expected| check_option(component, "behaviour", value, false, expected);
         if target.is_empty() || target.len() != history.len() {
@@ -194,17 +153,17 @@ impl Behaviour {
                 refuse(value, "a target and a history of the same vocabulary")?;
             }
         }
-        let dim = target.len() * vectors.dim;
+        let dim = target.len() * factors.dim;
         let lookups = |ids: Vec<FieldId>, dim: usize| {
             let lookup = |field: FieldId| TableField {
-                table: vectors.table_of(dim, &schema.fields[field].vocabulary),
+                table: Factors { dim, ..factors }.table(&schema.fields[field].vocabulary),
                 field,
             };
             ids.into_iter().map(lookup).collect()
         };
         Ok(Self {
-            target: lookups(target, vectors.dim),
-            history: lookups(history, vectors.dim),
+            target: lookups(target, factors.dim),
+            history: lookups(history, factors.dim),
             added: lookups(added, dim),
             positions: *positions,
             dim,
@@ -216,6 +175,16 @@ impl Behaviour {
         self.dim
     }
 
+    /// Events of a row that has `features[f]` features in field f.
+    pub(crate) fn events(&self, features: &[f64]) -> f64 {
+        features[self.history[0].field]
+    }
+
+    /// Features of the target of such a row.
+    pub(crate) fn asked(&self, features: &[f64]) -> f64 {
+        features_in(&self.target, features)
+    }
+
     pub(crate) fn targets(&self) -> impl Iterator<Item = FieldId> {
         self.target.iter().map(|field| field.field)
     }
@@ -225,9 +194,13 @@ impl Behaviour {
     }
 
     /// The tables of what is added to events.
-    pub(crate) fn added_tables(&self, schema: &Schema, vectors: Vectors<'_>) -> Vec<TableConfig> {
+    pub(crate) fn added_tables(&self, schema: &Schema, factors: Factors<'_>) -> Vec<TableConfig> {
         let fields = self.added.iter().map(|field| field.field).collect();
-        vectors.tables_of(schema, fields, self.dim)
+        let factors = Factors {
+            dim: self.dim,
+            ..factors
+        };
+        tables(factors, schema, fields)
     }
 
     /// The vectors of the target's fields side by side.

@@ -4,12 +4,12 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
     Activation, AttentionWeights, Component, ComponentConfig, Contribution, Error, Examples,
-    FieldId, FieldInputs, Init, Lookup, Mlp, MlpConfig, Normalization, Ragged, Schema, TableConfig,
-    TrainingStep, check_option,
+    Factors, FieldId, FieldInputs, Init, Lookup, Mlp, MlpConfig, Normalization, Ragged, Schema,
+    TableConfig, TrainingStep, check_option, features_in,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::behaviour::{Behaviour, Vectors};
+use crate::behaviour::{self, Behaviour};
 use crate::{
     ActivationUnit, ActivationUnitConfig, AdditiveAttention, AdditiveConfig, BehaviourConfig,
     PositionEncoding, dot_product_weights, weighted_sum,
@@ -163,8 +163,8 @@ struct Parts {
 }
 
 impl DinConfig {
-    fn vectors(&self) -> Vectors<'_> {
-        Vectors {
+    fn factors(&self) -> Factors<'_> {
+        Factors {
             component: &self.name,
             dim: self.embedding_dim,
             init_std: self.init_std,
@@ -173,16 +173,16 @@ impl DinConfig {
     }
 
     fn parts(&self, schema: &Schema) -> Result<Parts, Error> {
-        let vectors = self.vectors();
-        vectors.check()?;
-        let behaviours = Behaviour::all(&self.behaviour, schema, vectors)?;
+        let factors = self.factors();
+        factors.check()?;
+        let behaviours = Behaviour::all(&self.behaviour, schema, factors)?;
         let mut fields = schema.bags(&self.name, &self.fields)?;
         for target in behaviours.iter().flat_map(Behaviour::targets) {
             if !fields.contains(&target) {
                 fields.push(target);
             }
         }
-        let name = |vocabulary: &str| vectors.table(vocabulary);
+        let name = |vocabulary: &str| factors.table(vocabulary);
         let inputs = FieldInputs::new(schema, &fields, self.embedding_dim, name);
         let reads_histories = self.attention != Pooling::None;
         let behaviours = if reads_histories {
@@ -193,9 +193,9 @@ impl DinConfig {
         let embedded = inputs.embedded().iter().map(|field| field.field);
         let histories = behaviours.iter().flat_map(Behaviour::histories);
         let ids: Vec<FieldId> = embedded.chain(histories).collect();
-        let mut tables = vectors.tables(schema, ids);
+        let mut tables = behaviour::tables(factors, schema, ids);
         for behaviour in &behaviours {
-            tables.extend(behaviour.added_tables(schema, vectors));
+            tables.extend(behaviour.added_tables(schema, factors));
         }
         let pooled: usize = behaviours.iter().map(Behaviour::dim).sum();
         let width = inputs.width() + pooled;
@@ -290,6 +290,29 @@ impl ComponentConfig for DinConfig {
         let Parts { behaviours, .. } = self.parts(schema)?;
         let mut behaviours = behaviours.iter();
         behaviours.try_for_each(|behaviour| behaviour.check_rows(&self.name, schema, rows))
+    }
+
+    /// x v of each feature, for each behaviour the weights of its events and their sum, and the layers.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let parts = self.parts(schema).ok()?;
+        let vectors = features_in(parts.inputs.embedded(), features);
+        let pooled = parts.behaviours.iter().map(|behaviour| {
+            let (dim, items) = (behaviour.dim(), behaviour.events(features));
+            let query = 2.0 * behaviour.asked(features) * self.embedding_dim as f64;
+            let weights = match self.attention {
+                Pooling::Unit | Pooling::UnitSoftmax => query + self.unit().flops(dim, items),
+                Pooling::Dot => query + 2.0 * items * dim as f64,
+                Pooling::Additive => {
+                    let units = self.unit_hidden[0];
+                    query + AdditiveConfig { units }.flops(dim, items)
+                }
+                Pooling::Mean | Pooling::Sum | Pooling::None => query,
+            };
+            weights + 2.0 * items * dim as f64
+        });
+        let pooled: f64 = pooled.sum();
+        let vectors = 2.0 * vectors * self.embedding_dim as f64;
+        Some(vectors + pooled + self.mlp().flops(parts.width))
     }
 }
 

@@ -4,9 +4,8 @@ use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Component, ComponentConfig, Dropout, Error, FieldKind, Init, Initializer, Lookup, Ragged,
-    RankedItems, Schema, TableConfig, TableField, TrainingStep, check_option, factor_table, gather,
-    tables_for,
+    Component, ComponentConfig, Dropout, Error, Factors, FieldKind, Init, Lookup, Ragged,
+    RankedItems, Schema, TableConfig, TableField, TrainingStep, check_option, gather,
 };
 use serde::{Deserialize, Serialize};
 
@@ -142,19 +141,21 @@ impl SasRecConfig {
         }
     }
 
+    fn factors(&self) -> Factors<'_> {
+        Factors {
+            component: &self.name,
+            dim: self.embedding_dim,
+            init_std: self.init_std,
+            share: self.share.as_deref(),
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
-        let (name, dim) = (&self.name, self.embedding_dim);
-        let sizes = 1..=1024;
-        check_option(
-            name,
-            "embedding_dim",
-            dim,
-            sizes.contains(&dim),
-            "1 to 1024",
-        )?;
+        let name = &self.name;
+        self.factors().check_multiplied()?;
         let good = (1..=64).contains(&self.blocks);
         check_option(name, "blocks", self.blocks, good, "1 to 64")?;
-        self.block().check(name, dim)?;
+        self.block().check(name, self.embedding_dim)?;
         let good = (1..=1_000_000).contains(&self.max_positions);
         check_option(
             name,
@@ -162,25 +163,13 @@ impl SasRecConfig {
             self.max_positions,
             good,
             "1 to 1000000",
-        )?;
-        let good = self.init_std > 0.0 && self.init_std.is_finite();
-        check_option(name, "init_std", self.init_std, good, "a number above 0")
+        )
     }
 
     fn table(&self, schema: &Schema) -> Result<(Vec<TableConfig>, [TableField; 2]), Error> {
         self.check()?;
         let ids = self.fields(schema)?;
-        let initializer = Initializer::Normal { std: self.init_std };
-        let (tables, lookups) = tables_for(
-            schema,
-            &ids,
-            self.embedding_dim,
-            initializer,
-            |vocabulary| match &self.share {
-                Some(prefix) => format!("{prefix}.{vocabulary}"),
-                None => factor_table(self.embedding_dim, vocabulary),
-            },
-        );
+        let (tables, lookups) = self.factors().tables(schema, &ids);
         let [history, target] = [&lookups[0], &lookups[1]].map(Clone::clone);
         Ok((tables, [history, target]))
     }
@@ -228,6 +217,15 @@ impl ComponentConfig for SasRecConfig {
             history,
             target,
         })
+    }
+
+    /// The blocks over the history, x v of the target, and the product of both. Of histories as long as
+    /// the mean: longer ones take more than shorter ones save.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let [history, target] = self.fields(schema).ok()?;
+        let blocks = self.block().flops(self.embedding_dim, features[history]);
+        let score = (features[target] + 1.0) * self.embedding_dim as f64;
+        Some(self.blocks as f64 * blocks + 2.0 * score)
     }
 }
 
@@ -447,6 +445,15 @@ mod tests {
         assert_ne!(first[12..], changed[12..]);
         // Nor do other rows, nor that there is no later item.
         assert_eq!(first[..12], encoded(&[1, 2, 3], &[6, 7, 1, 2, 3, 4])[..]);
+    }
+
+    #[test]
+    fn operations_are_counted_as_by_hand() {
+        // Of 3 items of 4 numbers: four matrices of 4 × 4 and a network of two each, and 6 pairs of a
+        // fit and a sum, in each of two blocks; x v of the target, and the product.
+        let block = 3.0 * 6.0 * 16.0 + 6.0 * 2.0 * 4.0;
+        let flops = config().flops(&schema(), &[3.0, 1.0, 1.0]);
+        assert_eq!(flops, Some(2.0 * (2.0 * block + 4.0 + 4.0)));
     }
 
     #[test]

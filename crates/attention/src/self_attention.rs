@@ -143,6 +143,23 @@ impl SelfAttentionConfig {
         })
     }
 
+    /// Floating-point operations for a row of `items` items of `dim` columns: the projections and the
+    /// network of each item, and for each pair of an item and one up to it a fit and a weighted sum.
+    ///
+    /// ```
+    /// use crossfield_attention::SelfAttentionConfig;
+    ///
+    /// let config = SelfAttentionConfig::default();
+    /// // Of 3 items 6 pairs; per item five matrices of 4 × 4.
+    /// assert_eq!(config.flops(4, 3.0), 2.0 * (3.0 * 5.0 * 16.0 + 6.0 * 2.0 * 4.0));
+    /// ```
+    pub fn flops(&self, dim: usize, items: f64) -> f64 {
+        let projections = if self.output { 4 } else { 3 };
+        let maps = 2.0 * (projections * dim * dim) as f64 + self.network(dim).flops(dim);
+        let pairs = items * (items + 1.0) / 2.0;
+        items * maps + 2.0 * pairs * 2.0 * dim as f64
+    }
+
     fn network(&self, dim: usize) -> MlpConfig {
         MlpConfig {
             hidden: vec![self.hidden.unwrap_or(dim)],

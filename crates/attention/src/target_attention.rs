@@ -3,12 +3,12 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use crossfield_core::{
-    AttentionWeights, Component, ComponentConfig, Contribution, Error, Examples, Init, Lookup,
-    Ragged, Schema, TableConfig, What,
+    AttentionWeights, Component, ComponentConfig, Contribution, Error, Examples, Factors, Init,
+    Lookup, Ragged, Schema, TableConfig, What,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::behaviour::{Behaviour, Vectors, values};
+use crate::behaviour::{self, Behaviour, values};
 use crate::{BehaviourConfig, PositionEncoding, dot_product_weights, weighted_sum};
 
 /// ⟨q, k_t⟩ for each item.
@@ -109,8 +109,8 @@ struct Projections {
 }
 
 impl TargetAttentionConfig {
-    fn vectors(&self) -> Vectors<'_> {
-        Vectors {
+    fn factors(&self) -> Factors<'_> {
+        Factors {
             component: &self.name,
             dim: self.embedding_dim,
             init_std: self.init_std,
@@ -119,8 +119,8 @@ impl TargetAttentionConfig {
     }
 
     fn behaviours(&self, schema: &Schema) -> Result<Vec<Behaviour>, Error> {
-        self.vectors().check()?;
-        Behaviour::all(&self.behaviour, schema, self.vectors())
+        self.factors().check()?;
+        Behaviour::all(&self.behaviour, schema, self.factors())
     }
 }
 
@@ -132,9 +132,9 @@ impl ComponentConfig for TargetAttentionConfig {
         let fields = behaviours
             .iter()
             .flat_map(|it| it.targets().chain(it.histories()));
-        let mut tables = self.vectors().tables(schema, fields.collect());
+        let mut tables = behaviour::tables(self.factors(), schema, fields.collect());
         for behaviour in &behaviours {
-            tables.extend(behaviour.added_tables(schema, self.vectors()));
+            tables.extend(behaviour.added_tables(schema, self.factors()));
         }
         Ok(tables)
     }
@@ -170,6 +170,19 @@ impl ComponentConfig for TargetAttentionConfig {
         let behaviours = self.behaviours(schema)?;
         let mut behaviours = behaviours.iter();
         behaviours.try_for_each(|behaviour| behaviour.check_rows(&self.name, schema, rows))
+    }
+
+    /// For each behaviour x v of the target, for each event the fit of its weight, that of its share,
+    /// and what it adds; with projections a matrix for the target and for each event.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let behaviours = self.behaviours(schema).ok()?;
+        let of_each = behaviours.iter().map(|behaviour| {
+            let (dim, items) = (behaviour.dim() as f64, behaviour.events(features));
+            let query = behaviour.asked(features) * self.embedding_dim as f64;
+            let maps = if self.projections { dim * dim } else { 0.0 };
+            2.0 * (query + maps + items * (maps + 2.0 * dim + 1.0))
+        });
+        Some(of_each.sum())
     }
 }
 

@@ -98,6 +98,27 @@ impl ActivationUnitConfig {
         }
     }
 
+    /// Floating-point operations for one row with a query and `items` items of `dim` numbers. Of the
+    /// first layer a row's query takes a product with its own share of the matrix, and with what
+    /// stands in front of the items, which are then as short as the query.
+    ///
+    /// ```
+    /// use crossfield_attention::ActivationUnitConfig;
+    ///
+    /// let config = ActivationUnitConfig {
+    ///     hidden: vec![3],
+    ///     ..ActivationUnitConfig::default()
+    /// };
+    /// // Two products of 4 × 3 for the row; for each of 5 items one of 4 × 3, then of 3 × 1.
+    /// assert_eq!(config.flops(4, 5.0), 2.0 * (24.0 + 5.0 * (12.0 + 3.0)));
+    /// ```
+    pub fn flops(&self, dim: usize, items: f64) -> f64 {
+        let first = self.hidden.first().map_or(1, |&units| units) * dim;
+        let all = self.mlp().flops(4 * dim) / 2.0;
+        let others = all - (4 * first) as f64;
+        2.0 * ((2.0 + items) * first as f64 + items * others)
+    }
+
     /// The unit for vectors of `dim` numbers; `name` keys its random weights, and is named in messages.
     ///
     /// # Errors

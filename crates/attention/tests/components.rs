@@ -746,3 +746,43 @@ fn ndarray_trains_on_a_batch_as_flex_does() {
         }
     }
 }
+
+#[test]
+fn operations_are_counted_as_by_hand() {
+    // Two events of four numbers: items and kinds side by side.
+    let features = [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0];
+    let flops = |attention| din(attention).flops(&schema(), &features);
+    // x v of user, item and kind, and of item and kind again as the query.
+    let vectors = 3.0 * 2.0 + 2.0 * 2.0;
+    // Over the three vectors, the age and what is read of the history.
+    let layers = f64::from((6 + 1 + 4) * 6 + 6 * 4 + 4);
+    let sum = 2.0 * 4.0;
+    let mean = 2.0 * (vectors + layers + sum);
+    assert_eq!(flops(Pooling::Mean), Some(mean));
+    assert_eq!(flops(Pooling::Dot), Some(mean + 2.0 * 2.0 * 4.0));
+    // Twice 4 × 5 for the row; for each event 4 × 5, 5 × 3 and 3.
+    let unit = 2.0 * 20.0 + 2.0 * (20.0 + 15.0 + 3.0);
+    assert_eq!(flops(Pooling::Unit), Some(mean + 2.0 * unit));
+    // 4 × 5 for the query and for each event, and 5 to the fit.
+    let additive = 20.0 + 2.0 * (20.0 + 5.0);
+    assert_eq!(flops(Pooling::Additive), Some(mean + 2.0 * additive));
+    // Nothing is asked, and the layers are narrower.
+    let layers = f64::from((6 + 1) * 6 + 6 * 4 + 4);
+    assert_eq!(flops(Pooling::None), Some(2.0 * (6.0 + layers)));
+
+    let attention = |projections| {
+        let config = TargetAttentionConfig {
+            embedding_dim: 2,
+            projections,
+            ..TargetAttentionConfig::default()
+        };
+        config.flops(&schema(), &features)
+    };
+    // Items and kinds, each: x v of the target; for each of two events weight, fit and share.
+    assert_eq!(
+        attention(false),
+        Some(2.0 * 2.0 * (2.0 + 2.0 * (2.0 + 2.0 + 1.0)))
+    );
+    // And 2 × 2 for the target and each event.
+    assert_eq!(attention(true), Some(2.0 * 2.0 * (12.0 + 3.0 * 4.0)));
+}

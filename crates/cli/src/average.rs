@@ -342,6 +342,11 @@ impl Average {
         }))
     }
 
+    /// The runs, and how much each counts.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&Finished, f64)> {
+        self.members.iter().zip(self.weights.iter().copied())
+    }
+
     /// A prediction for each row of some files.
     pub(crate) fn predicted(&self, files: &[String], labels: Labels) -> Anyhow<Predicted> {
         let each = self.members.iter().map(|member| {

@@ -5,6 +5,7 @@ mod average;
 mod candidates;
 mod console;
 mod data;
+mod describe;
 mod explain;
 mod export;
 mod libffm;
@@ -18,6 +19,7 @@ mod recommend;
 mod run;
 mod similar;
 mod solver;
+mod tune;
 mod vectors;
 mod warm_start;
 mod weights;
@@ -27,7 +29,9 @@ use crossfield_attention::BehaviourConfig;
 use crossfield_core::Initializer;
 use crossfield_data::CrossConfig;
 use crossfield_embedding::{Compress, L2By, Precision, RowOptimizer};
-use crossfield_train::{Executor, Objective, TableOptions, TrainConfig};
+use crossfield_train::{
+    Between, Executor, Objective, Range, TableOptions, TrainConfig, TuneConfig, TuneScale,
+};
 
 /// Recommender and click models: train, evaluate, predict, recommend, explain.
 #[derive(Parser, Debug)]
@@ -39,8 +43,12 @@ enum Command {
     Eval(run::EvalArgs),
     /// Prints a prediction a line: a probability, or a rating.
     Predict(run::PredictArgs),
+    /// Searches for settings of a run file by hold-out: random search with successive halving.
+    Tune(tune::TuneArgs),
     /// Ranks candidates for a context, best first.
     Rank(rank::RankArgs),
+    /// Says what a finished run is: components, tables, weights, operations, data, figures.
+    Describe(describe::DescribeArgs),
     /// Takes the score of one row apart, or lists the heaviest weights of a model.
     Explain(explain::ExplainArgs),
     /// Finds the nearest neighbours of a key by the vectors that were learned.
@@ -63,7 +71,9 @@ fn main() -> std::process::ExitCode {
         Command::Train(args) => run::train(&args),
         Command::Eval(args) => run::eval(&args),
         Command::Predict(args) => run::predict(&args),
+        Command::Tune(args) => tune::tune(&args),
         Command::Rank(args) => rank::rank(&args),
+        Command::Describe(args) => describe::describe(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Similar(args) => similar::similar(&args),
         Command::Recommend(args) => recommend::recommend(&args),
@@ -153,6 +163,20 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
         text += &format!("# epochs = {}\n# [train.solver]\n", solver.epochs());
         text.extend(options.lines().map(|line| format!("# {line}\n")));
     }
+    let lr = Range::Between(Between {
+        low: 0.003,
+        high: 0.3,
+        scale: TuneScale::Log,
+        integer: false,
+    });
+    let tune = TuneConfig {
+        range: [("optimizer.rows.lr".to_owned(), lr)].into(),
+        ..TuneConfig::default()
+    };
+    text += "\n# what `crossfield tune` searches: keys as --set has them\n# [tune]\n";
+    let tune = toml::to_string(&tune)?;
+    let tune = tune.replace("[range", "[tune.range");
+    text.extend(tune.lines().map(|line| format!("# {line}\n")));
     // And these match tables by name. They have no defaults: what is left out is as for all tables.
     let rows = RowOptimizer::default();
     let table = TableOptions {

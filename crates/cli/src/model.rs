@@ -80,6 +80,12 @@ macro_rules! kinds {
                 }
             }
 
+            fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+                match self {
+                    $(Self::$variant(config) => config.flops(schema, features),)*
+                }
+            }
+
             fn init(&self, schema: &Schema, init: &Init) -> Result<AnyComponent, Error> {
                 match self {
                     $(Self::$variant(config) => {
@@ -176,6 +182,33 @@ impl ModelConfig {
         self.components.iter().map(Choice::kind).collect()
     }
 
+    /// What there is to say of each component, for rows that have so many features of each field.
+    pub(crate) fn describe(&self, schema: &Schema, features: &[f64]) -> Vec<Described> {
+        let described = self.components.iter().map(|component| {
+            let defaults = Choice::defaults(component.kind()).unwrap_or_default();
+            let options = component.options().into_iter();
+            Described {
+                name: component.name().to_owned(),
+                kind: component.kind(),
+                changed: options
+                    .filter(|(key, value)| defaults.get(key) != Some(value))
+                    .collect(),
+                flops: component.flops(schema, features),
+            }
+        });
+        described.collect()
+    }
+
+    /// Each component by name, and the names of the tables that it reads.
+    pub(crate) fn readers(&self, schema: &Schema) -> Result<Vec<(String, Vec<String>)>, Error> {
+        let readers = self.components.iter().map(|component| {
+            let tables = component.tables(schema)?.into_iter();
+            let tables = tables.map(|table| table.name).collect();
+            Ok((component.name().to_owned(), tables))
+        });
+        readers.collect()
+    }
+
     /// The matrix factorization that this is, if there is nothing beside it.
     pub(crate) fn only_mf(&self) -> Option<&BiasedMfConfig> {
         match self.components.as_slice() {
@@ -200,6 +233,16 @@ impl ModelConfig {
             _ => Err(format!("the model is {}", self.kinds().join(" + "))),
         }
     }
+}
+
+/// What there is to say of a component.
+pub(crate) struct Described {
+    pub(crate) name: String,
+    pub(crate) kind: &'static str,
+    /// Options that differ from their defaults.
+    pub(crate) changed: toml::Table,
+    /// Floating-point operations of a row.
+    pub(crate) flops: Option<f64>,
 }
 
 /// A sum of components.
@@ -336,6 +379,13 @@ impl ComponentConfig for ModelConfig {
     fn check_rows(&self, schema: &Schema, rows: &Examples<'_>) -> Result<(), Error> {
         let mut components = self.components.iter();
         components.try_for_each(|component| component.check_rows(schema, rows))
+    }
+
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let components = self.components.iter();
+        components
+            .map(|component| component.flops(schema, features))
+            .sum()
     }
 
     fn init(&self, schema: &Schema, init: &Init) -> Result<Components, Error> {

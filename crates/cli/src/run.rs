@@ -11,12 +11,12 @@ use crossfield_core::{
 use crossfield_data::{Dataset, FittedSchema, LabelKind, Labels, encode_files, prepare};
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 use crossfield_train::{
-    Error, Executor, FinalMetrics, FusedModel, FusedTrained, Objective, Parts, RunFile, Scorer,
-    Setup, SolverModel, SolverTrained, Trained, bytes, check_draws, check_memory, check_schema,
+    Error, Executor, FinalMetrics, FusedModel, FusedTrained, Objective, Observer, Parts, RunFile,
+    Scorer, Setup, SolverModel, SolverTrained, Trained, bytes, check_draws, check_memory,
     describe_tables, in_pool, table_bytes, train_solver,
 };
 
-pub(crate) use crossfield_train::vocabulary;
+pub(crate) use crossfield_train::{check_schema, vocabulary};
 
 use crate::average::{Average, is_average};
 use crate::console::{self, Console};
@@ -105,14 +105,10 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
                     .map(|device| format!("train.device={device}")),
             );
             let mut run = Run::read(file, &sets)?;
+            // It is for searches; what was found is in the other sections.
+            run.tune = None;
             hold_out(&mut run);
-            run.complete_data();
-            let mut train = run.train.clone();
-            if let Some(fitted) = Fitted::of(&run)? {
-                fitted.complete(&mut train);
-            }
-            train.complete();
-            run.train = train;
+            complete(&mut run)?;
             if let Some(out) = &args.out {
                 refuse_taken(out)?;
             }
@@ -128,15 +124,7 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         eprintln!("{} is finished; nothing to do", directory.display());
         return Ok(());
     }
-    run.train.check()?;
-    run.train.check_negatives(run.data_spec().negative_rate())?;
-    run.train.device.init()?;
-    if run.train.executor == Executor::Fused {
-        run.model.check_fused()?;
-    }
-    if let Some(fitted) = Fitted::of(&run)? {
-        fitted.check(&run)?;
-    }
+    check(&run)?;
 
     let prepared = prepare(&run.data_spec(), run.train.seed, label_kind(run.train.loss))?;
     eprintln!("{}", prepared.report);
@@ -150,17 +138,11 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         }
         .into());
     }
-    let next_item = crate::next_item::config(&run);
-    let tables = match &next_item {
-        Some(config) => config.tables(prepared.schema.schema())?,
-        None => run.model.tables(prepared.schema.schema())?,
-    };
-    let tables = merge_tables(tables)?;
     let held_out = prepared.valid.iter().chain(&prepared.test);
     for part in std::iter::once(&prepared.train).chain(held_out) {
         run.model.check_rows(part.schema(), &part.examples())?;
     }
-    let plans = plan(&run, tables, &prepared.schema)?;
+    let plans = plan(&run, &prepared.schema, &|text| eprintln!("{text}"))?;
     // A run that is resumed has its checkpoints, and may outlive the runs that it began with.
     if let Place::New(_) = place {
         WarmStart::open(&run.optimizer, &plans, &prepared.schema)?;
@@ -184,55 +166,95 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     );
     let schema = prepared.schema.schema().clone();
     let parts = Parts::from(prepared);
-    let mean = parts.train.label_mean().unwrap_or_default();
-    // Opened again where it is needed, so that no other run's vocabularies are held for all of this.
-    let fill = |tables: &mut EmbeddingCollection| {
-        WarmStart::open(&run.optimizer, &plans, &FittedSchema::load(&out)?)?.fill(tables)
-    };
-    let begins_with_another = run.optimizer.table.iter().any(|t| t.init_from.is_some());
-    let setup = Setup {
-        train: &run.train,
-        optimizer: &run.optimizer,
-        plans: &plans,
-        out: &out,
-        fill: begins_with_another.then_some(&fill),
-    };
-    let fitted = Fitted::of(&run)?;
-    let rows_a_step = if fitted.is_some() {
-        parts.train.len()
-    } else {
-        run.train.batch_size()
-    };
-    let mut console = Console::new(run.train.epochs(), rows_a_step);
-    let metrics = match fitted {
-        Some(fitted) => {
-            let solved = Solved {
-                setup: &setup,
-                run: &run,
-                schema: &schema,
-                parts: &parts,
-            };
-            solved.train(fitted, &mut console)?
-        }
-        None if run.train.executor == Executor::Fused => {
-            let model = fused_model(&run, &schema)?;
-            crossfield_train::train_fused(&setup, &parts, model, &mut console)?
-        }
-        None if let Some(config) = &next_item => {
-            let make = |init: &Init| crate::next_item::model(config, &schema, init, &parts.train);
-            crossfield_train::train(&setup, &parts, make, &mut console)?.1
-        }
-        None => {
-            let make = |init: &Init| model(&run, &schema, mean, init);
-            crossfield_train::train(&setup, &parts, make, &mut console)?.1
-        }
-    };
+    let mut console = Console::new(run.train.epochs(), rows_a_step(&run, &parts)?);
+    let metrics = fit(&run, &plans, &schema, &parts, &out, &mut console)?;
     drop(console);
     eprintln!();
     print(&console::summary(&metrics))?;
     print(&sparsity(&out, &plans, &schema)?)?;
     eprintln!("saved in {}", out.display());
     Ok(())
+}
+
+/// Writes out what of a run file depends on its other sections.
+pub(crate) fn complete(run: &mut Run) -> Result<(), Error> {
+    run.complete_data();
+    let mut train = run.train.clone();
+    if let Some(fitted) = Fitted::of(run)? {
+        fitted.complete(&mut train);
+    }
+    train.complete();
+    run.train = train;
+    Ok(())
+}
+
+/// Refuses a run for what can be seen without its data.
+pub(crate) fn check(run: &Run) -> Result<(), Error> {
+    run.train.check()?;
+    run.train.check_negatives(run.data_spec().negative_rate())?;
+    run.train.device.init()?;
+    if run.train.executor == Executor::Fused {
+        run.model.check_fused()?;
+    }
+    if let Some(fitted) = Fitted::of(run)? {
+        fitted.check(run)?;
+    }
+    Ok(())
+}
+
+/// Rows that a step is of.
+pub(crate) fn rows_a_step(run: &Run, parts: &Parts) -> Result<usize, Error> {
+    Ok(match Fitted::of(run)? {
+        Some(_) => parts.train.len(),
+        None => run.train.batch_size(),
+    })
+}
+
+/// Trains what the run file says, into a run directory that has its run.toml and its schema.
+pub(crate) fn fit(
+    run: &Run,
+    plans: &[TablePlan],
+    schema: &Schema,
+    parts: &Parts,
+    out: &Path,
+    observer: &mut (dyn Observer + Send),
+) -> Anyhow<FinalMetrics> {
+    // Opened again where it is needed, so that no other run's vocabularies are held for all of this.
+    let fill = |tables: &mut EmbeddingCollection| {
+        WarmStart::open(&run.optimizer, plans, &FittedSchema::load(out)?)?.fill(tables)
+    };
+    let begins_with_another = run.optimizer.table.iter().any(|t| t.init_from.is_some());
+    let setup = Setup {
+        train: &run.train,
+        optimizer: &run.optimizer,
+        plans,
+        out,
+        fill: begins_with_another.then_some(&fill),
+    };
+    let mean = parts.train.label_mean().unwrap_or_default();
+    Ok(match Fitted::of(run)? {
+        Some(fitted) => {
+            let solved = Solved {
+                setup: &setup,
+                run,
+                schema,
+                parts,
+            };
+            solved.train(fitted, observer)?
+        }
+        None if run.train.executor == Executor::Fused => {
+            let model = fused_model(run, schema)?;
+            crossfield_train::train_fused(&setup, parts, model, observer)?
+        }
+        None if let Some(config) = crate::next_item::config(run) => {
+            let make = |init: &Init| crate::next_item::model(&config, schema, init, &parts.train);
+            crossfield_train::train(&setup, parts, make, observer)?.1
+        }
+        None => {
+            let make = |init: &Init| model(run, schema, mean, init);
+            crossfield_train::train(&setup, parts, make, observer)?.1
+        }
+    })
 }
 
 pub(crate) fn eval(args: &EvalArgs) -> Anyhow<()> {
@@ -293,8 +315,8 @@ impl Finished {
         if is_average(&directory.join("run.toml")) {
             return Err(Error::RunDirectory {
                 path: directory.to_owned(),
-                reason: "is an average of runs, which eval, predict and report take; expected one \
-                         run, such as its members/1"
+                reason: "is an average of runs, which eval, predict, report and describe take; \
+                         expected one run, such as its members/1"
                     .into(),
             }
             .into());
@@ -324,6 +346,17 @@ impl Finished {
     pub(crate) fn plans(&self) -> Result<Vec<TablePlan>, Error> {
         let plans = (self.run.optimizer).plan_for(self.tables.clone(), &self.fitted)?;
         Ok(plans.into_iter().map(TablePlan::into_read_only).collect())
+    }
+
+    /// The tables as they were trained.
+    pub(crate) fn training_plans(&self) -> Result<Vec<TablePlan>, Error> {
+        if self.run.train.executor.is_solver() {
+            let tables = self.tables.iter().cloned();
+            return Ok(tables.map(TablePlan::read_only).collect());
+        }
+        self.run
+            .optimizer
+            .plan_for(self.tables.clone(), &self.fitted)
     }
 
     /// New rows, encoded as the run's were.
@@ -422,7 +455,11 @@ struct Solved<'a> {
 }
 
 impl Solved<'_> {
-    fn train(self, fitted: Fitted<'_>, console: &mut Console) -> Anyhow<FinalMetrics> {
+    fn train(
+        self,
+        fitted: Fitted<'_>,
+        observer: &mut (dyn Observer + Send),
+    ) -> Anyhow<FinalMetrics> {
         let Self {
             setup,
             run,
@@ -434,13 +471,13 @@ impl Solved<'_> {
             Fitted::Fm(config) => {
                 let model = FmModel::new(config, schema)?;
                 let solver = model.solver(config, train, rows)?;
-                train_solver(setup, parts, solver, model, console)?
+                train_solver(setup, parts, solver, model, observer)?
             }
             Fitted::Ratings(config) => {
                 let model = MfModel::of_rows(config, true, schema)?;
                 let solver = model.ratings(config, train, rows)?;
                 in_pool(train.threads, || {
-                    train_solver(setup, parts, solver, model, console)
+                    train_solver(setup, parts, solver, model, observer)
                 })??
             }
             Fitted::Implicit(config) => {
@@ -448,10 +485,10 @@ impl Solved<'_> {
                 in_pool(train.threads, || -> Result<_, Error> {
                     if train.loss == Objective::Bpr {
                         let solver = model.bpr(config, run, rows)?;
-                        train_solver(setup, parts, solver, model, console)
+                        train_solver(setup, parts, solver, model, observer)
                     } else {
                         let solver = model.wrmf(config, train, rows)?;
-                        train_solver(setup, parts, solver, model, console)
+                        train_solver(setup, parts, solver, model, observer)
                     }
                 })??
             }
@@ -486,22 +523,32 @@ fn loss_of_rows(run: &Run) -> Result<Loss, Error> {
     })
 }
 
+/// The tables that a run reads, each once.
+pub(crate) fn tables(run: &Run, schema: &Schema) -> Result<Vec<TableConfig>, Error> {
+    let tables = match crate::next_item::config(run) {
+        Some(config) => config.tables(schema)?,
+        None => run.model.tables(schema)?,
+    };
+    Ok(merge_tables(tables)?)
+}
+
 /// How each table is updated; says what memory that takes, and refuses what the machine does not
 /// have.
-fn plan(
+pub(crate) fn plan(
     run: &Run,
-    tables: Vec<TableConfig>,
     fitted: &FittedSchema,
+    say: &dyn Fn(&str),
 ) -> Result<Vec<TablePlan>, Error> {
+    let tables = tables(run, fitted.schema())?;
     if Fitted::of(run)?.is_none() {
         let plans = run.optimizer.plan_for(tables, fitted)?;
         run.train.check_plans(&plans)?;
         let (weights, state) = table_bytes(&plans);
-        eprintln!(
+        say(&format!(
             "{}\n{}",
             console::memory_line(weights, state),
             describe_tables(&plans)
-        );
+        ));
         check_memory(&plans)?;
         return Ok(plans);
     }
@@ -513,12 +560,12 @@ fn plan(
         _ => 0,
     };
     match draws {
-        0 => eprintln!("parameters: {}\n", bytes(each)),
-        _ => eprintln!(
+        0 => say(&format!("parameters: {}\n", bytes(each))),
+        _ => say(&format!(
             "parameters: {}; {draws} draws of them: {}\n",
             bytes(each),
             bytes(each * draws as u64)
-        ),
+        )),
     }
     check_draws(draws + 3, each)?;
     Ok(tables.into_iter().map(TablePlan::read_only).collect())

@@ -89,6 +89,13 @@ pub trait ComponentConfig {
     fn check_rows(&self, _schema: &Schema, _rows: &Examples<'_>) -> Result<(), Error> {
         Ok(())
     }
+
+    /// Floating-point operations of [`Component::forward`] for one row that has `features[f]` features
+    /// in field f: two for each multiply-add of its sums of products. Activations, softmax and norms
+    /// are not counted, nor what is only copied. `None`: not known.
+    fn flops(&self, _schema: &Schema, _features: &[f64]) -> Option<f64> {
+        None
+    }
 }
 
 /// Part of a score: scores of several components add up.
@@ -410,6 +417,10 @@ impl<A: ComponentConfig, B: ComponentConfig> ComponentConfig for (A, B) {
     fn check_rows(&self, schema: &Schema, rows: &Examples<'_>) -> Result<(), Error> {
         self.0.check_rows(schema, rows)?;
         self.1.check_rows(schema, rows)
+    }
+
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        Some(self.0.flops(schema, features)? + self.1.flops(schema, features)?)
     }
 
     fn init(&self, schema: &Schema, init: &Init) -> Result<Self::Component, Error> {

@@ -7,6 +7,7 @@ mod dense_layer;
 mod dropout;
 mod error;
 mod examples;
+mod factors;
 mod field_inputs;
 mod gather;
 mod lookup;
@@ -34,6 +35,7 @@ pub use dense_layer::{dense_layer, dense_layer_relu};
 pub use dropout::Dropout;
 pub use error::{Error, check_option};
 pub use examples::{Examples, FeatureLists};
+pub use factors::{Factors, linear_tables};
 pub use field_inputs::FieldInputs;
 pub use gather::{gather, is_flex_f32};
 pub use lookup::{Leaf, LookedUp, Lookup, StagedTable, TrainingStep};
@@ -46,5 +48,6 @@ pub use ragged::{Ragged, Segments};
 pub use ranking::{RankingMetrics, RankingReport};
 pub use schema::{Field, FieldId, FieldKind, Schema};
 pub use table::{
-    Initializer, TableConfig, TableField, factor_table, factors_for, merge_tables, tables_for,
+    Initializer, TableConfig, TableField, factor_table, factors_for, features_in, merge_tables,
+    tables_for,
 };

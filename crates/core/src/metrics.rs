@@ -127,6 +127,9 @@ pub struct Report {
     /// The figures of ranked lists, where those are measured in place of rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ranking: Option<RankingReport>,
+    /// Mean label, the share of clicks, by the rows' weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_mean: Option<f64>,
     /// Rows seen, those of weight 0 included.
     pub rows: u64,
 }
@@ -467,6 +470,7 @@ impl Metrics {
                 .sum::<f64>()
                 / self.weight,
         );
+        report.label_mean = Some(self.labels / self.weight);
         report.calibration = self.clicks.then(|| self.predictions / self.labels);
         if self.clicks && self.non_clicks {
             let mean = self.labels / self.weight;

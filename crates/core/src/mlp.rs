@@ -177,6 +177,24 @@ impl MlpConfig {
         })
     }
 
+    /// Floating-point operations for one row of `inputs` columns, two for each multiply-add of its
+    /// matrices; a bias is the sum that a product begins with.
+    ///
+    /// ```
+    /// use crossfield_core::MlpConfig;
+    ///
+    /// let config = MlpConfig {
+    ///     hidden: vec![16, 8],
+    ///     ..MlpConfig::default()
+    /// };
+    /// assert_eq!(config.flops(4), 2.0 * (4.0 * 16.0 + 16.0 * 8.0 + 8.0));
+    /// ```
+    pub fn flops(&self, inputs: usize) -> f64 {
+        let widths: Vec<usize> = self.widths(inputs).chain([self.output]).collect();
+        let products = widths.windows(2).map(|width| width[0] * width[1]);
+        2.0 * products.sum::<usize>() as f64
+    }
+
     /// Of the input and of each hidden layer.
     fn widths(&self, inputs: usize) -> impl Iterator<Item = usize> {
         std::iter::once(inputs).chain(self.hidden.iter().copied())

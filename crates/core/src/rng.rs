@@ -43,6 +43,8 @@ pub enum Purpose {
     KeepNegatives = 10,
     /// Negatives of samples that are made of lists: `a` = [`name_key`] of the user, `b` = part.
     Samples = 11,
+    /// Settings of the trials of a search: `a` = number of the trial, `b` = [`name_key`] of the setting.
+    Trials = 14,
 }
 
 /// The stream of random numbers for one purpose.

@@ -147,6 +147,21 @@ pub fn factors_for(
     })
 }
 
+/// How many features a row has in fields that are looked up, of `features[f]` in field f.
+///
+/// ```
+/// use crossfield_core::{TableField, features_in};
+///
+/// let lookup = |field| TableField { table: "v8.ad".into(), field };
+/// assert_eq!(features_in(&[lookup(0), lookup(2)], &[1.0, 1.0, 2.5]), 3.5);
+/// ```
+///
+/// # Panics
+/// If a field has no entry.
+pub fn features_in(fields: &[TableField], features: &[f64]) -> f64 {
+    fields.iter().map(|field| features[field.field]).sum()
+}
+
 /// The name of a table of factors, shared by every component of that dim: `v8.item`.
 pub fn factor_table(dim: usize, vocabulary: &str) -> String {
     format!("v{dim}.{vocabulary}")

@@ -4,10 +4,16 @@
 
 #[path = "../examples/demo/attention.rs"]
 mod attention;
+#[path = "../examples/demo/bars.rs"]
+mod bars;
+#[path = "../examples/demo/combine.rs"]
+mod combine;
 #[path = "../examples/demo/fields.rs"]
 mod fields;
 #[path = "../examples/demo/memorise_generalise.rs"]
 mod memorise_generalise;
+#[path = "../examples/demo/mix.rs"]
+mod mix;
 #[path = "../examples/demo/neighbours.rs"]
 mod neighbours;
 #[path = "../examples/demo/one_hot.rs"]
@@ -21,12 +27,22 @@ mod transfer;
 #[path = "../examples/demo/warm_start.rs"]
 mod warm_start;
 
+use std::path::Path;
+
 const SEEDS: [u64; 2] = [1, 2];
 
 fn assert_narrow(report: &str) {
     for line in report.lines() {
         assert!(line.chars().count() <= 40, "{line}");
     }
+}
+
+/// What a picture says.
+fn drawn(draw: impl Fn(&Path) -> Result<(), runs::Failure>) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("picture.svg");
+    draw(&file).unwrap();
+    std::fs::read_to_string(file).unwrap()
 }
 
 #[test]
@@ -48,6 +64,9 @@ fn only_factorised_models_estimate_pairs_that_were_never_seen() {
             assert!(factorised.correlation.unwrap() > 0.5, "{report}");
         }
         assert_eq!(poly2.correlation, None, "{report}");
+        let picture = drawn(|file| transfer::draw(&outcomes, file));
+        let above = format!("{:.4}", poly2.unseen - best.unseen);
+        assert!(picture.contains("Poly2") && picture.contains(&above));
     }
 }
 
@@ -57,6 +76,8 @@ fn field_aware_vectors_beat_longer_ones_where_a_feature_acts_in_two_ways() {
         let outcomes = fields::run(seed).unwrap();
         let report = fields::report(&outcomes);
         assert_narrow(&report);
+        let picture = drawn(|file| fields::draw(&outcomes, file));
+        assert!(picture.contains("FFM k=2, 979 weights"), "{picture}");
         let fields::Outcomes {
             fm,
             equal_fm,
@@ -81,6 +102,8 @@ fn looking_rows_up_does_what_one_hot_rows_do_and_does_not_grow_with_the_ids() {
     let outcomes = one_hot::run(1, one_hot::MOST / 10).unwrap();
     let report = one_hot::report(&outcomes);
     assert_narrow(&report);
+    let picture = drawn(|file| one_hot::draw(&outcomes, file));
+    assert!(picture.contains("rows looked up"), "{picture}");
     let [first, .., last] = &outcomes[..] else {
         panic!("{report}");
     };
@@ -108,12 +131,13 @@ fn listeners_who_share_an_audience_lie_close_though_the_model_saw_ids_only() {
         assert!(outcome.apart.abs() < 0.1, "{report}");
         assert!(outcome.same > outcome.sharing, "{report}");
     }
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("map.svg");
-    neighbours::draw(&neighbours::run(1).unwrap(), &file).unwrap();
-    let drawn = std::fs::read_to_string(file).unwrap();
-    assert!(drawn.matches("<circle").count() >= 300, "a dot a listener");
-    assert!(drawn.contains("listeners of mostly A"));
+    let outcome = neighbours::run(1).unwrap();
+    let picture = drawn(|file| neighbours::draw(&outcome, file));
+    assert!(
+        picture.matches("<circle").count() >= 300,
+        "a dot a listener"
+    );
+    assert!(picture.contains("listeners of mostly A"));
 }
 
 #[test]
@@ -147,11 +171,8 @@ fn vectors_of_plays_start_a_click_model_ahead_where_clicks_are_few() {
         let report = warm_start::report(&outcomes);
         assert_narrow(&report);
         let ahead = |of: &warm_start::Outcome| of.random.warm - of.from_plays.warm;
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("curves.svg");
-        warm_start::draw(&outcomes, &file).unwrap();
-        let drawn = std::fs::read_to_string(file).unwrap();
-        assert!(drawn.contains("warm users, from plays"), "{drawn}");
+        let picture = drawn(|file| warm_start::draw(&outcomes, file));
+        assert!(picture.contains("warm users, from plays"), "{picture}");
         for outcome in &outcomes.by_share {
             assert!(ahead(outcome) > 0.005, "{report}");
             assert!(outcome.from_plays.warm > outcomes.best.warm, "{report}");
@@ -200,6 +221,8 @@ fn wide_remembers_rules_deep_infers_the_rest_and_both_together_do_both() {
             assert!(both.logloss(slice) < constant.logloss(slice), "{report}");
             assert!(best.logloss(slice) < both.logloss(slice), "{report}");
         }
+        let picture = drawn(|file| memorise_generalise::draw(&outcomes, file));
+        assert!(picture.contains("held-out pairs"), "{picture}");
     }
 }
 
@@ -225,14 +248,67 @@ fn only_the_candidate_changes_and_the_weights_move_to_what_matters_for_it() {
         for candidate in [2, 3] {
             assert!(asked.share(candidate, "novel") > 0.7, "{report}");
         }
-        let folder = tempfile::tempdir().unwrap();
-        let picture = folder.path().join("attention.svg");
-        attention::draw_map(&outcomes, &picture).unwrap();
-        let picture = std::fs::read_to_string(picture).unwrap();
+        let picture = drawn(|file| attention::draw_map(&outcomes, file));
         assert!(picture.contains("novel-4d") && picture.contains("shoes-2a"));
         // Half of the past is of each kind, and that is all that a mean can say.
         for weights in &fixed.weights {
             assert_eq!(weights, &[0.1; 10], "{report}");
         }
+    }
+}
+
+#[test]
+fn a_product_of_vectors_is_best_taken_as_one_and_not_learned() {
+    for seed in [3, 4] {
+        let outcomes = combine::run(seed).unwrap();
+        let report = combine::report(&outcomes);
+        assert_narrow(&report);
+        let [constant, dot, cosine, concatenation, product, best] = &outcomes[..] else {
+            panic!("six predictors");
+        };
+        for way in [dot, cosine, concatenation, product] {
+            assert!(way.ahead_of(constant) > 5.0, "{report}");
+        }
+        for way in [cosine, concatenation] {
+            assert!(dot.ahead_of(way) > 3.0, "{report}");
+        }
+        assert!(product.ahead_of(dot) < 3.0, "{report}");
+        assert!(best.logloss() < dot.logloss(), "{report}");
+        assert_eq!((dot.beside, cosine.beside), (0, 1), "{report}");
+        let picture = drawn(|file| combine::draw(&outcomes, file));
+        assert!(picture.contains("concatenation"), "{picture}");
+    }
+}
+
+#[test]
+fn each_component_learns_its_part_and_their_sum_learns_all_on_shared_tables() {
+    // Early stopping was made more patient after a look at 3.
+    for seed in [5, 6] {
+        let outcomes = mix::run(seed).unwrap();
+        let report = mix::report(&outcomes);
+        assert_narrow(&report);
+        for (part, alone) in outcomes.alone.iter().enumerate() {
+            assert!(alone.ahead_of(&outcomes.constant) > 5.0, "{report}");
+            for (other, follows) in alone.follows.iter().enumerate() {
+                let follows = follows.unwrap();
+                assert!((follows > 0.5) == (part == other), "{report}");
+                assert!(part == other || follows.abs() < 0.1, "{report}");
+            }
+            // Within the sum, each goes on to do what it did alone.
+            let (name, within) = &outcomes.within[part];
+            assert_eq!(*name, alone.name);
+            for (other, follows) in within.iter().enumerate() {
+                let follows = follows.unwrap();
+                assert!((follows > 0.5) == (part == other), "{report}");
+            }
+        }
+        for fewer in outcomes.alone.iter().chain(&outcomes.two) {
+            assert!(outcomes.all.ahead_of(fewer) > 5.0, "{report}");
+        }
+        assert!(outcomes.best.logloss() < outcomes.all.logloss(), "{report}");
+        let (of_each, of_sum) = outcomes.tables;
+        assert_eq!((of_each, of_sum), ([3, 4, 1], 7), "{report}");
+        let picture = drawn(|file| mix::draw(&outcomes, file));
+        assert!(picture.contains("wide + din"), "{picture}");
     }
 }

@@ -216,6 +216,34 @@ impl Default for DataConfig {
 }
 
 impl DataConfig {
+    /// Leaves the files of the test part out. A split takes no other rows in their place: the other
+    /// parts are as they were.
+    ///
+    /// ```
+    /// use crossfield_data::{DataConfig, SplitConfig};
+    ///
+    /// let mut data = DataConfig {
+    ///     test: vec!["test.csv".into()],
+    ///     split: Some(SplitConfig::Random { valid: 0.1, test: 0.2 }),
+    ///     ..DataConfig::default()
+    /// };
+    /// data.leave_out_test_files();
+    /// assert!(data.test.is_empty());
+    /// assert_eq!(data.split, Some(SplitConfig::Random { valid: 0.1, test: 0.0 }));
+    /// ```
+    pub fn leave_out_test_files(&mut self) {
+        if self.test.is_empty() {
+            return;
+        }
+        self.test.clear();
+        match &mut self.split {
+            Some(SplitConfig::Random { test, .. } | SplitConfig::Time { test, .. }) => *test = 0.0,
+            Some(SplitConfig::LeaveLast { test, .. }) => *test = false,
+            Some(SplitConfig::Rows { test, .. }) => *test = None,
+            None => {}
+        }
+    }
+
     /// Holds a tenth of the training rows out for validation, unless there are validation rows or
     /// a split already. Whether it did.
     ///

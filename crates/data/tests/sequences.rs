@@ -170,7 +170,7 @@ fn listed_events_test_and_histories_hold_training_events_alone() {
     };
     assert_eq!(
         refused(&files, &lists),
-        "--split: `rows`, expected an event a line: --format ratings or csv"
+        "--split = rows: expected an event a line: --format ratings or csv"
     );
 }
 

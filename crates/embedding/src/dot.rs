@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Component, ComponentConfig, Contribution, Error, FieldId, Init, LookedUp, Lookup, Schema,
-    TableConfig, TableField, What, check_option, factors_for, merge_tables,
+    Component, ComponentConfig, Contribution, Error, Factors, FieldId, Init, LookedUp, Lookup,
+    Schema, TableConfig, TableField, What, features_in, merge_tables,
 };
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +103,13 @@ impl DotProductConfig {
     /// Where the fields of each side are looked up, and in which tables.
     #[expect(clippy::type_complexity, reason = "two sides of the same pair")]
     fn sides(&self, schema: &Schema) -> Result<[(Vec<TableConfig>, Vec<TableField>); 2], Error> {
-        self.check()?;
+        let factors = Factors {
+            component: &self.name,
+            dim: self.embedding_dim,
+            init_std: self.init_std,
+            share: None,
+        };
+        factors.check_multiplied()?;
         let side = |names: &[String], expected| {
             if names.is_empty() {
                 let component = self.name.clone();
@@ -113,20 +119,12 @@ impl DotProductConfig {
                 });
             }
             let ids: Vec<FieldId> = schema.bags(&self.name, names)?;
-            Ok(factors_for(schema, &ids, self.embedding_dim, self.init_std))
+            Ok(factors.tables(schema, &ids))
         };
         Ok([
             side(&self.left, "at least one field in `left`")?,
             side(&self.right, "at least one field in `right`")?,
         ])
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        let (name, dim, init_std) = (&self.name, self.embedding_dim, self.init_std);
-        let good = (1..=1024).contains(&dim);
-        check_option(name, "embedding_dim", dim, good, "1 to 1024")?;
-        let good = init_std > 0.0 && init_std.is_finite();
-        check_option(name, "init_std", init_std, good, "a number above 0")
     }
 }
 
@@ -142,6 +140,13 @@ impl ComponentConfig for DotProductConfig {
     fn init(&self, schema: &Schema, _init: &Init) -> Result<DotProduct, Error> {
         let [(_, left), (_, right)] = self.sides(schema)?;
         Ok(DotProduct { left, right })
+    }
+
+    /// x v of each feature of both sides, and their product.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let [(_, left), (_, right)] = self.sides(schema).ok()?;
+        let vectors = features_in(&left, features) + features_in(&right, features);
+        Some(2.0 * (vectors + 1.0) * self.embedding_dim as f64)
     }
 }
 
@@ -246,6 +251,18 @@ mod tests {
         }
         // The other row's user is unknown and its history empty: nothing to multiply.
         assert!(scores[0] != 0.0 && scores[1] == 0.0);
+    }
+
+    #[test]
+    fn operations_are_counted_as_by_hand() {
+        let config = DotProductConfig {
+            left: vec!["user".into(), "last_item".into()],
+            embedding_dim: 3,
+            ..DotProductConfig::default()
+        };
+        // x v of 1 + 2.5 + 1 features of 3 numbers, and 3 products.
+        let flops = config.flops(&schema(), &[1.0, 2.5, 1.0]);
+        assert_eq!(flops, Some(2.0 * (4.5 * 3.0 + 3.0)));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
     Component, ComponentConfig, Contribution, Error, FieldId, Init, Initializer, Lookup, Schema,
-    TableConfig, TableField, What, check_option, factor_table, tables_for,
+    TableConfig, TableField, What, check_option, factor_table, features_in, linear_tables,
+    tables_for,
 };
 #[cfg(feature = "fused")]
 pub use fused::FusedFfm;
@@ -92,10 +93,7 @@ impl FfmConfig {
 
     fn linear(&self, schema: &Schema, ids: &[FieldId]) -> (Vec<TableConfig>, Vec<TableField>) {
         let ids = if self.linear { ids } else { &[] };
-        let prefix = self.share.as_deref().unwrap_or(&self.name);
-        tables_for(schema, ids, 1, Initializer::Zeros, |vocabulary| {
-            format!("{prefix}.{vocabulary}")
-        })
+        linear_tables(schema, ids, self.share.as_deref().unwrap_or(&self.name))
     }
 
     /// Where each field's vectors and linear weights are looked up.
@@ -134,6 +132,22 @@ impl ComponentConfig for FfmConfig {
             normalize: self.normalize,
             same_field: self.same_field,
         })
+    }
+
+    /// x v of each feature towards each field, the products of all pairs of fields, for fields of more
+    /// than a feature those inside them as of an FM; x² where pairs are normalized; w x of each
+    /// feature.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let (factors, linear) = self.lookups(schema).ok()?;
+        let (fields, dim) = (factors.len() as f64, self.embedding_dim as f64);
+        let all = features_in(&factors, features);
+        let vectors = all * fields * dim;
+        let pairs = fields * (fields - 1.0) / 2.0 * dim;
+        let bags = factors.iter().map(|field| features[field.field]);
+        let bags = bags.filter(|&features| self.same_field && features > 1.0);
+        let inside: f64 = bags.map(|features| (2.0 * features + 1.0) * dim).sum();
+        let norm = if self.normalize { all } else { 0.0 };
+        Some(2.0 * (vectors + pairs + inside + norm + features_in(&linear, features)))
     }
 }
 
@@ -401,6 +415,25 @@ mod tests {
                 assert_relative_eq!(f64::from(got), expected, epsilon = 1e-5);
             }
         }
+    }
+
+    #[test]
+    fn operations_are_counted_as_by_hand() {
+        // An item and two genres. Vectors: 3 features towards 2 fields by 3 numbers; one pair of
+        // fields; inside the genres x v, x² v² and the squares of 3 sums; 3 linear terms.
+        let features = [1.0, 2.0, 40.0, 1.0, 1.0];
+        let with = |same_field, normalize| {
+            let config = FfmConfig {
+                fields: vec!["item".into(), "genres".into()],
+                same_field,
+                normalize,
+                ..config()
+            };
+            config.flops(&schema(), &features)
+        };
+        assert_eq!(with(false, false), Some(2.0 * (18.0 + 3.0 + 3.0)));
+        assert_eq!(with(true, false), Some(2.0 * (24.0 + 2.0 * 6.0 + 3.0)));
+        assert_eq!(with(true, true), Some(2.0 * (39.0 + 3.0)));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use burn::tensor::Tensor;
 /// The crate of the traits that are implemented here: for those who depend on this crate alone.
 pub use crossfield_core;
 use crossfield_core::{
-    Component, ComponentConfig, Contribution, Error, FieldId, Init, Initializer, Lookup, Schema,
-    TableConfig, TableField, What, check_option, factors_for, tables_for,
+    Component, ComponentConfig, Contribution, Error, Factors, FieldId, Init, Lookup, Schema,
+    TableConfig, TableField, What, features_in, linear_tables,
 };
 #[cfg(feature = "fused")]
 pub use fused::FusedFm;
@@ -61,31 +61,30 @@ pub struct Fm {
 }
 
 impl FmConfig {
-    fn factors(&self, schema: &Schema, ids: &[FieldId]) -> (Vec<TableConfig>, Vec<TableField>) {
-        factors_for(schema, ids, self.embedding_dim, self.init_std)
+    fn factors(&self) -> Factors<'_> {
+        Factors {
+            component: &self.name,
+            dim: self.embedding_dim,
+            init_std: self.init_std,
+            share: None,
+        }
     }
 
     fn linear(&self, schema: &Schema, ids: &[FieldId]) -> (Vec<TableConfig>, Vec<TableField>) {
         let ids = if self.linear { ids } else { &[] };
-        let prefix = self.share.as_deref().unwrap_or(&self.name);
-        tables_for(schema, ids, 1, Initializer::Zeros, |vocabulary| {
-            format!("{prefix}.{vocabulary}")
-        })
+        linear_tables(schema, ids, self.share.as_deref().unwrap_or(&self.name))
     }
 
     /// Where each field's vectors and linear weights are looked up.
     fn lookups(&self, schema: &Schema) -> Result<(Vec<TableField>, Vec<TableField>), Error> {
-        self.check()?;
-        let ids = schema.bags(&self.name, &self.fields)?;
-        Ok((self.factors(schema, &ids).1, self.linear(schema, &ids).1))
+        let ids = self.ids(schema)?;
+        let factors = self.factors().tables(schema, &ids).1;
+        Ok((factors, self.linear(schema, &ids).1))
     }
 
-    fn check(&self) -> Result<(), Error> {
-        let (name, dim, init_std) = (&self.name, self.embedding_dim, self.init_std);
-        let good = (1..=1024).contains(&dim);
-        check_option(name, "embedding_dim", dim, good, "1 to 1024")?;
-        let good = init_std > 0.0 && init_std.is_finite();
-        check_option(name, "init_std", init_std, good, "a number above 0")
+    fn ids(&self, schema: &Schema) -> Result<Vec<FieldId>, Error> {
+        self.factors().check_multiplied()?;
+        schema.bags(&self.name, &self.fields)
     }
 }
 
@@ -93,9 +92,8 @@ impl ComponentConfig for FmConfig {
     type Component = Fm;
 
     fn tables(&self, schema: &Schema) -> Result<Vec<TableConfig>, Error> {
-        self.check()?;
-        let ids = schema.bags(&self.name, &self.fields)?;
-        let mut tables = self.factors(schema, &ids).0;
+        let ids = self.ids(schema)?;
+        let mut tables = self.factors().tables(schema, &ids).0;
         tables.extend(self.linear(schema, &ids).0);
         Ok(tables)
     }
@@ -103,6 +101,14 @@ impl ComponentConfig for FmConfig {
     fn init(&self, schema: &Schema, _init: &Init) -> Result<Fm, Error> {
         let (factors, linear) = self.lookups(schema)?;
         Ok(Fm { factors, linear })
+    }
+
+    /// For each feature x v and x² v², then the square of each entry of the sum; w x of each feature.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let (factors, linear) = self.lookups(schema).ok()?;
+        let dim = self.embedding_dim as f64;
+        let pairs = (2.0 * features_in(&factors, features) + 1.0) * dim;
+        Some(2.0 * (pairs + features_in(&linear, features)))
     }
 }
 
@@ -315,6 +321,19 @@ mod tests {
         let fm = config.init(&schema(), &init).unwrap();
         let (lookup, _) = tables.stage(batch(), device);
         fm.forward(&lookup).try_into_vec_as::<f32>().unwrap()
+    }
+
+    #[test]
+    fn operations_are_counted_as_by_hand() {
+        // A user and two genres of four weights each: x v and x² v² of 3 · 4 numbers, 4 squares of
+        // sums, and w x of 3 features.
+        let features = [1.0, 2.0, 40.0];
+        let flops = |linear| config(linear).flops(&schema(), &features);
+        assert_eq!(flops(false), Some(2.0 * (12.0 + 12.0 + 4.0)));
+        assert_eq!(flops(true), Some(2.0 * (28.0 + 3.0)));
+        // Two components do the work of both.
+        let both = (config(false), config(true)).flops(&schema(), &features);
+        assert_eq!(both, Some(56.0 + 62.0));
     }
 
     #[test]

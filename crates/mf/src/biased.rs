@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Component, ComponentConfig, Contribution, Error, FieldId, FieldKind, Init, Initializer, Lookup,
-    Schema, TableConfig, TableField, factor_table, tables_for,
+    Component, ComponentConfig, Contribution, Error, FieldId, FieldKind, Init, Lookup, Schema,
+    TableConfig, TableField, factor_table, features_in, linear_tables,
 };
 use crossfield_embedding::{DotProduct, DotProductConfig};
 use serde::{Deserialize, Serialize};
@@ -137,9 +137,7 @@ impl BiasedMfConfig {
             Biases::Item => &[item],
             Biases::None => &[],
         };
-        tables_for(schema, ids, 1, Initializer::Zeros, |vocabulary| {
-            format!("{}.{vocabulary}", self.name)
-        })
+        linear_tables(schema, ids, &self.name)
     }
 }
 
@@ -159,6 +157,13 @@ impl ComponentConfig for BiasedMfConfig {
             product: self.product().init(schema, init)?,
         })
     }
+
+    /// Those of the product, and the biases.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let biases = self.lookups(schema).ok()?.biases;
+        let product = self.product().flops(schema, features)?;
+        Some(product + 2.0 * features_in(&biases, features))
+    }
 }
 
 impl Component for BiasedMf {
@@ -175,5 +180,37 @@ impl Component for BiasedMf {
         let mut contributions = x.linear_terms(&self.biases);
         contributions.extend(self.product.explain(x));
         contributions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossfield_core::Field;
+
+    #[test]
+    fn operations_are_counted_as_by_hand() {
+        let field = |name: &str| Field {
+            name: name.into(),
+            kind: FieldKind::Categorical,
+            vocabulary: name.into(),
+            rows: 4,
+            oov_row: Some(0),
+        };
+        let schema = Schema {
+            fields: vec![field("user"), field("item")],
+            dense: vec![],
+        };
+        let flops = |biases| {
+            let config = BiasedMfConfig {
+                embedding_dim: 3,
+                biases,
+                ..BiasedMfConfig::default()
+            };
+            config.flops(&schema, &[1.0, 1.0])
+        };
+        // x v of both, 3 products, and the biases.
+        assert_eq!(flops(Biases::None), Some(2.0 * (6.0 + 3.0)));
+        assert_eq!(flops(Biases::Both), Some(2.0 * (9.0 + 2.0)));
     }
 }

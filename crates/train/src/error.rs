@@ -151,6 +151,14 @@ pub enum Error {
         /// Kind and rate of the row optimizer.
         optimizer: String,
     },
+    /// The run was asked to stop where it has a checkpoint, to go on later.
+    #[error(
+        "paused after epoch {epoch}, as it was asked to: its checkpoint is there to go on from"
+    )]
+    Paused {
+        /// Epochs that are done.
+        epoch: usize,
+    },
     /// An option that does not fit the others.
     #[error("{option}: {reason}")]
     Option {

@@ -14,6 +14,7 @@ mod run_file;
 mod solver_executor;
 mod trainer;
 mod training;
+mod tune;
 
 pub use average::average_weights;
 pub use burn_executor::Trained;
@@ -30,9 +31,11 @@ pub use memory::{
     bytes, check_draws, check_memory, cpu_seconds, describe_tables, peak_memory, table_bytes,
 };
 pub use ranking::{PLACES, RankedRows, item_counts};
-pub use run_file::{RunFile, explain, nearest, read_toml};
+pub use run_file::{RunFile, explain, nearest, read_toml, run_table};
 pub use solver_executor::{Solver, SolverFailure, SolverModel, SolverTrained};
 pub use trainer::{
-    Fill, FinalMetrics, Observer, Parts, Setup, Timing, in_pool, train, train_fused, train_solver,
+    Fill, FinalMetrics, Observer, Parts, Setup, Timing, best_evaluation, in_pool, train,
+    train_fused, train_solver,
 };
 pub use training::{Finished, Training, check_schema};
+pub use tune::{Between, Range, TuneConfig, TuneScale, rungs, survivors};

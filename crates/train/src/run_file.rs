@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::write_whole;
-use crate::{Error, OptimizerConfig, TrainConfig};
+use crate::{Error, OptimizerConfig, TrainConfig, TuneConfig};
 
 /// A run file; `M` is the `[model]` section, which belongs to whoever knows the models.
 ///
@@ -52,6 +52,9 @@ pub struct RunFile<M> {
     /// How long, on what, from which seed.
     #[serde(default)]
     pub train: TrainConfig,
+    /// What a search over settings draws; training ignores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tune: Option<TuneConfig>,
 }
 
 impl<M: Serialize + DeserializeOwned> RunFile<M> {
@@ -69,6 +72,29 @@ impl<M: Serialize + DeserializeOwned> RunFile<M> {
     /// As [`read`](Self::read).
     pub fn parse(text: &str, name: &str, sets: &[String]) -> Result<Self, Error> {
         parse_toml(text, name, sets)
+    }
+
+    /// The run file of a table, as [`run_table`] gives it, that is called `name` and in which these keys
+    /// have other values.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn from_table(
+        mut table: toml::Table,
+        name: &str,
+        settings: &[(String, toml::Value)],
+    ) -> Result<Self, Error> {
+        for (key, value) in settings {
+            let refuse = |reason| Error::Set {
+                assignment: format!("{key}={value}"),
+                reason,
+            };
+            set_value(&mut table, key, value.clone()).map_err(refuse)?;
+        }
+        understood(table).map_err(|message| Error::RunFile {
+            place: name.to_owned(),
+            message,
+        })
     }
 
     /// The text of the run file, every default written out.
@@ -117,27 +143,54 @@ pub fn read_toml<T: DeserializeOwned>(path: &Path, sets: &[String]) -> Result<T,
 }
 
 fn parse_toml<T: DeserializeOwned>(text: &str, name: &str, sets: &[String]) -> Result<T, Error> {
-    let at_line = |at: usize| format!("{name}:{}", text[..at].matches('\n').count() + 1);
-    let mut table: toml::Table = toml::from_str(text).map_err(|error| Error::RunFile {
-        place: error
-            .span()
-            .map_or(name.to_owned(), |span| at_line(span.start)),
-        message: error.message().to_owned(),
-    })?;
-    for assignment in sets {
-        set(&mut table, assignment)?;
-    }
-    serde_path_to_error::deserialize(table).map_err(|error| {
-        let path = error.path().to_string();
+    let table = run_table(text, name, sets)?;
+    understood(table).map_err(|message| {
         // The table has no positions any more; the text as it stands may still have them.
         let span = toml::from_str::<T>(text)
             .err()
             .and_then(|error| error.span());
         Error::RunFile {
-            place: span.map_or(name.to_owned(), |span| at_line(span.start)),
-            message: explain(&path, error.inner().message()),
+            place: span.map_or(name.to_owned(), |span| at_line(text, name, span.start)),
+            message,
         }
     })
+}
+
+/// What a table says; else what is wrong with it.
+fn understood<T: DeserializeOwned>(table: toml::Table) -> Result<T, String> {
+    serde_path_to_error::deserialize(table).map_err(|error| {
+        let path = error.path().to_string();
+        explain(&path, error.inner().message())
+    })
+}
+
+fn at_line(text: &str, name: &str, at: usize) -> String {
+    format!("{name}:{}", text[..at].matches('\n').count() + 1)
+}
+
+/// The text of a run file called `name` as a table with `key=value` overrides applied, whether or not
+/// its keys mean anything.
+///
+/// # Errors
+/// [`Error::RunFile`] for what is not TOML, [`Error::Set`].
+///
+/// ```
+/// let sets = ["train.epochs=3".to_owned()];
+/// let table = crossfield_train::run_table("[train]\nseed = 2", "a.toml", &sets)?;
+/// assert_eq!(table["train"]["epochs"].as_integer(), Some(3));
+/// # Ok::<(), crossfield_train::Error>(())
+/// ```
+pub fn run_table(text: &str, name: &str, sets: &[String]) -> Result<toml::Table, Error> {
+    let mut table: toml::Table = toml::from_str(text).map_err(|error| Error::RunFile {
+        place: error
+            .span()
+            .map_or(name.to_owned(), |span| at_line(text, name, span.start)),
+        message: error.message().to_owned(),
+    })?;
+    for assignment in sets {
+        set(&mut table, assignment)?;
+    }
+    Ok(table)
 }
 
 /// Sets `a.b.0.c=value`, making tables on the way. The value is TOML, or else text.
@@ -154,12 +207,16 @@ fn set(table: &mut toml::Table, assignment: &str) -> Result<(), Error> {
         .ok()
         .and_then(|mut table| table.remove("value"))
         .unwrap_or_else(|| toml::Value::String(text.to_owned()));
+    set_value(table, key, value).map_err(refuse)
+}
+
+fn set_value(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<(), String> {
     let (parents, last) = match key.rsplit_once('.') {
         Some((parents, last)) => (parents.split('.').collect(), last),
         None => (Vec::new(), key),
     };
     if key.split('.').any(str::is_empty) {
-        return Err(refuse("a part of the key is empty".into()));
+        return Err("a part of the key is empty".into());
     }
     let mut at = table;
     let mut parents = parents.into_iter().peekable();
@@ -176,16 +233,14 @@ fn set(table: &mut toml::Table, assignment: &str) -> Result<(), Error> {
                     .ok()
                     .and_then(|index| items.get_mut(index))
                     .ok_or_else(|| {
-                        refuse(format!(
-                            "`{parent}` is a list of {count}: `{index}` is not in it"
-                        ))
+                        format!("`{parent}` is a list of {count}: `{index}` is not in it")
                     })?
             }
             other => other,
         };
         at = next
             .as_table_mut()
-            .ok_or_else(|| refuse(format!("`{parent}` is a value, not a table")))?;
+            .ok_or_else(|| format!("`{parent}` is a value, not a table"))?;
     }
     at.insert(last.to_owned(), value);
     Ok(())

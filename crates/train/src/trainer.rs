@@ -63,6 +63,12 @@ pub trait Observer {
     fn evaluated(&mut self, _evaluation: &Evaluation, _timing: &Timing) {}
     /// Training ended before its last epoch, and the weights of epoch `best` were restored.
     fn stopped_early(&mut self, _best: usize) {}
+    /// Asked before an epoch begins, where the run has a checkpoint of all that was done: whether it
+    /// stops there, after `_epochs` of them. It then ends with [`Error::Paused`], and goes on from that
+    /// checkpoint, to the same bits, when it is trained again.
+    fn pauses(&mut self, _epochs: usize) -> bool {
+        false
+    }
 }
 
 /// Hears nothing.
@@ -336,6 +342,10 @@ impl<'a, E: Executor> Run<'a, E> {
 
     fn finish(mut self) -> Result<(E, FinalMetrics), Error> {
         while self.state.epoch < self.setup.train.epochs() && !self.should_stop() {
+            if self.is_saved() && self.observer.pauses(self.state.epoch) {
+                let epoch = self.state.epoch;
+                return Err(Error::Paused { epoch });
+            }
             self.epoch()?;
         }
         // Without early stopping the last epoch is the model, whatever validation says of it.
@@ -421,7 +431,7 @@ impl<'a, E: Executor> Run<'a, E> {
             valid,
         };
         self.state.evaluations.push(evaluation.clone());
-        self.state.best_step = best(&self.state.evaluations).map(|best| best.step);
+        self.state.best_step = best_evaluation(&self.state.evaluations).map(|best| best.step);
         let saved = self.checkpoints.save(&mut self.state, &self.executor);
         saved.map_err(|error| refused(error, setup, self.state.epoch, self.state.step))?;
         self.write_metrics_lines()?;
@@ -451,18 +461,41 @@ impl<'a, E: Executor> Run<'a, E> {
         write_whole(&self.setup.out.join("metrics.jsonl"), &lines)
     }
 
+    /// Whether the newest checkpoint is of all steps so far: each evaluation has one.
+    fn is_saved(&self) -> bool {
+        let last = self.state.evaluations.last();
+        last.is_some_and(|evaluation| evaluation.step == self.state.step)
+    }
+
     fn should_stop(&self) -> bool {
         let Some(stop) = self.setup.train.early_stop else {
             return false;
         };
-        best(&self.state.evaluations)
+        best_evaluation(&self.state.evaluations)
             .is_some_and(|best| self.state.epoch >= best.epoch + stop.patience)
     }
 }
 
-/// The evaluation with the lowest validation logloss (RMSE for ratings); `None` without a
-/// validation part.
-fn best(evaluations: &[Evaluation]) -> Option<&Evaluation> {
+/// The evaluation that early stopping goes back to: the one with the lowest validation logloss (RMSE
+/// for ratings, highest NDCG of lists), the first of equals; `None` without a validation part.
+///
+/// ```
+/// use crossfield_core::metrics::Report;
+/// use crossfield_train::{Evaluation, best_evaluation};
+///
+/// let after = |epoch, logloss| Evaluation {
+///     epoch,
+///     step: 10 * epoch as u64,
+///     train_loss: 0.5,
+///     valid: Some(Report {
+///         logloss: Some(logloss),
+///         ..Report::default()
+///     }),
+/// };
+/// let evaluations = [after(1, 0.6), after(2, 0.5), after(3, 0.55)];
+/// assert_eq!(best_evaluation(&evaluations).map(|best| best.epoch), Some(2));
+/// ```
+pub fn best_evaluation(evaluations: &[Evaluation]) -> Option<&Evaluation> {
     evaluations
         .iter()
         .filter_map(|evaluation| {

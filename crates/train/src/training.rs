@@ -153,6 +153,7 @@ impl Training {
             model: None,
             optimizer: self.optimizer.clone(),
             train: self.train.clone(),
+            tune: None,
         };
         if run.train.early_stop.is_some() {
             run.data.hold_out();

@@ -3,9 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Activation, Component, ComponentConfig, Contribution, Error, FieldId, FieldInputs, Init,
-    Initializer, Lookup, Mlp, MlpConfig, Normalization, Schema, TableConfig, check_option,
-    factor_table, tables_for,
+    Activation, Component, ComponentConfig, Contribution, Error, Factors, FieldId, FieldInputs,
+    Init, Lookup, Mlp, MlpConfig, Normalization, Schema, TableConfig, features_in,
 };
 use serde::{Deserialize, Serialize};
 
@@ -106,30 +105,23 @@ pub struct Deep {
 }
 
 impl DeepConfig {
+    fn factors(&self) -> Factors<'_> {
+        Factors {
+            component: &self.name,
+            dim: self.embedding_dim,
+            init_std: self.init_std,
+            share: self.share.as_deref(),
+        }
+    }
+
     fn inputs(&self, schema: &Schema) -> Result<(Vec<TableConfig>, FieldInputs), Error> {
-        check_option(
-            &self.name,
-            "embedding_dim",
-            self.embedding_dim,
-            (1..=1024).contains(&self.embedding_dim),
-            "1 to 1024",
-        )?;
-        check_option(
-            &self.name,
-            "init_std",
-            self.init_std,
-            self.init_std.is_finite() && self.init_std >= 0.0,
-            "a finite number of at least 0",
-        )?;
+        let factors = self.factors();
+        factors.check()?;
         let ids = schema.bags(&self.name, &self.fields)?;
-        let name = |vocabulary: &str| match &self.share {
-            Some(prefix) => format!("{prefix}.{vocabulary}"),
-            None => factor_table(self.embedding_dim, vocabulary),
-        };
+        let name = |vocabulary: &str| factors.table(vocabulary);
         let inputs = FieldInputs::new(schema, &ids, self.embedding_dim, name);
         let ids: Vec<FieldId> = inputs.embedded().iter().map(|it| it.field).collect();
-        let initializer = Initializer::Normal { std: self.init_std };
-        let (tables, _) = tables_for(schema, &ids, self.embedding_dim, initializer, name);
+        let (tables, _) = factors.tables(schema, &ids);
         self.mlp().check(&self.name, inputs.width())?;
         Ok((tables, inputs))
     }
@@ -160,6 +152,13 @@ impl ComponentConfig for DeepConfig {
             mlp: self.mlp().init(&self.name, inputs.width(), init)?,
             inputs,
         })
+    }
+
+    /// x v of each feature, and the layers.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let inputs = self.inputs(schema).ok()?.1;
+        let vectors = features_in(inputs.embedded(), features) * self.embedding_dim as f64;
+        Some(2.0 * vectors + self.mlp().flops(inputs.width()))
     }
 }
 
@@ -383,6 +382,15 @@ mod tests {
                 assert_relative_eq!(f64::from(*got), expected, epsilon = 1e-5);
             }
         }
+    }
+
+    #[test]
+    fn operations_are_counted_as_by_hand() {
+        // Vectors of two weights for a user, 1.5 tags and an hour; three dense columns.
+        let features = [1.0, 1.5, 1.0, 1.0, 1.0, 40.0, 1.0];
+        let flops = config(&[], &[4, 3]).flops(&schema(), &features);
+        let layers = (3 * 2 + 3) * 4 + 4 * 3 + 3;
+        assert_eq!(flops, Some(2.0 * (3.5 * 2.0 + f64::from(layers))));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use crossfield_core::{
-    Component, ComponentConfig, Contribution, Error, Init, Initializer, Lookup, Schema,
-    TableConfig, TableField, tables_for,
+    Component, ComponentConfig, Contribution, Error, Init, Lookup, Schema, TableConfig, TableField,
+    features_in, linear_tables,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,13 +48,7 @@ impl WideConfig {
     fn lookups(&self, schema: &Schema) -> Result<(Vec<TableConfig>, Vec<TableField>), Error> {
         let ids = schema.bags_and_crosses(&self.name, &self.fields)?;
         let prefix = self.share.as_deref().unwrap_or(&self.name);
-        Ok(tables_for(
-            schema,
-            &ids,
-            1,
-            Initializer::Zeros,
-            |vocabulary| format!("{prefix}.{vocabulary}"),
-        ))
+        Ok(linear_tables(schema, &ids, prefix))
     }
 }
 
@@ -69,6 +63,12 @@ impl ComponentConfig for WideConfig {
         Ok(Wide {
             fields: self.lookups(schema)?.1,
         })
+    }
+
+    /// w x of each feature.
+    fn flops(&self, schema: &Schema, features: &[f64]) -> Option<f64> {
+        let fields = self.lookups(schema).ok()?.1;
+        Some(2.0 * features_in(&fields, features))
     }
 }
 
@@ -99,6 +99,28 @@ mod tests {
     use burn::tensor::Device;
     use crossfield_core::{Batch, Feature, Field, FieldKind, Jagged, What};
     use crossfield_embedding::{EmbeddingCollection, RowOptimizer, TablePlan};
+
+    #[test]
+    fn operations_are_counted_as_by_hand() {
+        let field = |name: &str, kind| Field {
+            name: name.into(),
+            kind,
+            vocabulary: name.into(),
+            rows: 4,
+            oov_row: None,
+        };
+        let schema = Schema {
+            fields: vec![
+                field("ad", FieldKind::Categorical),
+                field("tags", FieldKind::Bag),
+                field("past", FieldKind::Sequence),
+            ],
+            dense: vec![],
+        };
+        // w x of 1 + 2.5 features; the sequence is not read.
+        let flops = WideConfig::default().flops(&schema, &[1.0, 2.5, 40.0]);
+        assert_eq!(flops, Some(7.0));
+    }
 
     #[test]
     fn the_score_is_the_weighted_sum_of_the_weights() {

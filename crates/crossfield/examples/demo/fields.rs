@@ -1,12 +1,14 @@
 //! A feature that acts in one way beside one field and in another beside the next.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use crossfield::fm::FmConfig;
 use crossfield::train::bytes;
 use crossfield_ffm::FfmConfig;
 use rand::RngExt;
 
+use crate::bars::Bars;
 use crate::planted::{Log, dot, stream, vectors};
 use crate::runs::{Failure, Run, Settings, bounds, logloss};
 
@@ -223,4 +225,24 @@ pub(crate) fn report(outcomes: &Outcomes) -> String {
     }
     line("Bayes-optimal", outcomes.best);
     [TOLD, &gain, COST, &cost, SEEN].concat()
+}
+
+/// Draws how far each model is from the best possible one, with the weights that it has.
+pub(crate) fn draw(outcomes: &Outcomes, file: &Path) -> Result<(), Failure> {
+    let models = [
+        &outcomes.fm,
+        &outcomes.equal_fm,
+        &outcomes.double_fm,
+        &outcomes.ffm,
+    ];
+    let above = |of: &Outcome| {
+        let name = format!("{}, {} weights", of.name, of.weights);
+        (name, vec![of.logloss - outcomes.best])
+    };
+    Bars {
+        title: "One vector a value, or one a field",
+        kinds: &["new rows"],
+        groups: models.into_iter().map(above).collect(),
+    }
+    .draw(file)
 }

@@ -2,8 +2,11 @@
 //! them, and the chapters of docs/guide tell what they show.
 
 mod attention;
+mod bars;
+mod combine;
 mod fields;
 mod memorise_generalise;
+mod mix;
 mod neighbours;
 mod one_hot;
 mod planted;
@@ -17,15 +20,24 @@ use runs::Failure;
 
 /// Settings were chosen on the seeds 101 to 103.
 const SEED: u64 = 1;
-const NAMES: &str =
-    "one-hot, neighbours, warm-start, transfer, fields, memorise-generalise or attention";
+const NAMES: &str = "one-hot, neighbours, combine, warm-start, transfer, fields, \
+                     memorise-generalise, attention or mix";
 
 fn main() -> Result<(), Failure> {
     let mut args = std::env::args().skip(1);
     let name = args.next().unwrap_or_default();
     let seed = args.next().map_or(Ok(SEED), |seed| seed.parse())?;
     match name.as_str() {
-        "one-hot" => print!("{}", one_hot::report(&one_hot::run(seed, one_hot::MOST)?)),
+        "one-hot" => {
+            let outcomes = one_hot::run(seed, one_hot::MOST)?;
+            print!("{}", one_hot::report(&outcomes));
+            drawn("one-hot.svg", |file| one_hot::draw(&outcomes, file))?;
+        }
+        "combine" => {
+            let outcomes = combine::run(seed)?;
+            print!("{}", combine::report(&outcomes));
+            drawn("combine.svg", |file| combine::draw(&outcomes, file))?;
+        }
         "neighbours" => {
             let outcome = neighbours::run(seed)?;
             print!("{}", neighbours::report(&outcome));
@@ -41,18 +53,32 @@ fn main() -> Result<(), Failure> {
             drawn("warm-start.svg", |file| warm_start::draw(&outcomes, file))?;
         }
         "memorise-generalise" => {
-            print!(
-                "{}",
-                memorise_generalise::report(&memorise_generalise::run(seed)?)
-            );
+            let outcomes = memorise_generalise::run(seed)?;
+            print!("{}", memorise_generalise::report(&outcomes));
+            drawn("memorise-generalise.svg", |file| {
+                memorise_generalise::draw(&outcomes, file)
+            })?;
         }
         "attention" => {
             let outcomes = attention::run(seed)?;
             print!("{}", attention::report(&outcomes));
             drawn("attention.svg", |file| attention::draw_map(&outcomes, file))?;
         }
-        "transfer" => print!("{}", transfer::report(&transfer::run(seed)?)),
-        "fields" => print!("{}", fields::report(&fields::run(seed)?)),
+        "mix" => {
+            let outcomes = mix::run(seed)?;
+            print!("{}", mix::report(&outcomes));
+            drawn("mix.svg", |file| mix::draw(&outcomes, file))?;
+        }
+        "transfer" => {
+            let outcomes = transfer::run(seed)?;
+            print!("{}", transfer::report(&outcomes));
+            drawn("transfer.svg", |file| transfer::draw(&outcomes, file))?;
+        }
+        "fields" => {
+            let outcomes = fields::run(seed)?;
+            print!("{}", fields::report(&outcomes));
+            drawn("fields.svg", |file| fields::draw(&outcomes, file))?;
+        }
         _ => return Err(format!("expected {NAMES}, and then a seed if you like").into()),
     }
     Ok(())

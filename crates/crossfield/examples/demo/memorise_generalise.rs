@@ -1,6 +1,7 @@
 //! Rules that are remembered, and tastes that are inferred: Wide & Deep and its two halves.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use crossfield::core::{ComponentConfig, FieldKind};
 use crossfield::data::{CrossConfig, DataSpec, FieldConfig};
@@ -10,6 +11,7 @@ use crossfield::wide_deep::{DeepConfig, WideConfig};
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, StandardNormal};
 
+use crate::bars::Bars;
 use crate::planted::{Log, stream, vectors};
 use crate::runs::{Failure, losses, losses_of, standard_errors_ahead, train_on_burn};
 
@@ -398,4 +400,20 @@ pub(crate) fn report(outcomes: &[Outcome]) -> String {
         }
     }
     text + SEEN
+}
+
+/// Draws how far each model is from the best possible one, on each kind of rows.
+pub(crate) fn draw(outcomes: &[Outcome], file: &Path) -> Result<(), Failure> {
+    let (best, others) = outcomes.split_last().ok_or("five predictors")?;
+    let above = |of: &Outcome| {
+        let slices = [Slice::Rules, Slice::HeldOut, Slice::NewIds];
+        let above = |slice| of.logloss(slice) - best.logloss(slice);
+        (of.name.to_owned(), slices.map(above).to_vec())
+    };
+    Bars {
+        title: "Wide, deep and both",
+        kinds: &["rows with a rule", "held-out pairs", "new ids"],
+        groups: others.iter().map(above).collect(),
+    }
+    .draw(file)
 }

@@ -128,7 +128,7 @@ pub(crate) fn report(outcome: &Outcome) -> String {
 
 /// Draws the listeners on the plane of their two principal components.
 pub(crate) fn draw(outcome: &Outcome, file: &Path) -> Result<(), Failure> {
-    let root = SVGBackend::new(file, (640, 480)).into_drawing_area();
+    let root = SVGBackend::new(file, (480, 400)).into_drawing_area();
     root.fill(&WHITE)?;
     let range = |axis: usize| {
         let places = outcome.points.iter().map(|(_, point)| point[axis]);
@@ -137,7 +137,7 @@ pub(crate) fn draw(outcome: &Outcome, file: &Path) -> Result<(), Failure> {
         low - margin..high + margin
     };
     let mut chart = ChartBuilder::on(&root)
-        .caption("Listeners by the ids that they played", ("sans-serif", 20))
+        .caption("Listeners by the ids that they played", ("sans-serif", 17))
         .margin(12)
         .x_label_area_size(32)
         .y_label_area_size(40)

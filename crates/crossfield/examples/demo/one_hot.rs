@@ -1,12 +1,14 @@
 //! What an embedding saves: one-hot rows times a matrix against looking rows up.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use crossfield::core::{Batch, Initializer, Jagged, TableConfig, TableField};
 use crossfield::embedding::{EmbeddingCollection, RowOptimizer, RowOptimizerKind, TablePlan};
+use plotters::prelude::*;
 use rand::RngExt;
 
 use crate::planted::stream;
@@ -163,4 +165,69 @@ pub(crate) fn report(outcomes: &[Outcome]) -> String {
         let _ = writeln!(text, "weights differ after both by {largest:.0e}");
     }
     text
+}
+
+/// Draws the milliseconds of a step over the number of ids.
+pub(crate) fn draw(outcomes: &[Outcome], file: &Path) -> Result<(), Failure> {
+    let ids = |outcome: &Outcome| outcome.ids as f64;
+    let (first, last) = match outcomes {
+        [first, .., last] => (ids(first), ids(last)),
+        _ => return Err("at least two vocabularies".into()),
+    };
+    let ms = |way: &Way| 1e3 * way.seconds;
+    let times = outcomes
+        .iter()
+        .flat_map(|of| [ms(&of.one_hot), ms(&of.lookup)]);
+    let (low, high) = times.fold((f64::INFINITY, 0f64), |(low, high), time| {
+        (low.min(time), high.max(time))
+    });
+    let root = SVGBackend::new(file, (480, 360)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption("A step of training, in milliseconds", ("sans-serif", 17))
+        .margin(16)
+        .margin_right(36)
+        .x_label_area_size(36)
+        .y_label_area_size(56)
+        .build_cartesian_2d(
+            (first..last).log_scale(),
+            (low / 2.0..high * 2.0).log_scale(),
+        )?;
+    chart
+        .configure_mesh()
+        .x_desc("ids of the vocabulary")
+        .x_label_formatter(&|ids| format!("{ids:.0}"))
+        .y_desc("milliseconds")
+        .y_label_formatter(&|ms| format!("{ms}"))
+        .light_line_style(WHITE)
+        .draw()?;
+    type Curve = (&'static str, RGBColor, fn(&Outcome) -> &Way);
+    let curves: [Curve; 2] = [
+        (
+            "one-hot rows times a matrix",
+            RGBColor(0xd6, 0x27, 0x28),
+            |of| &of.one_hot,
+        ),
+        ("rows looked up", RGBColor(0x1f, 0x77, 0xb4), |of| {
+            &of.lookup
+        }),
+    ];
+    for (name, colour, of) in curves {
+        let points = outcomes
+            .iter()
+            .map(|outcome| (ids(outcome), ms(of(outcome))));
+        let line = LineSeries::new(points, colour.stroke_width(2)).point_size(3);
+        chart
+            .draw_series(line)?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .draw()?;
+    root.present()?;
+    Ok(())
 }

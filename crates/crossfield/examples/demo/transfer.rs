@@ -1,6 +1,7 @@
 //! Pairs that never occur together in training.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use crossfield::data::FittedSchema;
 use crossfield::fm::FmConfig;
@@ -8,6 +9,7 @@ use crossfield::wide_deep::WideConfig;
 use crossfield_ffm::FfmConfig;
 use rand::RngExt;
 
+use crate::bars::Bars;
 use crate::planted::{Log, dot, stream, vectors};
 use crate::runs::{Failure, Run, Settings, bounds, correlation, logloss};
 
@@ -255,4 +257,19 @@ pub(crate) fn report(outcomes: &[Outcome]) -> String {
         );
     }
     text + SEEN
+}
+
+/// Draws how far each predictor is from the best possible one, on seen and on unseen pairs.
+pub(crate) fn draw(outcomes: &[Outcome], file: &Path) -> Result<(), Failure> {
+    let (best, others) = outcomes.split_last().ok_or("six predictors")?;
+    let above = |of: &Outcome| {
+        let numbers = vec![of.seen - best.seen, of.unseen - best.unseen];
+        (of.name.to_owned(), numbers)
+    };
+    Bars {
+        title: "Pairs seen and never seen",
+        kinds: &["pairs of the training rows", "pairs that never met there"],
+        groups: others.iter().map(above).collect(),
+    }
+    .draw(file)
 }

@@ -366,7 +366,7 @@ pub(crate) fn report(outcomes: &Outcomes) -> String {
 
 /// Draws logloss over the number of training rows.
 pub(crate) fn draw(outcomes: &Outcomes, file: &Path) -> Result<(), Failure> {
-    let root = SVGBackend::new(file, (640, 420)).into_drawing_area();
+    let root = SVGBackend::new(file, (480, 400)).into_drawing_area();
     root.fill(&WHITE)?;
     let rows = |outcome: &Outcome| outcome.rows as f64;
     let (first, last) = match &outcomes.by_share[..] {
@@ -376,7 +376,7 @@ pub(crate) fn draw(outcomes: &Outcomes, file: &Path) -> Result<(), Failure> {
     let low = outcomes.best.warm.min(outcomes.best.cold) - 0.02;
     let high = outcomes.constant.warm.max(outcomes.constant.cold) + 0.04;
     let mut chart = ChartBuilder::on(&root)
-        .caption("Logloss of a click model on new rows", ("sans-serif", 20))
+        .caption("Logloss of a click model on new rows", ("sans-serif", 17))
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(48)
@@ -426,7 +426,7 @@ pub(crate) fn draw(outcomes: &Outcomes, file: &Path) -> Result<(), Failure> {
         let grey = RGBColor(0x80, 0x80, 0x80);
         chart.draw_series(LineSeries::new(points, grey))?;
         let style = ("sans-serif", 13).into_font().color(&grey);
-        chart.draw_series([Text::new(name, (first * 1.05, level + 0.012), style)])?;
+        chart.draw_series([Text::new(name, (last * 0.4, level + 0.012), style)])?;
     }
     chart
         .configure_series_labels()

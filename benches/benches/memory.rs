@@ -1,12 +1,12 @@
 //! Peak memory of a process that trains a table of 10,000,000 × 8 and saves it.
 
-use crossfield_benches::{Ids, Trainer, batches};
+use crossfield_benches::{Ids, Trainer, batches, fm};
 use crossfield_embedding::write_snapshot;
 use crossfield_train::{bytes, describe_tables, peak_memory, table_bytes};
 
 fn main() {
     let rows = 10_000_000;
-    let mut trainer = Trainer::new(rows);
+    let mut trainer = Trainer::new(&fm(), rows);
     for batch in batches(rows, Ids::Zipf, 100) {
         trainer.step(&batch);
     }

@@ -1,4 +1,4 @@
-//! What the benches share: an FM over one table of any size, and batches of ids for it.
+//! What the benches share: components over one table of any size, and batches of ids for it.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use crossfield_core::rng::{Purpose, rng};
 use crossfield_core::{
-    Batch, ComponentConfig, Field, FieldKind, Init, Jagged, Loss, Model, Schema, Scored, Targets,
-    merge_tables,
+    Batch, Component, ComponentConfig, Field, FieldKind, Init, Jagged, Loss, Model, Schema, Scored,
+    Targets, merge_tables,
 };
 use crossfield_embedding::{EmbeddingCollection, RowOptimizer, TablePlan};
-use crossfield_fm::{Fm, FmConfig};
+use crossfield_fm::FmConfig;
 use rand::RngExt;
 use rand_distr::{Distribution, Zipf};
 
@@ -62,23 +62,33 @@ pub fn batches(rows: usize, ids: Ids, count: u64) -> Vec<Arc<Batch>> {
         .collect()
 }
 
-/// An FM of dim [`DIM`] without linear terms over one table, with element-wise AdaGrad.
-pub struct Trainer {
+/// A component over one table of vectors of [`DIM`], with element-wise AdaGrad, and Adam for what is
+/// dense.
+pub struct Trainer<C: Component> {
     /// The table.
     pub tables: EmbeddingCollection,
     /// What it was planned to take.
     pub plans: Vec<TablePlan>,
-    model: Scored<Fm>,
+    model: Scored<C>,
     optimizer: ModuleOptimizer,
     device: Device,
 }
 
-impl Trainer {
-    /// A table of `rows` rows that all fields share.
+/// An FM without linear terms.
+pub fn fm() -> FmConfig {
+    FmConfig {
+        embedding_dim: DIM,
+        linear: false,
+        ..FmConfig::default()
+    }
+}
+
+impl<C: Component> Trainer<C> {
+    /// A component on a table of `rows` rows that all fields share.
     ///
     /// # Panics
     /// If the configuration is refused.
-    pub fn new(rows: usize) -> Self {
+    pub fn new(config: &impl ComponentConfig<Component = C>, rows: usize) -> Self {
         let device = Device::flex().autodiff();
         let schema = Schema {
             fields: (0..FIELDS)
@@ -92,11 +102,6 @@ impl Trainer {
                 .collect(),
             dense: vec![],
         };
-        let config = FmConfig {
-            embedding_dim: DIM,
-            linear: false,
-            ..FmConfig::default()
-        };
         let tables = config
             .tables(&schema)
             .and_then(merge_tables)
@@ -109,11 +114,11 @@ impl Trainer {
             device: device.clone(),
             seed: 1,
         };
-        let fm = config.init(&schema, &init).expect("a legal model");
+        let component = config.init(&schema, &init).expect("a legal model");
         Self {
             tables: EmbeddingCollection::new(&plans, 1).expect("a legal optimizer"),
             plans,
-            model: Scored::new(fm, Loss::Logistic, 0.3, &device),
+            model: Scored::new(component, Loss::Logistic, 0.3, &device),
             optimizer: AdamConfig::new().init(),
             device,
         }

@@ -19,7 +19,8 @@ cargo xtask bench all [NAMES]
                            every model on every data set, or on those whose names hold
                            NAMES, on three seeds: benches/RESULTS.md and its HTML
 cargo xtask check          formatting, lints, docs, spelling; all warnings are errors
-cargo xtask test           check, then every test, those of the ndarray backend, a short run";
+cargo xtask test           check, then every test, those of the ndarray backend and of the package
+                           outside the workspace, a short run";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -87,6 +88,7 @@ fn test() -> Result<(), String> {
         &["test", "--workspace", "--features", NDARRAY, "ndarray"],
         &[],
     )?;
+    downstream()?;
     let out = std::env::temp_dir().join(format!("crossfield-xtask-{}", std::process::id()));
     let trained = crossfield(
         "train",
@@ -103,6 +105,15 @@ fn test() -> Result<(), String> {
     // A run that failed before it made its folder leaves nothing to remove.
     let _ = std::fs::remove_dir_all(&out);
     trained
+}
+
+/// Builds and tests the package that depends on crossfield from outside the workspace.
+fn downstream() -> Result<(), String> {
+    let mut test = cargo_command();
+    test.args(["test", "--locked", "--manifest-path"])
+        .arg("examples/downstream/Cargo.toml")
+        .env("CARGO_TARGET_DIR", "target/downstream");
+    run(&mut test)
 }
 
 const NDARRAY: &str = "crossfield/ndarray,crossfield-cli/ndarray,crossfield-embedding/ndarray";

@@ -102,10 +102,7 @@ pub fn dot_product_attention(
 /// assert!(weights[0] > 0.999 && weights[1] == 0.5);
 /// ```
 pub fn dot_product_weights(queries: Tensor<2>, keys: &Ragged, heads: usize) -> Tensor<2> {
-    let queries = Ragged {
-        segments: Segments::of_one(queries.dims()[0]),
-        values: queries,
-    };
+    let queries = Ragged::of_one(queries);
     check(&queries, keys, &keys.values, heads, false);
     let [items, dim] = keys.values.dims();
     let width = dim / heads;

@@ -18,6 +18,10 @@ mod test_support;
 mod unit;
 mod unit_layer;
 
+/// The crate of the types that are passed here, sequences and seeds among them: for those who depend on
+/// this crate alone.
+pub use crossfield_core;
+
 pub use additive::{AdditiveAttention, AdditiveConfig};
 pub use behaviour::BehaviourConfig;
 pub use din::{Din, DinConfig, Pooling};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crossfield_core::metrics::{Kind, Metrics, Report};
 use crossfield_data::{Dataset, Prepared, prepare};
-use crossfield_train::{Error, Scorer, in_pool};
+use crossfield_train::{Error, Scorer, check_schema, in_pool};
 
-use crate::run::{Anyhow, Finished, check_schema, label_kind};
+use crate::run::{Anyhow, Finished, label_kind};
 
 /// Rows that a run was not trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

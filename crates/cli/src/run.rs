@@ -16,6 +16,8 @@ use crossfield_train::{
     describe_tables, in_pool, table_bytes, train_solver,
 };
 
+pub(crate) use crossfield_train::{check_schema, vocabulary};
+
 use crate::average::{Average, is_average};
 use crate::console::{self, Console};
 use crate::mf::MfModel;
@@ -342,7 +344,7 @@ impl Finished {
 
     /// The tables as they lie in the model's file: whole, or compressed as they were trained.
     pub(crate) fn plans(&self) -> Result<Vec<TablePlan>, Error> {
-        let plans = plans(&self.run, self.tables.clone(), &self.fitted)?;
+        let plans = (self.run.optimizer).plan_for(self.tables.clone(), &self.fitted)?;
         Ok(plans.into_iter().map(TablePlan::into_read_only).collect())
     }
 
@@ -352,7 +354,9 @@ impl Finished {
             let tables = self.tables.iter().cloned();
             return Ok(tables.map(TablePlan::read_only).collect());
         }
-        plans(&self.run, self.tables.clone(), &self.fitted)
+        self.run
+            .optimizer
+            .plan_for(self.tables.clone(), &self.fitted)
     }
 
     /// New rows, encoded as the run's were.
@@ -537,7 +541,7 @@ pub(crate) fn plan(
 ) -> Result<Vec<TablePlan>, Error> {
     let tables = tables(run, fitted.schema())?;
     if Fitted::of(run)?.is_none() {
-        let plans = plans(run, tables, fitted)?;
+        let plans = run.optimizer.plan_for(tables, fitted)?;
         run.train.check_plans(&plans)?;
         let (weights, state) = table_bytes(&plans);
         say(&format!(
@@ -567,36 +571,8 @@ pub(crate) fn plan(
     Ok(tables.into_iter().map(TablePlan::read_only).collect())
 }
 
-/// Each table as the run file has it, with the counts that rare values are known by.
-fn plans(
-    run: &Run,
-    tables: Vec<TableConfig>,
-    fitted: &FittedSchema,
-) -> Result<Vec<TablePlan>, Error> {
-    let plans = run.optimizer.plan(tables)?.into_iter().map(|plan| {
-        let vocabulary = vocabulary(&plan.config, fitted);
-        // Only values of texts are counted.
-        if fitted.count(vocabulary, 1).is_none() {
-            return plan;
-        }
-        plan.with_counts(|row| fitted.count(vocabulary, row).unwrap_or_default())
-    });
-    Ok(plans.collect())
-}
-
-/// The vocabulary that a table serves.
-pub(crate) fn vocabulary<'a>(table: &TableConfig, fitted: &'a FittedSchema) -> &'a str {
-    let fields = &fitted.schema().fields;
-    let field = table.fields.first().map(|&field| &fields[field]);
-    field.map_or("", |field| field.vocabulary.as_str())
-}
-
 pub(crate) fn label_kind(loss: Objective) -> LabelKind {
-    if loss.link().is_probability() {
-        LabelKind::Binary
-    } else {
-        LabelKind::Number
-    }
+    loss.label_kind()
 }
 
 /// Early stopping needs validation rows: where the run file names none, a tenth of the training
@@ -605,28 +581,6 @@ fn hold_out(run: &mut Run) {
     if run.train.early_stop.is_some() && run.data.hold_out() {
         eprintln!("early stopping: a tenth of the training rows is held out to decide it");
     }
-}
-
-/// Refuses data that is not encoded as the run's checkpoints expect.
-pub(crate) fn check_schema(directory: &Path, schema: &FittedSchema) -> Anyhow<()> {
-    let saved = directory.join("schema.json");
-    if !saved.exists() {
-        // Interrupted before it was saved, hence before any checkpoint.
-        return Ok(());
-    }
-    let (known, now) = (
-        FittedSchema::load(directory)?.fingerprint(),
-        schema.fingerprint(),
-    );
-    if known == now {
-        return Ok(());
-    }
-    Err(Error::OtherSchema {
-        path: saved,
-        got: format!("{known:016x}"),
-        expected: format!("{now:016x}"),
-    }
-    .into())
 }
 
 pub(crate) fn refuse_taken(out: &Path) -> Result<(), Error> {

@@ -48,5 +48,6 @@ pub use ragged::{Ragged, Segments};
 pub use ranking::{RankingMetrics, RankingReport};
 pub use schema::{Field, FieldId, FieldKind, Schema};
 pub use table::{
-    Initializer, TableConfig, TableField, factor_table, features_in, merge_tables, tables_for,
+    Initializer, TableConfig, TableField, factor_table, factors_for, features_in, merge_tables,
+    tables_for,
 };

@@ -15,6 +15,8 @@
 //! # Ok::<(), crossfield_core::metrics::MetricsError>(())
 //! ```
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::RankingReport;
@@ -67,7 +69,19 @@ pub enum AucMethod {
 }
 
 /// The figures of one set of rows; what does not apply or is not defined is `None` and is left
-/// out when written.
+/// out when written. Displayed, it is the figures that models are compared by.
+///
+/// ```
+/// use crossfield_core::metrics::Report;
+///
+/// let report = Report {
+///     logloss: Some(0.5),
+///     auc: Some(0.75),
+///     rows: 4,
+///     ..Report::default()
+/// };
+/// assert_eq!(report.to_string(), "logloss 0.50000  AUC 0.75000  4 rows");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Report {
@@ -118,6 +132,24 @@ pub struct Report {
     pub label_mean: Option<f64>,
     /// Rows seen, those of weight 0 included.
     pub rows: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ndcg = self.ranking.as_ref().map(|lists| lists.ndcg);
+        let figures = [
+            ("logloss", self.logloss),
+            ("AUC", self.auc),
+            ("RMSE", self.rmse),
+            ("NDCG", ndcg),
+        ];
+        for (name, figure) in figures {
+            if let Some(figure) = figure {
+                write!(f, "{name} {figure:.5}  ")?;
+            }
+        }
+        write!(f, "{} rows", self.rows)
+    }
 }
 
 /// Why rows could not be measured.

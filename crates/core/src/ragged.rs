@@ -28,6 +28,25 @@ pub struct Ragged {
 }
 
 impl Ragged {
+    /// One item in each row: the queries of rows, to attention.
+    ///
+    /// ```
+    /// use burn::tensor::{Device, Tensor};
+    /// use crossfield_core::Ragged;
+    ///
+    /// let queries = Ragged::of_one(Tensor::from_data([[1.0], [2.0]], &Device::flex()));
+    /// assert_eq!(queries.segments.range(1), 1..2);
+    /// ```
+    ///
+    /// # Shapes
+    /// - values: `[rows, dim]`
+    pub fn of_one(values: Tensor<2>) -> Self {
+        Self {
+            segments: Segments::of_one(values.dims()[0]),
+            values,
+        }
+    }
+
     /// The real items of padded sequences; `None` if there is none.
     ///
     /// # Shapes

@@ -115,6 +115,38 @@ pub fn tables_for(
     (tables.into_values().collect(), lookups)
 }
 
+/// The vectors of `fields` in the tables that every component of that dim shares, one for each
+/// vocabulary ([`factor_table`]), and where each field is to be looked up. They begin normal around 0.
+///
+/// ```
+/// use crossfield_core::{Field, FieldKind, Schema, factors_for};
+///
+/// let schema = Schema {
+///     fields: vec![Field {
+///         name: "last_ad".into(),
+///         kind: FieldKind::Categorical,
+///         vocabulary: "ad".into(),
+///         rows: 10,
+///         oov_row: Some(0),
+///     }],
+///     dense: vec![],
+/// };
+/// let (tables, lookups) = factors_for(&schema, &[0], 8, 0.01);
+/// assert_eq!((tables[0].name.as_str(), tables[0].dim), ("v8.ad", 8));
+/// assert_eq!(lookups[0].table, "v8.ad");
+/// ```
+pub fn factors_for(
+    schema: &Schema,
+    fields: &[FieldId],
+    dim: usize,
+    init_std: f64,
+) -> (Vec<TableConfig>, Vec<TableField>) {
+    let initializer = Initializer::Normal { std: init_std };
+    tables_for(schema, fields, dim, initializer, |vocabulary| {
+        factor_table(dim, vocabulary)
+    })
+}
+
 /// How many features a row has in fields that are looked up, of `features[f]` in field f.
 ///
 /// ```

@@ -1,4 +1,4 @@
-//! The example's component, which crossfield does not have and which has dense weights, trains
+//! The component of the example `nfm`, which crossfield does not have and which has dense weights, trains
 //! beside its FM: the same bits at any number of threads, and after an interruption.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crossfield::core::metrics::Report;
-use crossfield::core::{ComponentConfig, Init, Loss, Scored, merge_tables};
+use crossfield::core::{ComponentConfig, Init, Loss, MlpConfig, Scored, merge_tables};
 use crossfield::data::synth::SynthConfig;
 use crossfield::data::{DataConfig, DataSpec, Format, LabelConfig, LabelKind, prepare};
 use crossfield::embedding::Snapshot;
@@ -16,10 +16,10 @@ use crossfield::train::{
     DeviceConfig, FinalMetrics, Observer, OptimizerConfig, Parts, Setup, TrainConfig, train,
 };
 
-#[path = "../examples/deep_fm/deep.rs"]
-mod deep;
+#[path = "../examples/nfm/model.rs"]
+mod nfm;
 
-use deep::{DIM, DeepConfig};
+use nfm::{DIM, NfmConfig};
 
 fn data() -> Parts {
     let spec = DataSpec {
@@ -67,7 +67,10 @@ fn run(
             embedding_dim: DIM,
             ..FmConfig::default()
         },
-        DeepConfig,
+        NfmConfig(MlpConfig {
+            hidden: vec![64, 32],
+            ..MlpConfig::default()
+        }),
     );
     let optimizer = OptimizerConfig::default();
     let tables = merge_tables(config.tables(schema).unwrap()).unwrap();
@@ -155,7 +158,7 @@ fn the_perceptron_is_trained_and_the_sum_learns() {
     }
     assert_eq!(
         snapshot.shape("component.b.mlp.hidden.0.linear.weight"),
-        Some(&[10 * DIM, 64][..])
+        Some(&[DIM, 64][..])
     );
 }
 

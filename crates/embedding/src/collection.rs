@@ -68,6 +68,15 @@ struct UniqueRows {
     positions: Arc<BTreeMap<FieldId, Vec<u32>>>,
 }
 
+impl StagedRows {
+    /// How many rows were gathered, of all tables: each row that the batch names counts once a table,
+    /// however many components look it up. The example of [`EmbeddingCollection::stage`] counts them.
+    pub fn gathered(&self) -> usize {
+        let tables = self.leaves.iter().flatten();
+        tables.map(|table| table.unique.rows.len()).sum()
+    }
+}
+
 impl EmbeddingCollection {
     /// Makes the tables; plans come sorted and unique by name, as
     /// [`merge_tables`](crossfield_core::merge_tables) gives them.
@@ -164,6 +173,37 @@ impl EmbeddingCollection {
     /// Gathers the unique rows of a batch. On an autodiff device they are leaves that collect
     /// gradients. A field behind those that the batch has is empty: what a model draws for a step of
     /// training, and rows that are only scored do not have.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use burn::tensor::Device;
+    /// use crossfield_core::{Batch, Initializer, Jagged, TableConfig};
+    /// use crossfield_embedding::{EmbeddingCollection, RowOptimizer, TablePlan};
+    ///
+    /// let plan = |name: &str, dim| {
+    ///     let config = TableConfig {
+    ///         name: name.into(),
+    ///         rows: 10,
+    ///         dim,
+    ///         fields: vec![0, 1],
+    ///         initializer: Initializer::Zeros,
+    ///         oov_row: None,
+    ///     };
+    ///     TablePlan::new(config, RowOptimizer::default())
+    /// };
+    /// let mut tables = EmbeddingCollection::new(&[plan("fm.ad", 1), plan("v8.ad", 8)], 1)?;
+    /// let batch = Batch {
+    ///     batch_size: 2,
+    ///     sparse: vec![Jagged::one_hot(vec![7, 3]), Jagged::one_hot(vec![3, 3])],
+    ///     ..Batch::default()
+    /// };
+    /// let (x, staged) = tables.stage(Arc::new(batch), &Device::flex());
+    /// // Rows 7 and 3, of two tables.
+    /// assert_eq!(staged.gathered(), 4);
+    /// assert_eq!(x.leaves().len(), 2);
+    /// # Ok::<(), crossfield_embedding::Error>(())
+    /// ```
     pub fn stage(&mut self, batch: Arc<Batch>, device: &Device) -> (Lookup, StagedRows) {
         let mut leaves = Vec::with_capacity(self.groups.len());
         let mut staged_tables = BTreeMap::new();

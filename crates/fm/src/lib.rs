@@ -6,6 +6,8 @@ pub mod solver;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+/// The crate of the traits that are implemented here: for those who depend on this crate alone.
+pub use crossfield_core;
 use crossfield_core::{
     Component, ComponentConfig, Contribution, Error, Factors, FieldId, Init, Lookup, Schema,
     TableConfig, TableField, What, features_in, linear_tables,

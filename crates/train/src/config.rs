@@ -8,6 +8,7 @@ use burn::optim::decay::WeightDecayConfig;
 use burn::optim::{AdaGradConfig, AdamConfig, AdamWConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::Device;
 use crossfield_core::{Initializer, Link, Loss, TableConfig};
+use crossfield_data::{FittedSchema, LabelKind};
 use crossfield_embedding::{Compress, L2By, Precision, RowOptimizer, RowOptimizerKind, TablePlan};
 use crossfield_fused::{Isa, Rule};
 use serde::{Deserialize, Serialize};
@@ -163,11 +164,55 @@ impl OptimizerConfig {
             .collect()
     }
 
+    /// As [`plan`](Self::plan), with the counts that rare values are known by.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan).
+    pub fn plan_for(
+        &self,
+        tables: Vec<TableConfig>,
+        fitted: &FittedSchema,
+    ) -> Result<Vec<TablePlan>, Error> {
+        let plans = self.plan(tables)?.into_iter().map(|plan| {
+            let vocabulary = vocabulary(&plan.config, fitted);
+            // Only values of texts are counted.
+            if fitted.count(vocabulary, 1).is_none() {
+                return plan;
+            }
+            plan.with_counts(|row| fitted.count(vocabulary, row).unwrap_or_default())
+        });
+        Ok(plans.collect())
+    }
+
     /// The entry that says what differs for a table.
     pub fn options(&self, table: &str) -> Option<&TableOptions> {
         let mut entries = self.table.iter();
         entries.find(|options| matches(&options.pattern, table))
     }
+}
+
+/// The vocabulary that a table serves.
+///
+/// ```
+/// use crossfield_core::{Initializer, TableConfig};
+/// use crossfield_data::FittedSchema;
+///
+/// let fitted = FittedSchema::libffm(100, 3)?;
+/// let config = TableConfig {
+///     name: "v8.index".into(),
+///     rows: 101,
+///     dim: 8,
+///     fields: vec![0],
+///     initializer: Initializer::Zeros,
+///     oov_row: None,
+/// };
+/// assert_eq!(crossfield_train::vocabulary(&config, &fitted), "index");
+/// # Ok::<(), crossfield_data::Error>(())
+/// ```
+pub fn vocabulary<'a>(table: &TableConfig, fitted: &'a FittedSchema) -> &'a str {
+    let fields = &fitted.schema().fields;
+    let field = table.fields.first().map(|&field| &fields[field]);
+    field.map_or("", |field| field.vocabulary.as_str())
 }
 
 /// Refuses what kernels do not know: they work on whole rows, and do not measure them.
@@ -446,6 +491,15 @@ impl Objective {
             Objective::Probit => Some(Loss::Probit),
             Objective::Squared => Some(Loss::Squared),
             Objective::Bpr | Objective::Wrmf | Objective::SampledSoftmax => None,
+        }
+    }
+
+    /// What it reads as labels: clicks, or numbers.
+    pub fn label_kind(self) -> LabelKind {
+        if self.link().is_probability() {
+            LabelKind::Binary
+        } else {
+            LabelKind::Number
         }
     }
 

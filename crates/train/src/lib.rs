@@ -13,6 +13,7 @@ mod ranking;
 mod run_file;
 mod solver_executor;
 mod trainer;
+mod training;
 mod tune;
 
 pub use average::average_weights;
@@ -21,7 +22,7 @@ pub use checkpoint::{Evaluation, Posterior, State, save_imported, write_whole};
 pub use config::{
     DenseOptimizer, DenseOptimizerKind, DeviceConfig, EarlyStop, Executor, Negatives, Objective,
     OptimizerConfig, RateSchedule, Schedule, ScheduleKind, SolverOptions, TableOptions,
-    TrainConfig,
+    TrainConfig, vocabulary,
 };
 pub use error::Error;
 pub use executor::{Output, Scorer};
@@ -36,4 +37,5 @@ pub use trainer::{
     Fill, FinalMetrics, Observer, Parts, Setup, Timing, best_evaluation, in_pool, train,
     train_fused, train_solver,
 };
+pub use training::{Finished, Training, check_schema};
 pub use tune::{Between, Range, TuneConfig, TuneScale, rungs, survivors};

@@ -1,5 +1,6 @@
 //! The training loop.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -110,6 +111,27 @@ pub struct FinalMetrics {
     /// What the true probabilities of a generated log give there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bayes: Option<Report>,
+}
+
+/// A line for each part that there is, the constant predictor and the planted truth among them.
+impl fmt::Display for FinalMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            ("train", &self.train),
+            ("valid", &self.valid),
+            ("test", &self.test),
+            ("constant", &self.constant),
+            ("bayes", &self.bayes),
+        ];
+        let parts = parts
+            .into_iter()
+            .filter_map(|(name, report)| Some((name, report.as_ref()?)));
+        for (nth, (name, report)) in parts.enumerate() {
+            let end_of_last = if nth == 0 { "" } else { "\n" };
+            write!(f, "{end_of_last}{name:<8}  {report}")?;
+        }
+        Ok(())
+    }
 }
 
 /// What [`train`] needs beside the data.

@@ -99,9 +99,8 @@ fn main() -> std::process::ExitCode {
 }
 
 fn models() -> Result<(), Box<dyn std::error::Error>> {
-    let mut text = String::from(
-        "# [model]: sum = [names], kind = name for one, or average = [runs]\n",
-    );
+    let mut text =
+        String::from("# [model]: sum = [names], kind = name for one, or average = [runs]\n");
     for kind in model::KINDS {
         let defaults = model::Choice::defaults(kind).expect("a known kind");
         text += &format!("\n[model.{kind}]\n{}", toml::to_string(&defaults)?);

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use crossfield_core::{RankingReport, Schema};
+use crossfield_core::{ListFigures, RankingReport, Schema};
 use crossfield_data::Dataset;
-use crossfield_embedding::{RowOptimizer, RowOptimizerKind, Vectors, evaluate_ranking};
+use crossfield_embedding::{
+    ListOf, RowOptimizer, RowOptimizerKind, Vectors, evaluate_ranking, list_figures,
+};
 use crossfield_mf::{
     BiasedMfConfig, Biases, Bpr, BprConfig, Duplicates, InnerSolver, Interactions, MfParameters,
     MfTables, Negatives, RatingsConfig, RatingsL2, RatingsMethod, RatingsSolver, Wrmf, WrmfConfig,
@@ -152,24 +154,12 @@ impl MfModel {
     }
 
     /// Lists for the users of `data`, measured by what of it is positive.
-    fn lists(
+    fn measured<R>(
         &self,
-        parameters: &MfParameters,
         seen: &Seen,
         data: &Dataset,
-    ) -> Result<RankingReport, SolverFailure> {
-        let ([users, items], bias) = vectors(parameters)?;
-        self.measured(&users, &items, bias, seen, data)
-    }
-
-    fn measured(
-        &self,
-        users: &Vectors,
-        items: &Vectors,
-        bias: Option<&[f32]>,
-        seen: &Seen,
-        data: &Dataset,
-    ) -> Result<RankingReport, SolverFailure> {
+        measure: impl for<'l> FnOnce(&ListOf<'l>, &ListOf<'l>) -> Result<R, crossfield_embedding::Error>,
+    ) -> Result<R, SolverFailure> {
         let wanted = held_out(&self.tables, data, data.schema())?;
         // What was trained on is ranked as if nobody had seen it.
         let of_train = std::ptr::eq(data, &*seen.train);
@@ -182,7 +172,7 @@ impl MfModel {
             }
         };
         let wanted = |user: u32| wanted.by_user().row(user as usize).0;
-        Ok(evaluate_ranking(users, items, bias, &had, &wanted, PLACES)?)
+        Ok(measure(&had, &wanted)?)
     }
 }
 
@@ -260,7 +250,27 @@ impl SolverModel for MfModel {
             return Ok(None);
         };
         let parameters = self.tables.parameters(parameters)?;
-        self.lists(&parameters, seen, data).map(Some)
+        let ([users, items], bias) = vectors(&parameters)?;
+        self.measured(seen, data, |had, wanted| {
+            evaluate_ranking(&users, &items, bias, had, wanted, PLACES)
+        })
+        .map(Some)
+    }
+
+    fn lists(
+        &self,
+        parameters: &[f32],
+        data: &Dataset,
+    ) -> Result<Option<Vec<ListFigures>>, SolverFailure> {
+        let Some(seen) = &self.ranking else {
+            return Ok(None);
+        };
+        let parameters = self.tables.parameters(parameters)?;
+        let ([users, items], bias) = vectors(&parameters)?;
+        self.measured(seen, data, |had, wanted| {
+            list_figures(&users, &items, bias, had, wanted, PLACES)
+        })
+        .map(Some)
     }
 
     /// By popularity: each item's number of users is all that is known of it.
@@ -276,8 +286,10 @@ impl SolverModel for MfModel {
         let [users, items] = self.tables.sizes();
         let users = Vectors::from_flat(&vec![0.0; users], 1)?;
         let items = Vectors::from_flat(&vec![0.0; items], 1)?;
-        self.measured(&users, &items, Some(&popularity), seen, data)
-            .map(Some)
+        self.measured(seen, data, |had, wanted| {
+            evaluate_ranking(&users, &items, Some(&popularity), had, wanted, PLACES)
+        })
+        .map(Some)
     }
 }
 

@@ -3,6 +3,7 @@
 mod compare;
 mod curves;
 mod importance;
+mod lists;
 mod map;
 mod read;
 mod rows;
@@ -62,9 +63,10 @@ pub(crate) fn report(args: &ReportArgs) -> Anyhow<()> {
     }
     let runs = read::runs(&args.runs)?;
     let compared = compare::Compared::of(&runs, args.resamples, args.seed)?;
+    let lists = lists::ComparedLists::of(&runs)?;
 
     let mut sections = vec![about(&runs), final_figures(&runs)];
-    sections.push(compare::section(&runs, compared.as_ref()));
+    sections.push(compare::section(&runs, compared.as_ref(), lists.as_ref()));
     sections.push(curves::section(&runs)?);
     sections.extend(rows::sections(&runs)?);
     sections.push(importance::section(&runs, args.importance_rows, args.seed)?);
@@ -83,6 +85,9 @@ pub(crate) fn report(args: &ReportArgs) -> Anyhow<()> {
     std::fs::rename(&part, &file).map_err(Error::io(&file, "write"))?;
     if let Some(compared) = &compared {
         print(&compared.text(&runs))?;
+    }
+    if let Some(lists) = &lists {
+        print(&lists.text())?;
     }
     eprintln!("written to {}", file.display());
     Ok(())

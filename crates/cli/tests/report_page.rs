@@ -218,6 +218,40 @@ fn runs_that_rank_say_what_does_not_apply() {
     for expected in ["NDCG@10", "popularity", "rank items", "Vectors of"] {
         assert!(page.contains(expected), "{expected}");
     }
+
+    // The same users, so that their figures are compared user by user.
+    folder.succeed("train a.toml --set model.mf.embedding_dim=2 --out short");
+    let text = folder.succeed("report run short").stdout;
+    assert!(
+        text.starts_with("25 users of the test rows\n"),
+        "what is averaged: {text}"
+    );
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 40),
+        "{text}"
+    );
+    let ndcg = |run: &str| {
+        folder.metrics(run)["test"]["ranking"]["ndcg"]
+            .as_f64()
+            .unwrap()
+    };
+    let of = |nth: usize| {
+        let mut lines = text.lines().skip_while(|line| !line.starts_with("NDCG@10"));
+        let line = lines.nth(nth).unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<f64>()
+            .unwrap()
+    };
+    assert!((of(1) - ndcg("run")).abs() < 1e-5, "{text}");
+    assert!((of(2) - ndcg("short")).abs() < 1e-5, "{text}");
+    let page = folder.read("run/report.html");
+    assert!(page.contains("Paired differences"), "{page}");
+
+    folder.succeed("train a.toml --set data.split.test=0.1 --out fewer");
+    let message = folder.fail("report run fewer");
+    assert!(message.contains("expected the same"), "{message}");
 }
 
 /// Measures the page in a frame of the given width, and writes what it found into the document.

@@ -45,7 +45,7 @@ pub use mlp::{Mlp, MlpConfig};
 pub use normalization::Normalization;
 pub use prediction::{PredictionLink, PredictionMean};
 pub use ragged::{Ragged, Segments};
-pub use ranking::{RankingMetrics, RankingReport};
+pub use ranking::{ListFigures, RankingMetrics, RankingReport};
 pub use schema::{Field, FieldId, FieldKind, Schema};
 pub use table::{
     Initializer, TableConfig, TableField, factor_table, factors_for, features_in, merge_tables,

@@ -31,6 +31,59 @@ pub struct RankingMetrics {
     listed: Vec<u64>,
 }
 
+/// The figures of one list, as [`RankingReport`] has their means.
+///
+/// ```
+/// use crossfield_core::ListFigures;
+///
+/// // Of the two items that the user wanted, one is on the second of three places.
+/// let figures = ListFigures::of(&[4, 7, 1], &[7, 9], 3).expect("something was wanted");
+/// assert_eq!((figures.recall, figures.mrr, figures.hit_rate), (0.5, 0.5, 1.0));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ListFigures {
+    /// Share of what was wanted that is in the list.
+    pub recall: f64,
+    /// Discounted gain over that of the best possible list.
+    pub ndcg: f64,
+    /// Average precision.
+    pub map: f64,
+    /// 1 if something that was wanted is in the list, else 0.
+    pub hit_rate: f64,
+    /// One over the place of the first item that was wanted, 0 where none is in the list.
+    pub mrr: f64,
+}
+
+impl ListFigures {
+    /// Of a list, the best first and each item once, of which the first `k` places count, and of what
+    /// was wanted, each item once; `None` where nothing was.
+    pub fn of(top: &[u32], relevant: &[u32], k: usize) -> Option<Self> {
+        if relevant.is_empty() {
+            return None;
+        }
+        let (mut found, mut dcg, mut precisions, mut mrr) = (0u32, 0.0, 0.0, 0.0);
+        for (place, item) in (1u32..).zip(&top[..top.len().min(k)]) {
+            if relevant.contains(item) {
+                if found == 0 {
+                    mrr = 1.0 / f64::from(place);
+                }
+                found += 1;
+                dcg += discount(place);
+                precisions += f64::from(found) / f64::from(place);
+            }
+        }
+        let most = k.min(relevant.len()) as u32;
+        let ideal: f64 = (1..=most).map(discount).sum();
+        Some(Self {
+            recall: f64::from(found) / relevant.len() as f64,
+            ndcg: dcg / ideal,
+            map: precisions / f64::from(most),
+            hit_rate: f64::from(u8::from(found > 0)),
+            mrr,
+        })
+    }
+}
+
 /// Figures of ranked lists that are cut at `k`: means over users, 0 where there are none.
 ///
 /// Below, `relevant` are the items that a user wanted, and `rel_i` is 1 where the item on place `i`
@@ -103,34 +156,23 @@ impl RankingMetrics {
     /// # Panics
     /// If an item of the list is not in the catalogue.
     pub fn update(&mut self, top: &[u32], relevant: &[u32]) {
-        if relevant.is_empty() {
+        let Some(figures) = ListFigures::of(top, relevant, self.k) else {
             return;
-        }
-        let top = &top[..top.len().min(self.k)];
-        let (mut found, mut dcg, mut precisions) = (0u32, 0.0, 0.0);
-        for (place, &item) in (1u32..).zip(top) {
+        };
+        for &item in top.iter().take(self.k) {
             assert!(
                 (item as usize) < self.items,
                 "item {item} of {}",
                 self.items
             );
             self.listed[item as usize / 64] |= 1 << (item % 64);
-            if relevant.contains(&item) {
-                if found == 0 {
-                    self.mrr += 1.0 / f64::from(place);
-                }
-                found += 1;
-                dcg += discount(place);
-                precisions += f64::from(found) / f64::from(place);
-            }
         }
-        let most = self.k.min(relevant.len()) as u32;
-        let ideal: f64 = (1..=most).map(discount).sum();
         self.users += 1;
-        self.hits += u64::from(found > 0);
-        self.recall += f64::from(found) / relevant.len() as f64;
-        self.ndcg += dcg / ideal;
-        self.map += precisions / f64::from(most);
+        self.hits += u64::from(figures.hit_rate > 0.0);
+        self.recall += figures.recall;
+        self.ndcg += figures.ndcg;
+        self.map += figures.map;
+        self.mrr += figures.mrr;
     }
 
     /// Adds the users of another part. Merge parts in a fixed order: sums of `f64` depend on it.

@@ -26,7 +26,7 @@ pub use compress::{Combine, Compress};
 pub use dot::{DotProduct, DotProductConfig};
 pub use error::Error;
 pub use optimizer::{RowOptimizer, RowOptimizerKind, RowStep, StateWidth};
-pub use ranking::{Candidates, ListOf, evaluate_candidates, evaluate_ranking};
+pub use ranking::{Candidates, ListOf, evaluate_candidates, evaluate_ranking, list_figures};
 pub use row::{Precision, RowLayout};
 pub use similarity::{Exact, Measure, Neighbour};
 pub use snapshot::{Snapshot, SnapshotTensor, Values, write_snapshot};

@@ -1,6 +1,6 @@
 //! Figures of the lists that vectors of users and items give.
 
-use crossfield_core::{RankingMetrics, RankingReport};
+use crossfield_core::{ListFigures, RankingMetrics, RankingReport};
 use rayon::prelude::*;
 
 use crate::similarity::check_rows;
@@ -51,17 +51,80 @@ pub fn evaluate_ranking<'a>(
     relevant: &ListOf<'a>,
     k: usize,
 ) -> Result<RankingReport, Error> {
-    let (exact, mut metrics) = start(items, item_bias, k)?;
+    let mut metrics = RankingMetrics::new(k.max(1), items.rows());
+    each_list(
+        users,
+        items,
+        item_bias,
+        seen,
+        relevant,
+        k,
+        &mut |list, wanted| {
+            metrics.update(list, wanted);
+        },
+    )?;
+    Ok(metrics.finish())
+}
+
+/// The figures of each user's list, as [`evaluate_ranking`] has their means: those of users of whom
+/// something is relevant, in the order of their rows.
+///
+/// # Errors
+/// As [`evaluate_ranking`].
+///
+/// ```
+/// use crossfield_embedding::{Vectors, list_figures};
+///
+/// let users = Vectors::from_flat(&[1.0, 0.0, 0.0, 1.0], 2)?;
+/// let items = Vectors::from_flat(&[3.0, 1.0, 2.0, 0.0, 1.0, 2.0], 2)?;
+/// let figures = list_figures(&users, &items, None, &|_| &[0], &|_| &[1], 1)?;
+/// assert_eq!((figures[0].recall, figures[1].recall), (1.0, 0.0));
+/// # Ok::<(), crossfield_embedding::Error>(())
+/// ```
+pub fn list_figures<'a>(
+    users: &Vectors,
+    items: &Vectors,
+    item_bias: Option<&[f32]>,
+    seen: &ListOf<'a>,
+    relevant: &ListOf<'a>,
+    k: usize,
+) -> Result<Vec<ListFigures>, Error> {
+    let mut figures = Vec::new();
+    each_list(
+        users,
+        items,
+        item_bias,
+        seen,
+        relevant,
+        k,
+        &mut |list, wanted| {
+            figures.extend(ListFigures::of(list, wanted, k));
+        },
+    )?;
+    Ok(figures)
+}
+
+/// Hands over the list of each user of whom something is relevant, and what is.
+fn each_list<'a>(
+    users: &Vectors,
+    items: &Vectors,
+    item_bias: Option<&[f32]>,
+    seen: &ListOf<'a>,
+    relevant: &ListOf<'a>,
+    k: usize,
+    each: &mut dyn FnMut(&[u32], &[u32]),
+) -> Result<(), Error> {
+    let exact = start(items, item_bias, k)?;
     let all: Vec<u32> = (0..users.rows() as u32).collect();
     for block in all.chunks(BLOCK) {
         let wanted = block.iter().filter(|&&user| !relevant(user).is_empty());
         let wanted: Vec<u32> = wanted.copied().collect();
         let lists = exact.nearest_of_each(users, &wanted, k, seen)?;
         for (&user, list) in wanted.iter().zip(&lists) {
-            metrics.update(&rows(list), relevant(user));
+            each(&rows(list), relevant(user));
         }
     }
-    Ok(metrics.finish())
+    Ok(())
 }
 
 /// What a user chooses from when only some items are ranked.
@@ -109,7 +172,8 @@ pub fn evaluate_candidates(
     lists: &[Candidates<'_>],
     k: usize,
 ) -> Result<RankingReport, Error> {
-    let (exact, mut metrics) = start(items, item_bias, k)?;
+    let exact = start(items, item_bias, k)?;
+    let mut metrics = RankingMetrics::new(k, items.rows());
     for block in lists.chunks(BLOCK) {
         let tops = block.par_iter().map(|list| {
             check_rows("user", &[list.user], users.rows())?;
@@ -126,11 +190,7 @@ pub fn evaluate_candidates(
     Ok(metrics.finish())
 }
 
-fn start<'a>(
-    items: &'a Vectors,
-    bias: Option<&'a [f32]>,
-    k: usize,
-) -> Result<(Exact<'a>, RankingMetrics), Error> {
+fn start<'a>(items: &'a Vectors, bias: Option<&'a [f32]>, k: usize) -> Result<Exact<'a>, Error> {
     if k == 0 {
         return Err(Error::Length {
             what: "places of a list",
@@ -139,11 +199,10 @@ fn start<'a>(
         });
     }
     let exact = Exact::new(items, Measure::Dot)?;
-    let exact = match bias {
-        Some(bias) => exact.with_bias(bias)?,
-        None => exact,
-    };
-    Ok((exact, RankingMetrics::new(k, items.rows())))
+    match bias {
+        Some(bias) => exact.with_bias(bias),
+        None => Ok(exact),
+    }
 }
 
 fn rows(list: &[Neighbour]) -> Vec<u32> {
@@ -235,6 +294,18 @@ mod tests {
             let report = data.evaluate(k);
             assert_eq!(report, expected.finish());
             assert_eq!(report.users, USERS as u64 - 2);
+            let (seen, relevant) = (&data.seen, &data.relevant);
+            let each = list_figures(
+                &data.users,
+                &data.items,
+                Some(&data.bias),
+                &|user| &seen[user as usize],
+                &|user| &relevant[user as usize],
+                k,
+            )
+            .unwrap();
+            let ndcg: f64 = each.iter().map(|list| list.ndcg).sum();
+            assert_eq!(ndcg / each.len() as f64, report.ndcg);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use crossfield_core::metrics::Report;
-use crossfield_core::{Batch, Init, Jagged, Model, TrainingStep};
+use crossfield_core::{Batch, Init, Jagged, ListFigures, Model, TrainingStep};
 use crossfield_data::{Dataset, Loader, Order};
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 
@@ -108,6 +108,11 @@ impl<M: Model> Scorer for Trained<M> {
             Some(ranked) => ranking::evaluated(ranked, data),
             None => rows_evaluated(self, data),
         }
+    }
+
+    fn lists(&mut self, data: &Arc<Dataset>) -> Result<Option<Vec<ListFigures>>, Error> {
+        let ranked = self.ranked(data).transpose()?;
+        ranked.map(|ranked| ranked.each()).transpose()
     }
 }
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crossfield_core::Link;
 use crossfield_core::metrics::{Kind, Metrics, Report};
+use crossfield_core::{Link, ListFigures};
 use crossfield_data::Dataset;
 use crossfield_embedding::EmbeddingCollection;
 
@@ -90,6 +90,15 @@ pub trait Scorer {
     /// [`Error::Metrics`] where a score is no number.
     fn evaluate(&mut self, data: &Arc<Dataset>) -> Result<Report, Error> {
         rows_evaluated(self, data)
+    }
+
+    /// The figures of each list, in the order of the rows or users that have one, where those are what
+    /// [`evaluate`](Self::evaluate) measures; `None`: rows are measured one by one.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate).
+    fn lists(&mut self, _data: &Arc<Dataset>) -> Result<Option<Vec<ListFigures>>, Error> {
+        Ok(None)
     }
 
     /// Figures on labelled rows of what knows the training rows and looks at no feature: their mean.

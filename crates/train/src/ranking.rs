@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use crossfield_core::metrics::Report;
-use crossfield_core::{Batch, Model, RankedItems, RankingReport};
+use crossfield_core::{Batch, ListFigures, Model, RankedItems, RankingReport};
 use crossfield_data::{Dataset, Loader, Order};
-use crossfield_embedding::{EmbeddingCollection, Vectors, evaluate_ranking};
+use crossfield_embedding::{EmbeddingCollection, Vectors, evaluate_ranking, list_figures};
 
 use crate::Error;
 use crate::burn_executor::SCORE_BATCH;
@@ -52,6 +52,17 @@ impl RankedRows {
     /// [`Error::Tables`] for vectors that do not fit together.
     pub fn evaluate(&self) -> Result<RankingReport, Error> {
         self.evaluate_with(&self.queries, &self.items, None)
+    }
+
+    /// The figures of each row's list, of rows that wanted something.
+    ///
+    /// # Errors
+    /// [`Error::Tables`] for vectors that do not fit together.
+    pub fn each(&self) -> Result<Vec<ListFigures>, Error> {
+        let seen = |row: u32| &self.seen[row as usize][..];
+        let wanted = |row: u32| &self.wanted[row as usize][..];
+        let (queries, items) = (&self.queries, &self.items);
+        Ok(list_figures(queries, items, None, &seen, &wanted, PLACES)?)
     }
 
     /// The same figures of one list for all, by how often each item was taken.

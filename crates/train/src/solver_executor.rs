@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crossfield_core::metrics::Report;
-use crossfield_core::{Link, Loss, PredictionLink, PredictionMean, RankingReport};
+use crossfield_core::{Link, ListFigures, Loss, PredictionLink, PredictionMean, RankingReport};
 use crossfield_data::Dataset;
 use crossfield_embedding::{Snapshot, SnapshotTensor, write_snapshot};
 
@@ -64,6 +64,18 @@ pub trait SolverModel: Send {
         _parameters: &[f32],
         _data: &Dataset,
     ) -> Result<Option<RankingReport>, SolverFailure> {
+        Ok(None)
+    }
+
+    /// The figures of each list, of which [`ranking`](Self::ranking) has the means.
+    ///
+    /// # Errors
+    /// As [`scores`](Self::scores).
+    fn lists(
+        &self,
+        _parameters: &[f32],
+        _data: &Dataset,
+    ) -> Result<Option<Vec<ListFigures>>, SolverFailure> {
         Ok(None)
     }
 
@@ -207,6 +219,14 @@ impl<M: SolverModel> Scorer for SolverTrained<M> {
             return Ok(report);
         }
         rows_evaluated(self, data)
+    }
+
+    fn lists(&mut self, data: &Arc<Dataset>) -> Result<Option<Vec<ListFigures>>, Error> {
+        let Fit::One(parameters) = &self.fit else {
+            return Ok(None);
+        };
+        let lists = self.model.lists(parameters, data);
+        lists.map_err(failed(self.executor))
     }
 
     fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {

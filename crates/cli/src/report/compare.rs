@@ -3,6 +3,7 @@
 use crossfield_report::{Comparison, Difference, Estimate, Figure, Part, Section, Table, paired};
 use crossfield_train::Error;
 
+use super::lists::ComparedLists;
 use super::read::{Predictions, Told, thousands};
 use crate::console::WIDTH;
 use crate::run::Anyhow;
@@ -178,18 +179,22 @@ fn check_same(first: &Told, other: &Told) -> Anyhow<()> {
 }
 
 /// The section of the page.
-pub(super) fn section(runs: &[Told], compared: Option<&Compared>) -> Section {
+pub(super) fn section(
+    runs: &[Told],
+    compared: Option<&Compared>,
+    lists: Option<&ComparedLists<'_>>,
+) -> Section {
     let title = match runs.len() {
         1 => "How sure the figures are",
         _ => "Comparison",
     };
     let mut parts = Vec::new();
-    match compared {
-        None => parts.push(Part::Missing(
-            "The runs are measured by ranked lists: their figures are those of the table above."
-                .into(),
+    match (compared, lists) {
+        (None, Some(lists)) => parts.extend(lists.parts()),
+        (None, None) => parts.push(Part::Missing(
+            "Nothing is left of the runs to measure them by.".into(),
         )),
-        Some(compared) => {
+        (Some(compared), _) => {
             parts.push(Part::Text(format!(
                 "On {}. The intervals hold 95 % of {} resamples with replacement: how far the figure \
                  would move on other rows of the same kind.",
@@ -237,25 +242,13 @@ fn estimates(runs: &[Told], compared: &Compared) -> Table {
 fn differences(runs: &[Told], compared: &Compared) -> Table {
     let best = compared.comparison.best();
     let mut rows = Vec::new();
-    let line = |name: String, it: Difference| {
-        let Estimate {
-            value,
-            error,
-            low,
-            high,
-        } = it.estimate;
-        vec![
-            name,
-            format!("{value:+.5}"),
-            format!("{error:.5}"),
-            format!("[{low:+.5}, {high:+.5}]"),
-            p_value(it.p),
-        ]
-    };
     for (at, run) in runs.iter().enumerate().filter(|&(at, _)| at != best) {
         for &figure in compared.comparison.figures() {
             if let Some(it) = compared.difference(at, figure) {
-                rows.push(line(format!("{}, {}", run.name, figure.name()), it));
+                rows.push(difference_cells(
+                    format!("{}, {}", run.name, figure.name()),
+                    it,
+                ));
             }
         }
         if let Some(it) = compared.by_row[at] {
@@ -263,7 +256,7 @@ fn differences(runs: &[Told], compared: &Compared) -> Table {
                 Some(rows) if rows.predicted.is_probability => "logloss",
                 _ => "squared error",
             };
-            rows.push(line(format!("{}, {loss} by row", run.name), it));
+            rows.push(difference_cells(format!("{}, {loss} by row", run.name), it));
         }
     }
     Table {
@@ -276,7 +269,24 @@ fn differences(runs: &[Told], compared: &Compared) -> Table {
     }
 }
 
-fn p_value(p: f64) -> String {
+/// A line of a table of differences: name, difference, standard error, interval, p.
+pub(super) fn difference_cells(name: String, it: Difference) -> Vec<String> {
+    let Estimate {
+        value,
+        error,
+        low,
+        high,
+    } = it.estimate;
+    vec![
+        name,
+        format!("{value:+.5}"),
+        format!("{error:.5}"),
+        format!("[{low:+.5}, {high:+.5}]"),
+        p_value(it.p),
+    ]
+}
+
+pub(super) fn p_value(p: f64) -> String {
     match p < 0.001 {
         true => "<0.001".into(),
         false => format!("{p:.3}"),

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crossfield_core::ListFigures;
 use crossfield_core::metrics::Report;
 use crossfield_data::Dataset;
 use crossfield_report::Rows;
-use crossfield_train::{Error, Evaluation, FinalMetrics, Timing};
+use crossfield_train::{Error, Evaluation, FinalMetrics, Timing, in_pool};
 use serde::de::DeserializeOwned;
 
 use crate::average::Average;
@@ -24,6 +25,15 @@ pub(super) struct Told {
     pub(super) metrics: FinalMetrics,
     /// What it predicts; none for a run that is measured by lists.
     pub(super) rows: Option<Predictions>,
+    /// The lists of a run that is measured by those.
+    pub(super) lists: Option<Lists>,
+}
+
+/// The figures of the lists of a run, one a user.
+pub(super) struct Lists {
+    /// As [`Predictions`] has it.
+    pub(super) part: &'static str,
+    pub(super) each: Vec<ListFigures>,
 }
 
 /// What predicts.
@@ -56,18 +66,18 @@ impl Predictions {
 
 impl Told {
     fn read(directory: &Path, name: String) -> Anyhow<Self> {
-        let (source, rows) = match Average::open(directory, &[])? {
+        let (source, rows, lists) = match Average::open(directory, &[])? {
             Some(average) => {
                 let rows = predictions_of_average(&average)?;
-                (Source::Average(average), rows)
+                (Source::Average(average), rows, None)
             }
             None => {
                 let finished = Finished::open(directory, &[])?;
-                let rows = match finished.run.train.loss.of_rows() {
-                    Some(_) => Some(predictions(&finished)?),
-                    None => None,
+                let (rows, lists) = match finished.run.train.loss.of_rows() {
+                    Some(_) => (Some(predictions(&finished)?), None),
+                    None => (None, lists(&finished)?),
                 };
-                (Source::Trained(Box::new(finished)), rows)
+                (Source::Trained(Box::new(finished)), rows, lists)
             }
         };
         let evaluations = lines(&directory.join("metrics.jsonl"))?;
@@ -83,6 +93,7 @@ impl Told {
             timings,
             metrics,
             rows,
+            lists,
         })
     }
 
@@ -171,16 +182,26 @@ impl Told {
     }
 }
 
-/// The test rows of a run with its predictions; of one without, the validation rows; else the training
-/// rows.
-fn predictions(finished: &Finished) -> Anyhow<Predictions> {
+/// The test rows of a run; of one without, the validation rows; else the training rows.
+fn held_out(finished: &Finished) -> Anyhow<(&'static str, Arc<Dataset>)> {
     let prepared = finished.prepare()?;
     let (part, data) = match (prepared.test, prepared.valid) {
         (Some(test), _) => (Part::Test.name(), test),
         (None, Some(valid)) => (Part::Valid.name(), valid),
         (None, None) => ("training", prepared.train),
     };
-    let data = Arc::new(data);
+    Ok((part, Arc::new(data)))
+}
+
+fn lists(finished: &Finished) -> Anyhow<Option<Lists>> {
+    let (part, data) = held_out(finished)?;
+    let mut scorer = finished.scorer()?;
+    let each = in_pool(finished.run.train.threads, || scorer.lists(&data))??;
+    Ok(each.map(|each| Lists { part, each }))
+}
+
+fn predictions(finished: &Finished) -> Anyhow<Predictions> {
+    let (part, data) = held_out(finished)?;
     Ok(Predictions {
         part,
         predicted: finished.predicted(&data)?,

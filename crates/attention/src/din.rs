@@ -164,12 +164,8 @@ struct Parts {
 
 impl DinConfig {
     fn factors(&self) -> Factors<'_> {
-        Factors {
-            component: &self.name,
-            dim: self.embedding_dim,
-            init_std: self.init_std,
-            share: self.share.as_deref(),
-        }
+        Factors::new(&self.name, self.embedding_dim, self.init_std)
+            .in_tables_of(self.share.as_deref())
     }
 
     fn parts(&self, schema: &Schema) -> Result<Parts, Error> {

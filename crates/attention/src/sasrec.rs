@@ -142,12 +142,8 @@ impl SasRecConfig {
     }
 
     fn factors(&self) -> Factors<'_> {
-        Factors {
-            component: &self.name,
-            dim: self.embedding_dim,
-            init_std: self.init_std,
-            share: self.share.as_deref(),
-        }
+        Factors::new(&self.name, self.embedding_dim, self.init_std)
+            .in_tables_of(self.share.as_deref())
     }
 
     fn check(&self) -> Result<(), Error> {

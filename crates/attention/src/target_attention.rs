@@ -110,12 +110,8 @@ struct Projections {
 
 impl TargetAttentionConfig {
     fn factors(&self) -> Factors<'_> {
-        Factors {
-            component: &self.name,
-            dim: self.embedding_dim,
-            init_std: self.init_std,
-            share: self.share.as_deref(),
-        }
+        Factors::new(&self.name, self.embedding_dim, self.init_std)
+            .in_tables_of(self.share.as_deref())
     }
 
     fn behaviours(&self, schema: &Schema) -> Result<Vec<Behaviour>, Error> {

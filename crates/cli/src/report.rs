@@ -151,7 +151,9 @@ fn final_figures(runs: &[Told]) -> Section {
                 None => "–".to_owned(),
             });
         let begin = [name.clone()].into_iter().chain(cells);
-        begin.chain([read::thousands(report.rows)]).collect()
+        begin
+            .chain([crossfield_data::grouped(report.rows)])
+            .collect()
     };
     Section {
         title: "Final figures".into(),

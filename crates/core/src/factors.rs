@@ -25,21 +25,12 @@ const DIMS: std::ops::RangeInclusive<usize> = 1..=1024;
 ///     fields: vec![ad],
 ///     dense: vec![],
 /// };
-/// let shared = Factors {
-///     component: "tower",
-///     dim: 8,
-///     init_std: 0.01,
-///     share: None,
-/// };
+/// let shared = Factors::new("tower", 8, 0.01);
 /// shared.check()?;
 /// let (tables, lookups) = shared.tables(&schema, &[0]);
 /// assert_eq!((tables[0].name.as_str(), tables[0].rows), ("v8.ad", 10));
 /// assert_eq!(lookups[0].table, "v8.ad");
-/// let own = Factors {
-///     share: Some("tower"),
-///     ..shared
-/// };
-/// assert_eq!(own.table("ad"), "tower.ad");
+/// assert_eq!(shared.in_tables_of(Some("tower")).table("ad"), "tower.ad");
 /// # Ok::<(), crossfield_core::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +45,22 @@ pub struct Factors<'a> {
     pub share: Option<&'a str>,
 }
 
-impl Factors<'_> {
+impl<'a> Factors<'a> {
+    /// Vectors of `dim` numbers in the tables that are shared by all components of that dim.
+    pub fn new(component: &'a str, dim: usize, init_std: f64) -> Self {
+        Self {
+            component,
+            dim,
+            init_std,
+            share: None,
+        }
+    }
+
+    /// The same in tables of that prefix, if there is one.
+    pub fn in_tables_of(self, share: Option<&'a str>) -> Self {
+        Self { share, ..self }
+    }
+
     /// Refuses what vectors cannot be, for a component that may begin with zeros.
     ///
     /// # Errors
@@ -137,12 +143,7 @@ mod tests {
 
     #[test]
     fn vectors_that_cannot_be_are_refused_by_name() {
-        let factors = Factors {
-            component: "fm",
-            dim: 8,
-            init_std: 0.0,
-            share: None,
-        };
+        let factors = Factors::new("fm", 8, 0.0);
         factors.check().unwrap();
         let message = factors.check_multiplied().unwrap_err().to_string();
         assert!(

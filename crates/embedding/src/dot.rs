@@ -103,12 +103,7 @@ impl DotProductConfig {
     /// Where the fields of each side are looked up, and in which tables.
     #[expect(clippy::type_complexity, reason = "two sides of the same pair")]
     fn sides(&self, schema: &Schema) -> Result<[(Vec<TableConfig>, Vec<TableField>); 2], Error> {
-        let factors = Factors {
-            component: &self.name,
-            dim: self.embedding_dim,
-            init_std: self.init_std,
-            share: None,
-        };
+        let factors = Factors::new(&self.name, self.embedding_dim, self.init_std);
         factors.check_multiplied()?;
         let side = |names: &[String], expected| {
             if names.is_empty() {

@@ -62,12 +62,7 @@ pub struct Fm {
 
 impl FmConfig {
     fn factors(&self) -> Factors<'_> {
-        Factors {
-            component: &self.name,
-            dim: self.embedding_dim,
-            init_std: self.init_std,
-            share: None,
-        }
+        Factors::new(&self.name, self.embedding_dim, self.init_std)
     }
 
     fn linear(&self, schema: &Schema, ids: &[FieldId]) -> (Vec<TableConfig>, Vec<TableField>) {

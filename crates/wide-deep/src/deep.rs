@@ -106,12 +106,8 @@ pub struct Deep {
 
 impl DeepConfig {
     fn factors(&self) -> Factors<'_> {
-        Factors {
-            component: &self.name,
-            dim: self.embedding_dim,
-            init_std: self.init_std,
-            share: self.share.as_deref(),
-        }
+        Factors::new(&self.name, self.embedding_dim, self.init_std)
+            .in_tables_of(self.share.as_deref())
     }
 
     fn inputs(&self, schema: &Schema) -> Result<(Vec<TableConfig>, FieldInputs), Error> {

@@ -1,10 +1,11 @@
 //! Several runs on the same rows.
 
+use crossfield_data::grouped;
 use crossfield_report::{Comparison, Difference, Estimate, Figure, Part, Section, Table, paired};
 use crossfield_train::Error;
 
 use super::lists::ComparedLists;
-use super::read::{Predictions, Told, thousands};
+use super::read::{Predictions, Told};
 use crate::console::WIDTH;
 use crate::run::Anyhow;
 
@@ -63,11 +64,11 @@ impl Compared {
         match self.by_group {
             true => format!(
                 "{} {} rows, {} users drawn whole",
-                thousands(rows),
+                grouped(rows),
                 self.part,
-                thousands(units)
+                grouped(units)
             ),
-            false => format!("{} {} rows", thousands(rows), self.part),
+            false => format!("{} {} rows", grouped(rows), self.part),
         }
     }
 
@@ -126,8 +127,8 @@ fn check_same(first: &Told, other: &Told) -> Anyhow<()> {
             return match (first.judged(), other.judged()) {
                 (Some(a), Some(b)) if a.rows != b.rows => refuse(format!(
                     "are measured on {} and {} rows: expected the same test rows",
-                    thousands(a.rows),
-                    thousands(b.rows)
+                    grouped(a.rows),
+                    grouped(b.rows)
                 )),
                 _ => Ok(()),
             };
@@ -150,8 +151,8 @@ fn check_same(first: &Told, other: &Told) -> Anyhow<()> {
     if a.labels.len() != b.labels.len() {
         return refuse(format!(
             "have {} and {} {} rows: expected the same rows",
-            thousands(a.labels.len() as u64),
-            thousands(b.labels.len() as u64),
+            grouped(a.labels.len() as u64),
+            grouped(b.labels.len() as u64),
             one.part
         ));
     }
@@ -199,7 +200,7 @@ pub(super) fn section(
                 "On {}. The intervals hold 95 % of {} resamples with replacement: how far the figure \
                  would move on other rows of the same kind.",
                 compared.units(),
-                thousands(compared.comparison.resamples() as u64)
+                grouped(compared.comparison.resamples() as u64)
             )));
             parts.push(Part::Table(estimates(runs, compared)));
             if runs.len() > 1 {

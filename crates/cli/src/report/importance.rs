@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crossfield_core::rng::{Purpose, name_key, rng};
 use crossfield_core::{FieldId, FieldKind};
-use crossfield_data::Dataset;
+use crossfield_data::{Dataset, grouped};
 use crossfield_report::{Bar, Bars, Part, Picture, Rows, Section, mean_of};
 use rand::seq::SliceRandom;
 
-use super::read::{Predictions, Told, thousands};
+use super::read::{Predictions, Told};
 use crate::run::{Anyhow, Finished};
 
 /// Shuffles that a rise is the mean of.
@@ -50,11 +50,11 @@ pub(super) fn section(runs: &[Told], most_rows: usize, seed: u64) -> Anyhow<Sect
         let of_rows = match rows < all {
             true => format!(
                 "{} of the {} {} rows, drawn at random",
-                thousands(rows as u64),
-                thousands(all as u64),
+                grouped(rows as u64),
+                grouped(all as u64),
                 predictions.part
             ),
-            false => format!("the {} {} rows", thousands(all as u64), predictions.part),
+            false => format!("the {} {} rows", grouped(all as u64), predictions.part),
         };
         told = format!(
             "The values of one field are shuffled among {of_rows}, and the rows scored again: the loss \

@@ -1,11 +1,12 @@
 //! Several runs that are measured by ranked lists, on the same users.
 
 use crossfield_core::ListFigures;
+use crossfield_data::grouped;
 use crossfield_report::{Difference, Part, Rows, Table, mean_of};
 use crossfield_train::Error;
 
 use super::compare::{difference_cells, p_value};
-use super::read::{Lists, Told, thousands};
+use super::read::{Lists, Told};
 use crate::console::WIDTH;
 use crate::run::Anyhow;
 
@@ -75,7 +76,7 @@ impl<'a> ComparedLists<'a> {
         let lists = self.runs[0].1;
         format!(
             "{} users of the {} rows",
-            thousands(lists.each.len() as u64),
+            grouped(lists.each.len() as u64),
             lists.part
         )
     }

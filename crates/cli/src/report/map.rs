@@ -4,10 +4,11 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use crossfield_core::TableConfig;
+use crossfield_data::grouped;
 use crossfield_embedding::{Moments, Principal};
 use crossfield_report::{Axis, Marks, Part, Picture, Plot, Section, Series};
 
-use super::read::{Told, thousands};
+use super::read::Told;
 use crate::lists::TitleArgs;
 use crate::run::{Anyhow, Finished, vocabulary};
 use crate::vectors::KeyedVectors;
@@ -139,8 +140,8 @@ fn map(
          they differ most; the axes say which share of their spread they show. The most frequent have \
          their names, where there is room. Keys that lie close act alike, as far as a plane can tell.",
         table.name,
-        thousands(keys.len() as u64),
-        thousands(all as u64)
+        grouped(keys.len() as u64),
+        grouped(all as u64)
     );
     Ok(Ok(Picture::plot(&plot, caption)?))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crossfield_core::ListFigures;
 use crossfield_core::metrics::Report;
-use crossfield_data::Dataset;
+use crossfield_data::{Dataset, grouped};
 use crossfield_report::Rows;
 use crossfield_train::{Error, Evaluation, FinalMetrics, Timing, in_pool};
 use serde::de::DeserializeOwned;
@@ -127,7 +127,7 @@ impl Told {
             Source::Average(average) => return self.card_of_average(average),
         };
         let run = &finished.run;
-        let count = |report: &Option<Report>| report.as_ref().map(|report| thousands(report.rows));
+        let count = |report: &Option<Report>| report.as_ref().map(|report| grouped(report.rows));
         let counts = [
             ("train", count(&self.metrics.train)),
             ("validation", count(&self.metrics.valid)),
@@ -160,7 +160,7 @@ impl Told {
             ("rows", counts.collect::<Vec<_>>().join(", ")),
             (
                 "tables",
-                format!("{} of {} weights", tables.len(), thousands(weights)),
+                format!("{} of {} weights", tables.len(), grouped(weights)),
             ),
             ("directory", self.directory()),
         ];
@@ -254,28 +254,4 @@ fn parsed<T: DeserializeOwned>(path: &Path, text: &str) -> Anyhow<T> {
         reason: format!("not as a run leaves it: {error}"),
     });
     Ok(value?)
-}
-
-/// `16,294`.
-pub(super) fn thousands(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digits_are_grouped_by_three() {
-        let texts = [0, 999, 1000, 1_234_567].map(thousands);
-        assert_eq!(texts, ["0", "999", "1,000", "1,234,567"]);
-    }
 }

@@ -1,10 +1,11 @@
 //! Predictions beside what happened.
 
+use crossfield_data::grouped;
 use crossfield_report::{
     Axis, Marks, Part, Picture, Plot, Section, Series, reliability, residuals, roc,
 };
 
-use super::read::{Predictions, Told, thousands};
+use super::read::{Predictions, Told};
 use crate::run::Anyhow;
 
 /// Bins of a reliability plot, and steps of a histogram.
@@ -113,9 +114,9 @@ fn reliability_of(colour: usize, run: &Told, predictions: &Predictions) -> Anyho
     let (fewest, most) = (counts.clone().min(), counts.max());
     let counts = match (fewest, most) {
         (Some(fewest), Some(most)) if fewest != most => {
-            format!("{} to {}", thousands(fewest), thousands(most))
+            format!("{} to {}", grouped(fewest), grouped(most))
         }
-        (Some(fewest), _) => thousands(fewest),
+        (Some(fewest), _) => grouped(fewest),
         _ => "no".to_owned(),
     };
     let caption = format!(

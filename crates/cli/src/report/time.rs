@@ -1,9 +1,10 @@
 //! Where the time went.
 
+use crossfield_data::grouped;
 use crossfield_report::{Bar, Bars, Part, Picture, Section, Table};
 use crossfield_train::bytes;
 
-use super::read::{Told, thousands};
+use super::read::Told;
 use crate::run::Anyhow;
 
 pub(super) fn section(runs: &[Told]) -> Anyhow<Section> {
@@ -81,7 +82,7 @@ fn line(run: &Told) -> Vec<String> {
         format!("{other:.1} s"),
         cpu.map_or(none(), |cpu| format!("{cpu:.1} s")),
         if train > 0.0 {
-            thousands((rows / train).round() as u64)
+            grouped((rows / train).round() as u64)
         } else {
             none()
         },

@@ -51,8 +51,9 @@ fn markdown(plan: &Plan, tables: &[Table]) -> String {
     let seeds: Vec<String> = plan.seeds.iter().map(u64::to_string).collect();
     let mut text = format!(
         "Test rows (validation rows, where there are no others), seeds {}: mean ± standard error over \
-         seeds; training\nrows a second of processor time and most memory held, the median. The models' \
-         settings are in `benches/all.toml`.\n",
+         seeds; training\nrows a second of processor time and most memory held, the median. A model\n\
+         that has no preset is trained with the settings of another, which were not chosen for it: \
+         `benches/all.toml`.\n",
         seeds.join(", ")
     );
     for table in tables {

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use crossfield::attention::{DinConfig, Pooling};
 use crossfield::core::{Component, FieldKind};
 use crossfield::data::{DataSpec, FittedSchema};
-use crossfield::embedding::{RowOptimizer, RowOptimizerKind};
-use crossfield::train::{EarlyStop, OptimizerConfig, Parts, TrainConfig};
+use crossfield::train::Parts;
 use crossfield_report::HeatMap;
 use rand::{Rng, RngExt};
 
 use crate::planted::{Log, stream};
-use crate::runs::{Failure, losses, losses_of, standard_errors_ahead, train_on_burn};
+use crate::runs::{
+    Failure, adam, losses, losses_of, standard_errors_ahead, stopping_early, train_on_burn,
+};
 
 const COLUMNS: [&str; 2] = ["item", "history"];
 /// Kinds of items.
@@ -167,22 +168,8 @@ fn outcome(
         hidden: vec![64, 32],
         ..DinConfig::default()
     };
-    let optimizer = OptimizerConfig {
-        rows: RowOptimizer {
-            kind: RowOptimizerKind::Adam,
-            lr: RATE,
-            l2: L2,
-            ..RowOptimizer::default()
-        },
-        ..OptimizerConfig::default()
-    };
-    let settings = TrainConfig {
-        epochs: Some(EPOCHS),
-        batch_size: Some(BATCH),
-        early_stop: Some(EarlyStop { patience: PATIENCE }),
-        seed,
-        ..TrainConfig::default()
-    };
+    let optimizer = adam(RATE, L2);
+    let settings = stopping_early(EPOCHS, BATCH, PATIENCE, seed);
     let mut trained = train_on_burn(&config, &optimizer, &settings, data)?;
     let mut losses = losses(&mut trained, data)?;
     losses.truncate(TEST_ROWS);

@@ -9,13 +9,14 @@ use crossfield::core::{
     Component, ComponentConfig, Error, Init, Initializer, Lookup, Mlp, MlpConfig, Schema,
     TableConfig, TableField, factor_table, tables_for,
 };
-use crossfield::embedding::{RowOptimizer, RowOptimizerKind};
-use crossfield::train::{EarlyStop, OptimizerConfig, Parts, TrainConfig};
+use crossfield::train::Parts;
 use rand::RngExt;
 
 use crate::bars::Bars;
 use crate::planted::{Log, dot, stream, vectors};
-use crate::runs::{Failure, losses, losses_of, standard_errors_ahead, train_on_burn};
+use crate::runs::{
+    Failure, adam, losses, losses_of, standard_errors_ahead, stopping_early, train_on_burn,
+};
 
 const USERS: usize = 300;
 const ITEMS: usize = 200;
@@ -180,22 +181,8 @@ fn log(seed: u64) -> Log {
 }
 
 fn outcome(way: Way, data: &Parts, seed: u64) -> Result<Outcome, Failure> {
-    let optimizer = OptimizerConfig {
-        rows: RowOptimizer {
-            kind: RowOptimizerKind::Adam,
-            lr: RATE,
-            l2: way.l2(),
-            ..RowOptimizer::default()
-        },
-        ..OptimizerConfig::default()
-    };
-    let settings = TrainConfig {
-        epochs: Some(EPOCHS),
-        batch_size: Some(BATCH),
-        early_stop: Some(EarlyStop { patience: PATIENCE }),
-        seed,
-        ..TrainConfig::default()
-    };
+    let optimizer = adam(RATE, way.l2());
+    let settings = stopping_early(EPOCHS, BATCH, PATIENCE, seed);
     let config = CombinedConfig(way);
     let mut trained = train_on_burn(&config, &optimizer, &settings, data)?;
     Ok(Outcome {

@@ -6,14 +6,16 @@ use std::path::Path;
 use crossfield::core::{ComponentConfig, FieldKind};
 use crossfield::data::{CrossConfig, DataSpec, FieldConfig};
 use crossfield::embedding::{RowOptimizer, RowOptimizerKind};
-use crossfield::train::{EarlyStop, OptimizerConfig, Parts, TableOptions, TrainConfig};
+use crossfield::train::{OptimizerConfig, Parts, TableOptions};
 use crossfield::wide_deep::{DeepConfig, WideConfig};
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::bars::Bars;
 use crate::planted::{Log, stream, vectors};
-use crate::runs::{Failure, losses, losses_of, standard_errors_ahead, train_on_burn};
+use crate::runs::{
+    Failure, losses, losses_of, standard_errors_ahead, stopping_early, train_on_burn,
+};
 
 const COLUMNS: [&str; 6] = ["reader", "age", "ad", "price", "bank", "page"];
 /// Ids that are seen in training, of readers and of ads; as many others are not. Each has an age, or
@@ -274,13 +276,7 @@ fn outcome(
         table: wide.map(of_wide).into_iter().collect(),
         ..OptimizerConfig::default()
     };
-    let settings = TrainConfig {
-        epochs: Some(EPOCHS),
-        batch_size: Some(BATCH),
-        early_stop: Some(EarlyStop { patience: PATIENCE }),
-        seed,
-        ..TrainConfig::default()
-    };
+    let settings = stopping_early(EPOCHS, BATCH, PATIENCE, seed);
     let mut trained = train_on_burn(config, &optimizer, &settings, data)?;
     Ok(Outcome {
         name,

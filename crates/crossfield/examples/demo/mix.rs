@@ -7,17 +7,16 @@ use crossfield::attention::{DinConfig, Pooling};
 use crossfield::core::Scored;
 use crossfield::core::{Component, ComponentConfig, FieldKind, merge_tables};
 use crossfield::data::{CrossConfig, DataSpec};
-use crossfield::embedding::{RowOptimizer, RowOptimizerKind};
 use crossfield::fm::FmConfig;
-use crossfield::train::{
-    EarlyStop, OptimizerConfig, Parts, Scorer, TableOptions, TrainConfig, Trained,
-};
+use crossfield::train::{OptimizerConfig, Parts, Scorer, TableOptions, Trained};
 use crossfield::wide_deep::WideConfig;
 use rand::{Rng, RngExt};
 
 use crate::bars::Bars;
 use crate::planted::{Log, dot, stream, vectors};
-use crate::runs::{Failure, correlation, losses_of, standard_errors_ahead, train_on_burn};
+use crate::runs::{
+    Failure, adam, correlation, losses_of, standard_errors_ahead, stopping_early, train_on_burn,
+};
 
 const COLUMNS: [&str; 5] = ["user", "item", "bank", "page", "history"];
 const USERS: usize = 200;
@@ -188,22 +187,10 @@ impl Tested<'_> {
             ..TableOptions::default()
         };
         let optimizer = OptimizerConfig {
-            rows: RowOptimizer {
-                kind: RowOptimizerKind::Adam,
-                lr: RATE,
-                l2: L2,
-                ..RowOptimizer::default()
-            },
             table: is_wide.then_some(of_wide).into_iter().collect(),
-            ..OptimizerConfig::default()
+            ..adam(RATE, L2)
         };
-        let settings = TrainConfig {
-            epochs: Some(EPOCHS),
-            batch_size: Some(BATCH),
-            early_stop: Some(EarlyStop { patience: PATIENCE }),
-            seed: self.seed,
-            ..TrainConfig::default()
-        };
+        let settings = stopping_early(EPOCHS, BATCH, PATIENCE, self.seed);
         train_on_burn(config, &optimizer, &settings, self.data)
     }
 

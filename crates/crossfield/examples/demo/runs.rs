@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crossfield::core::metrics::{Kind, Metrics, Report, logloss_of_logit};
 use crossfield::core::{ComponentConfig, Init, Loss, Model, Scored, merge_tables};
 use crossfield::data::{Dataset, FittedSchema};
-use crossfield::embedding::{RowOptimizer, Snapshot};
+use crossfield::embedding::{RowOptimizer, RowOptimizerKind, Snapshot};
 use crossfield::train::{
-    Evaluation, Executor, FinalMetrics, FusedModel, Observer, OptimizerConfig, Parts, Scorer,
-    Setup, Timing, TrainConfig, Trained, table_bytes, train, train_fused,
+    EarlyStop, Evaluation, Executor, FinalMetrics, FusedModel, Observer, OptimizerConfig, Parts,
+    Scorer, Setup, Timing, TrainConfig, Trained, table_bytes, train, train_fused,
 };
 use crossfield_fused::FusedConfig;
 use tempfile::TempDir;
@@ -25,6 +25,35 @@ pub(crate) struct Settings {
     pub(crate) l2: f64,
     /// Passes over the training rows.
     pub(crate) epochs: usize,
+}
+
+/// Adam on rows, with this rate and penalty.
+pub(crate) fn adam(lr: f64, l2: f64) -> OptimizerConfig {
+    OptimizerConfig {
+        rows: RowOptimizer {
+            kind: RowOptimizerKind::Adam,
+            lr,
+            l2,
+            ..RowOptimizer::default()
+        },
+        ..OptimizerConfig::default()
+    }
+}
+
+/// So many epochs on Burn, fewer where `patience` of them do not help.
+pub(crate) fn stopping_early(
+    epochs: usize,
+    batch_size: usize,
+    patience: usize,
+    seed: u64,
+) -> TrainConfig {
+    TrainConfig {
+        epochs: Some(epochs),
+        batch_size: Some(batch_size),
+        early_stop: Some(EarlyStop { patience }),
+        seed,
+        ..TrainConfig::default()
+    }
 }
 
 /// A trained model.

@@ -206,14 +206,18 @@ fn train(trainer: &mut Trainer, data: &Arc<Dataset>, rounds: u64) {
     let mut cpu = Vec::new();
     for epoch in 0..rounds {
         let before = cpu_seconds();
-        let order = Order::Shuffled { seed: 1, epoch };
+        let order = Order::Shuffled {
+            seed: 1,
+            epoch,
+            block: 0,
+        };
         for batch in Loader::new(data.clone(), order, BATCH, 0) {
             trainer.step(Arc::new(batch), &mut parts);
         }
         cpu.extend(cpu_seconds().zip(before).map(|(now, then)| now - then));
     }
     let mlp = mlp(&trainer.device);
-    let order = data.epoch_order(1, 0);
+    let order = data.epoch_order(1, 0, 0);
     let fields: Vec<TableField> = (0..IDS.len())
         .map(|field| TableField {
             table: "v8.index".into(),

@@ -8,7 +8,7 @@ use crossfield_attention::{NextItem, NextItemConfig};
 use crossfield_core::{
     ComponentConfig, Init, Loss, Model, Schema, Scored, TableConfig, merge_tables,
 };
-use crossfield_data::{Dataset, FittedSchema, LabelKind, Labels, encode_files, prepare};
+use crossfield_data::{Dataset, FittedSchema, LabelKind, Labels, encode_files, prepare, stream};
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 use crossfield_train::{
     Error, Executor, FinalMetrics, FusedModel, FusedTrained, Objective, Observer, Parts, RunFile,
@@ -126,26 +126,25 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     }
     check(&run)?;
 
-    let prepared = prepare(&run.data_spec(), run.train.seed, label_kind(run.train.loss))?;
-    eprintln!("{}", prepared.report);
+    let Data { fitted, parts } = read(&run)?;
     if let Place::Resumed(directory) = place {
-        check_schema(directory, &prepared.schema)?;
+        check_schema(directory, &fitted)?;
     }
-    if run.train.early_stop.is_some() && prepared.valid.is_none() {
+    if run.train.early_stop.is_some() && parts.valid.is_none() {
         return Err(Error::Option {
             option: "train.early_stop".into(),
             reason: "needs validation rows: set data.valid, or valid in data.split".into(),
         }
         .into());
     }
-    let held_out = prepared.valid.iter().chain(&prepared.test);
-    for part in std::iter::once(&prepared.train).chain(held_out) {
+    let held_out = parts.valid.iter().chain(&parts.test);
+    for part in parts.train.held().into_iter().chain(held_out) {
         run.model.check_rows(part.schema(), &part.examples())?;
     }
-    let plans = plan(&run, &prepared.schema, &|text| eprintln!("{text}"))?;
+    let plans = plan(&run, &fitted, &|text| eprintln!("{text}"))?;
     // A run that is resumed has its checkpoints, and may outlive the runs that it began with.
     if let Place::New(_) = place {
-        WarmStart::open(&run.optimizer, &plans, &prepared.schema)?;
+        WarmStart::open(&run.optimizer, &plans, &fitted)?;
     }
 
     // Only now, so that a mistake in the run file or the data leaves no folder behind.
@@ -158,14 +157,14 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         }
     };
     if !out.join("schema.json").exists() {
-        prepared.schema.save(&out)?;
+        fitted.save(&out)?;
     }
     eprintln!(
         "run directory: {0}\nif interrupted: crossfield train --resume {0}\n",
         out.display()
     );
-    let schema = prepared.schema.schema().clone();
-    let parts = Parts::from(prepared);
+    let schema = fitted.schema().clone();
+    drop(fitted);
     let mut console = Console::new(run.train.epochs(), rows_a_step(&run, &parts)?);
     let metrics = fit(&run, &plans, &schema, &parts, &out, &mut console)?;
     drop(console);
@@ -174,6 +173,29 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     print(&sparsity(&out, &plans, &schema)?)?;
     eprintln!("saved in {}", out.display());
     Ok(())
+}
+
+/// The data of a run.
+struct Data {
+    fitted: Arc<FittedSchema>,
+    parts: Parts,
+}
+
+/// Reads the data of a run, and says what is in it.
+fn read(run: &Run) -> Anyhow<Data> {
+    let (spec, kind) = (run.data_spec(), label_kind(run.train.loss));
+    if spec.data.stream {
+        let streamed = stream(&spec, run.train.seed, kind)?;
+        eprintln!("{}", streamed.report);
+        let fitted = streamed.schema.clone();
+        let parts = Parts::from(streamed);
+        return Ok(Data { fitted, parts });
+    }
+    let prepared = prepare(&spec, run.train.seed, kind)?;
+    eprintln!("{}", prepared.report);
+    let fitted = Arc::new(prepared.schema.clone());
+    let parts = Parts::from(prepared);
+    Ok(Data { fitted, parts })
 }
 
 /// Writes out what of a run file depends on its other sections.
@@ -205,7 +227,7 @@ pub(crate) fn check(run: &Run) -> Result<(), Error> {
 /// Rows that a step is of.
 pub(crate) fn rows_a_step(run: &Run, parts: &Parts) -> Result<usize, Error> {
     Ok(match Fitted::of(run)? {
-        Some(_) => parts.train.len(),
+        Some(_) => parts.held()?.len(),
         None => run.train.batch_size(),
     })
 }
@@ -231,7 +253,7 @@ pub(crate) fn fit(
         out,
         fill: begins_with_another.then_some(&fill),
     };
-    let mean = parts.train.label_mean().unwrap_or_default();
+    let mean = parts.train.label_mean().unwrap_or(0.5);
     Ok(match Fitted::of(run)? {
         Some(fitted) => {
             let solved = Solved {
@@ -247,7 +269,8 @@ pub(crate) fn fit(
             crossfield_train::train_fused(&setup, parts, model, observer)?
         }
         None if let Some(config) = crate::next_item::config(run) => {
-            let make = |init: &Init| crate::next_item::model(&config, schema, init, &parts.train);
+            let train = parts.held()?;
+            let make = |init: &Init| crate::next_item::model(&config, schema, init, train);
             crossfield_train::train(&setup, parts, make, observer)?.1
         }
         None => {
@@ -466,7 +489,7 @@ impl Solved<'_> {
             schema,
             parts,
         } = self;
-        let (train, rows) = (&run.train, &parts.train);
+        let (train, rows) = (&run.train, parts.held()?);
         Ok(match fitted {
             Fitted::Fm(config) => {
                 let model = FmModel::new(config, schema)?;

@@ -365,7 +365,7 @@ impl Search {
         let rows = self.rows(&base)?;
         eprintln!(
             "{} rows train, {} validate; the test part is left alone",
-            rows.parts.train.len(),
+            rows.parts.held()?.len(),
             rows.parts.valid.as_ref().map_or(0, |valid| valid.len()),
         );
         let spec = rows.spec.clone();
@@ -530,7 +530,7 @@ impl Search {
         let metric = self.metric;
         let rows = self.rows(run)?;
         let valid = rows.parts.valid.iter();
-        for part in std::iter::once(&rows.parts.train).chain(valid) {
+        for part in std::iter::once(rows.parts.held()?).chain(valid) {
             let checked = run.model.check_rows(part.schema(), &part.examples());
             checked.map_err(Error::from)?;
         }

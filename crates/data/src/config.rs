@@ -182,12 +182,32 @@ pub struct DataConfig {
     /// Rows that stay together when the training rows are shuffled, so that a cache larger than
     /// memory is read in stretches. Default: 0, all rows are shuffled as one.
     pub shuffle_block: usize,
+    /// Whether training rows are read block by block, each epoch anew, so that memory does not grow
+    /// with the files. Default: false.
+    #[serde(skip_serializing_if = "is_false")]
+    pub stream: bool,
+    /// Rows of a block that is read at once; those of a block are shuffled. Default: 131072.
+    #[serde(skip_serializing_if = "is_block_rows")]
+    pub block_rows: usize,
     /// Side files joined to csv and ratings tables.
     pub join: Vec<JoinConfig>,
     /// Size and shape of the generated log. Default: [`SynthConfig::default`] where the format is
     /// synth.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub synth: Option<SynthConfig>,
+}
+
+/// Rows of a block, unless `data.block_rows` says otherwise.
+const BLOCK_ROWS: usize = 1 << 17;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_block_rows(rows: &usize) -> bool {
+    *rows == BLOCK_ROWS
 }
 
 impl Default for DataConfig {
@@ -209,6 +229,8 @@ impl Default for DataConfig {
             max_line: 1 << 20,
             cache: None,
             shuffle_block: 0,
+            stream: false,
+            block_rows: BLOCK_ROWS,
             join: Vec::new(),
             synth: None,
         }

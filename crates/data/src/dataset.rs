@@ -256,8 +256,11 @@ impl Dataset {
 
     /// The order in which epoch `epoch` (from 0) of a run with `seed` visits the rows: the one
     /// that [`Loader`](crate::Loader) follows, in blocks if `data.shuffle_block` says so.
-    pub fn epoch_order(&self, seed: u64, epoch: u64) -> Vec<u32> {
-        order::epoch_order(self.rows, self.shuffle_block, seed, epoch)
+    ///
+    /// `block` is the number of these rows among the blocks of a stream (from 0), 0 where they are
+    /// all.
+    pub fn epoch_order(&self, seed: u64, epoch: u64, block: u64) -> Vec<u32> {
+        order::epoch_order(self.rows, self.shuffle_block, seed, epoch, block)
     }
 
     /// The rows at the given positions, in that order.

@@ -6,6 +6,10 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// Nobody takes the blocks that are being read.
+    #[doc(hidden)]
+    #[error("nobody takes the blocks that are being read")]
+    NotWanted,
     /// A file cannot be opened.
     #[error("cannot open `{file}`: {source}")]
     Open {

@@ -118,12 +118,13 @@ pub(crate) fn default_spec(name: &str) -> Spec {
     }
 }
 
-/// Reads a file into `table`.
+/// Reads a file into `table`; `after` is called after each record.
 pub(crate) fn read(
     table: &mut Table,
     columns: &mut Columns,
     file: &str,
     data: &DataConfig,
+    after: &mut dyn FnMut(&mut Table) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut lines = LineReader::open(file, data.encoding, data.max_line)?;
     let mut poolings = table.poolings();
@@ -183,6 +184,7 @@ pub(crate) fn read(
             }
         }
         table.push_targets(label, None, None, at)?;
+        after(table)?;
     }
     if any {
         Ok(())

@@ -23,6 +23,7 @@ mod schema;
 mod sequences;
 mod slice;
 mod split;
+mod stream;
 pub mod synth;
 mod tabular;
 
@@ -40,4 +41,5 @@ pub use schema::FittedSchema;
 pub use sequences::{
     EventFormat, SampleSplit, SampleTargets, SequencePart, SequenceReport, SequenceSamples, Ties,
 };
+pub use stream::{Blocks, RowStream, Streamed, TrainingRows, stream};
 pub use tabular::side_column;

@@ -20,6 +20,8 @@ pub enum Order {
         seed: u64,
         /// The epoch, from 0.
         epoch: u64,
+        /// Number of the rows among the blocks of a stream, from 0.
+        block: u64,
     },
     /// As the rows stand.
     Sequential,
@@ -45,7 +47,7 @@ impl Loader {
         let steps = dataset.len().div_ceil(batch_size);
         let make = move |sender: std::sync::mpsc::SyncSender<Batch>| {
             let rows = match order {
-                Order::Shuffled { seed, epoch } => dataset.epoch_order(seed, epoch),
+                Order::Shuffled { seed, epoch, block } => dataset.epoch_order(seed, epoch, block),
                 Order::Sequential => (0..dataset.len() as u32).collect(),
             };
             for rows in rows.chunks(batch_size).skip(first_step) {
@@ -122,7 +124,11 @@ mod tests {
     #[test]
     fn an_epoch_is_complete_and_its_order_repeatable() {
         let data = numbered(23);
-        let order = Order::Shuffled { seed: 7, epoch: 1 };
+        let order = Order::Shuffled {
+            seed: 7,
+            epoch: 1,
+            block: 0,
+        };
         let first = labels(Loader::new(data.clone(), order, 5, 0));
         assert_eq!(
             first.iter().map(Vec::len).collect::<Vec<_>>(),
@@ -133,7 +139,11 @@ mod tests {
         all.sort_by(f32::total_cmp);
         assert_eq!(all, (0..23).map(|row| row as f32).collect::<Vec<_>>());
         assert_eq!(labels(Loader::new(data.clone(), order, 5, 0)), first);
-        let next = Order::Shuffled { seed: 7, epoch: 2 };
+        let next = Order::Shuffled {
+            seed: 7,
+            epoch: 2,
+            block: 0,
+        };
         assert_ne!(labels(Loader::new(data.clone(), next, 5, 0)), first);
         let rest = Loader::new(data, order, 5, 3);
         assert_eq!(rest.steps(), 5);
@@ -147,8 +157,12 @@ mod tests {
                 shuffle_block,
                 ..Dataset::numbered(100)
             });
-            let order = Order::Shuffled { seed: 3, epoch: 2 };
-            let rows = data.epoch_order(3, 2).into_iter().map(|row| row as f32);
+            let order = Order::Shuffled {
+                seed: 3,
+                epoch: 2,
+                block: 0,
+            };
+            let rows = data.epoch_order(3, 2, 0).into_iter().map(|row| row as f32);
             let expected: Vec<f32> = rows.collect();
             assert_eq!(labels(Loader::new(data, order, 7, 0)).concat(), expected);
         }

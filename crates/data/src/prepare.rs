@@ -49,7 +49,7 @@ pub trait Generated {
 }
 
 /// Which columns to keep for which field.
-struct Plan {
+pub(crate) struct Plan {
     specs: Vec<Spec>,
     n_dicts: usize,
     fields: Vec<Planned>,
@@ -338,14 +338,14 @@ fn check_sharing(vocabulary: &str, first: &FieldConfig, field: &FieldConfig) -> 
 }
 
 /// What reads files into a table, whatever their format.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     spec: &'a DataSpec,
     sides: Vec<Side>,
     columns: indexed::Columns,
 }
 
 impl<'a> Reader<'a> {
-    fn new(spec: &'a DataSpec, plan: &Plan, file: &str) -> Result<Self, Error> {
+    pub(crate) fn new(spec: &'a DataSpec, plan: &Plan, file: &str) -> Result<Self, Error> {
         let data = &spec.data;
         if data.max_index > u64::from(u32::MAX - 2) {
             let expected = "at most 4294967293 (indices are 32 bits)";
@@ -370,19 +370,25 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn read(&mut self, table: &mut Table, files: &[String]) -> Result<(), Error> {
+    /// Reads files into `table`; `after` is called after each record.
+    pub(crate) fn read(
+        &mut self,
+        table: &mut Table,
+        files: &[String],
+        after: &mut dyn FnMut(&mut Table) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         for file in files {
             if self.spec.data.format.is_indexed() {
-                indexed::read(table, &mut self.columns, file, &self.spec.data)?;
+                indexed::read(table, &mut self.columns, file, &self.spec.data, after)?;
             } else {
-                tabular::read(table, file, &self.spec.data, &self.sides)?;
+                tabular::read(table, file, &self.spec.data, &self.sides, after)?;
             }
         }
         Ok(())
     }
 }
 
-fn expanded(files: &[String]) -> Result<Vec<String>, Error> {
+pub(crate) fn expanded(files: &[String]) -> Result<Vec<String>, Error> {
     files.iter().map(|file| expand(file)).collect()
 }
 
@@ -470,7 +476,7 @@ fn assemble(
     let mut probabilities = None;
     match log {
         Some(log) => probabilities = Some(push_generated(&mut table, log)?),
-        None => reader.read(&mut table, &train_files)?,
+        None => reader.read(&mut table, &train_files, &mut |_| Ok(()))?,
     }
     let train_rows = table.rows;
     if train_rows == 0 {
@@ -488,9 +494,9 @@ fn assemble(
         }
         plan.check_crosses(&spec)?;
     }
-    reader.read(&mut table, &valid_files)?;
+    reader.read(&mut table, &valid_files, &mut |_| Ok(()))?;
     let valid_end = table.rows;
-    reader.read(&mut table, &test_files)?;
+    reader.read(&mut table, &test_files, &mut |_| Ok(()))?;
     let left_out = table.left_out;
     let time = plan.time.map(|column| match &table.columns[column] {
         Column::Number(numbers) => numbers.as_slice(),
@@ -620,7 +626,7 @@ fn push_generated(table: &mut Table, log: &dyn Generated) -> Result<Vec<f32>, Er
 }
 
 /// What encodes new rows with a schema that was learned before.
-struct Encoder<'a> {
+pub(crate) struct Encoder<'a> {
     described: DataSpec,
     schema: &'a FittedSchema,
     label: LabelKind,
@@ -629,7 +635,7 @@ struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    fn new(
+    pub(crate) fn new(
         spec: &DataSpec,
         schema: &'a FittedSchema,
         label: LabelKind,
@@ -657,9 +663,18 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    /// The rows that `read` reads, in their order.
-    fn encode(&self, read: impl FnOnce(&mut Table) -> Result<(), Error>) -> Result<Dataset, Error> {
-        let mut table = Table::new(
+    /// What the rows are read by: the description of the files, and which columns to keep.
+    pub(crate) fn described(&self) -> &DataSpec {
+        &self.described
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// A table without rows, to be read into.
+    pub(crate) fn table(&self) -> Result<Table, Error> {
+        Table::new(
             self.plan.specs.clone(),
             self.plan.checks.clone(),
             self.plan.n_dicts,
@@ -667,8 +682,18 @@ impl<'a> Encoder<'a> {
             self.label,
             &self.described.data.missing,
             self.labels,
-        )?;
+        )
+    }
+
+    /// The rows that `read` reads, in their order.
+    fn encode(&self, read: impl FnOnce(&mut Table) -> Result<(), Error>) -> Result<Dataset, Error> {
+        let mut table = self.table()?;
         read(&mut table)?;
+        self.encoded(table)
+    }
+
+    /// The rows of a table, in their order.
+    pub(crate) fn encoded(&self, table: Table) -> Result<Dataset, Error> {
         let rows: Vec<u32> = (0..table.rows as u32).collect();
         let parts = [("encoded", rows.as_slice())];
         let (mut encoded, _) = encode(table, &self.plan.fields, self.schema, &parts)?;
@@ -702,7 +727,7 @@ pub fn encode_files(
     if spec.field.is_empty() {
         reader.columns.close();
     }
-    encoder.encode(|table| reader.read(table, &files))
+    encoder.encode(|table| reader.read(table, &files, &mut |_| Ok(())))
 }
 
 /// Candidates, each beside every context: rows whose columns stand in two files.

@@ -342,17 +342,21 @@ impl<'a> Joined<'a> {
     }
 }
 
-/// Reads a csv or ratings file into `table`.
+/// Reads a csv or ratings file into `table`; `after` is called after each record.
 pub(crate) fn read(
     table: &mut Table,
     file: &str,
     data: &DataConfig,
     sides: &[Side],
+    after: &mut dyn FnMut(&mut Table) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let header = data.header.clone().unwrap_or_default();
     let records = Records::open(file, "data.separator", &Layout::of(data, &header))?;
     let joined = Joined::new(table, file, &records.header, sides)?;
-    records.for_each(|cells, at| joined.push(table, cells, at))
+    records.for_each(|cells, at| {
+        joined.push(table, cells, at)?;
+        after(table)
+    })
 }
 
 /// The records of a file in memory, cells and lines.

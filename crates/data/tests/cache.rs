@@ -107,7 +107,7 @@ fn what_comes_out_of_the_cache_is_what_comes_out_of_the_files() {
         assert_eq!(rebuilt(&opened), None);
         for prepared in [&built, &opened] {
             assert_same(prepared, &plain);
-            let rows: Vec<u32> = prepared.train.epoch_order(1, 0);
+            let rows: Vec<u32> = prepared.train.epoch_order(1, 0, 0);
             let batch = prepared.train.batch(&rows);
             assert_eq!(batch, plain.train.batch(&rows));
         }

@@ -693,7 +693,11 @@ fn generated_rows_keep_their_probabilities_through_split_and_shuffle() {
     );
     let batches: Vec<_> = Loader::new(
         Arc::new(prepared.train),
-        Order::Shuffled { seed: 1, epoch: 0 },
+        Order::Shuffled {
+            seed: 1,
+            epoch: 0,
+            block: 0,
+        },
         5,
         0,
     )

@@ -250,6 +250,7 @@ impl<M: Model> Executor for BurnExecutor<'_, M> {
         let order = Order::Shuffled {
             seed: epoch.seed,
             epoch: epoch.number,
+            block: epoch.block,
         };
         let batch_size = self.setup.train.batch_size();
         let loader = Loader::new(epoch.data.clone(), order, batch_size, epoch.first);

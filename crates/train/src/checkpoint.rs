@@ -51,6 +51,11 @@ pub struct State {
     pub epoch: usize,
     /// Steps of the epoch that is not.
     pub step_in_epoch: u64,
+    /// Blocks of that epoch that are complete; rows that are held are one block.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub block: u64,
+    /// Steps of the block that is not.
+    pub step_in_block: u64,
     /// Steps in all.
     pub step: u64,
     /// Sum over the current epoch's steps of loss × weight, and the weights.
@@ -69,6 +74,11 @@ pub struct State {
     /// corrected for it.
     #[serde(default = "all", skip_serializing_if = "is_all")]
     pub negative_rate: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 fn all() -> f64 {
@@ -98,6 +108,8 @@ impl State {
             seed,
             epoch: 0,
             step_in_epoch: 0,
+            block: 0,
+            step_in_block: 0,
             step: 0,
             loss_sum: 0.0,
             loss_weight: 0.0,

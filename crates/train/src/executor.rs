@@ -176,20 +176,22 @@ pub(crate) fn rows_evaluated<S: Scorer + ?Sized>(
     Ok(metrics.finish())
 }
 
-/// An epoch, or what is left of it.
+/// A block of an epoch, or what is left of it; rows that are held are one block.
 pub(crate) struct Epoch<'a> {
     pub(crate) data: &'a Arc<Dataset>,
     pub(crate) seed: u64,
     /// From 0.
     pub(crate) number: u64,
-    /// Step of the epoch to begin with, from 0.
+    /// Number of the block, from 0.
+    pub(crate) block: u64,
+    /// Step of the block to begin with, from 0.
     pub(crate) first: usize,
     /// Step of the run to begin with, from 0.
     pub(crate) step: u64,
     /// Steps of the run between checkpoints; 0: none inside an epoch.
     pub(crate) checkpoint_every: u64,
     /// Factors on the learning rates, from `step` on.
-    pub(crate) rates: RateSchedule,
+    pub(crate) rates: &'a mut RateSchedule,
 }
 
 /// Some steps that were done.
@@ -205,7 +207,7 @@ pub(crate) struct Done {
 
 /// What does the steps.
 pub(crate) trait Executor: Scorer {
-    /// Steps of an epoch over so many rows.
+    /// Steps over so many rows.
     fn steps(&self, rows: usize) -> usize;
 
     /// Whether the end of epoch `epoch` (from 1) is measured and saved.
@@ -218,7 +220,7 @@ pub(crate) trait Executor: Scorer {
         None
     }
 
-    /// Trains on an epoch. Calls `done` after one or several steps, and at each step after which
+    /// Trains on a block. Calls `done` after one or several steps, and at each step after which
     /// a checkpoint is due.
     fn epoch(
         &mut self,

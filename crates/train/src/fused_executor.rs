@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crossfield_core::Loss;
-use crossfield_data::Dataset;
+use crossfield_data::{Dataset, TrainingRows};
 use crossfield_embedding::{
     EmbeddingCollection, Snapshot, SnapshotTensor, TablePlan, write_snapshot,
 };
@@ -127,31 +127,34 @@ fn load(folder: &Path, fused: &mut Fused, tables: &mut EmbeddingCollection) -> R
 
 pub(crate) struct FusedExecutor<'a> {
     setup: &'a Setup<'a>,
-    train: &'a RowData<'a>,
     fused: Fused,
     tables: EmbeddingCollection,
     output: Output,
 }
 
 impl<'a> FusedExecutor<'a> {
-    /// `train` are the rows of `data`, those to learn from.
+    /// `train` are the rows to learn from.
     pub(crate) fn new(
         setup: &'a Setup<'a>,
         model: FusedModel,
-        data: &Dataset,
-        train: &'a RowData<'a>,
+        train: &TrainingRows,
     ) -> Result<Self, Error> {
         let link = model.loss.link();
-        let bias = link.score(data.label_mean().unwrap_or_default()) as f32;
+        let held = train.held();
+        // Of rows that are not at hand nothing is known: the score of no preference.
+        let bias = train
+            .label_mean()
+            .map_or(0.0, |mean| link.score(mean) as f32);
         let fused = make(model, bias, setup.optimizer.dense, setup.train.fast)?;
         let tables = EmbeddingCollection::new(setup.plans, setup.train.seed)?;
-        fused.check(&tables, train)?;
+        if let Some(rows) = held {
+            fused.check(&tables, &RowData::new(rows.examples()))?;
+        }
         Ok(Self {
             setup,
-            train,
             fused,
             tables,
-            output: Output::scores(link, data.negative_rate()),
+            output: Output::scores(link, train.negative_rate()),
         })
     }
 }
@@ -182,7 +185,8 @@ impl Executor for FusedExecutor<'_> {
         mut epoch: Epoch<'_>,
         done: &mut dyn FnMut(&Self, Done) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let order = epoch.data.epoch_order(epoch.seed, epoch.number);
+        let rows_of_block = RowData::new(epoch.data.examples());
+        let order = (epoch.data).epoch_order(epoch.seed, epoch.number, epoch.block);
         let mut rest = &order[epoch.first..];
         let mut rates = Vec::with_capacity(TURN);
         while !rest.is_empty() {
@@ -203,7 +207,7 @@ impl Executor for FusedExecutor<'_> {
                 first_step: epoch.step,
                 threads: self.setup.train.fused_threads(),
             };
-            let passed = self.fused.train(&mut self.tables, self.train, turn);
+            let passed = self.fused.train(&mut self.tables, &rows_of_block, turn);
             let passed = passed.map_err(|error| match error {
                 crossfield_fused::Error::NonFiniteScore { step, score, .. } => {
                     diverged(self.setup, score, epoch.number as usize + 1, step + 1)

@@ -7,9 +7,8 @@ use std::time::Instant;
 
 use crossfield_core::metrics::{MetricsError, Report};
 use crossfield_core::{Init, Model};
-use crossfield_data::{Dataset, Prepared};
+use crossfield_data::{Dataset, Prepared, Streamed, TrainingRows};
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
-use crossfield_fused::RowData;
 use serde::{Deserialize, Serialize};
 
 use crate::burn_executor::BurnExecutor;
@@ -57,7 +56,8 @@ use crate::{
 pub trait Observer {
     /// A checkpoint was found, and training goes on from there.
     fn resumed(&mut self, _state: &State) {}
-    /// A step was done: step of the epoch, steps an epoch has, mean loss of the epoch so far.
+    /// A step was done: step of the epoch, steps an epoch has (0 where that is not known before its
+    /// end), mean loss of the epoch so far.
     fn stepped(&mut self, _epoch: usize, _step: usize, _steps: usize, _loss: f64) {}
     /// An epoch was measured.
     fn evaluated(&mut self, _evaluation: &Evaluation, _timing: &Timing) {}
@@ -204,7 +204,7 @@ pub struct Parts {
     /// Fingerprint of the schema.
     pub schema: u64,
     /// Rows to learn from.
-    pub train: Arc<Dataset>,
+    pub train: TrainingRows,
     /// Rows that decide when to stop.
     pub valid: Option<Arc<Dataset>>,
     /// Rows to report on.
@@ -215,10 +215,37 @@ impl From<Prepared> for Parts {
     fn from(prepared: Prepared) -> Self {
         Self {
             schema: prepared.schema.fingerprint(),
-            train: Arc::new(prepared.train),
+            train: TrainingRows::Held(Arc::new(prepared.train)),
             valid: prepared.valid.map(Arc::new),
             test: prepared.test.map(Arc::new),
         }
+    }
+}
+
+impl From<Streamed> for Parts {
+    fn from(streamed: Streamed) -> Self {
+        Self {
+            schema: streamed.schema.fingerprint(),
+            train: TrainingRows::Streamed(Arc::new(streamed.train)),
+            valid: streamed.valid.map(Arc::new),
+            test: streamed.test.map(Arc::new),
+        }
+    }
+}
+
+impl Parts {
+    /// The training rows, for what needs all of them at hand.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if they are read block by block.
+    ///
+    /// The example of [`Training`](crate::Training) makes a model of them.
+    pub fn held(&self) -> Result<&Arc<Dataset>, Error> {
+        self.train.held().ok_or_else(|| Error::Option {
+            option: "data.stream".into(),
+            reason: "is true, but this model needs all training rows at hand: expected false"
+                .into(),
+        })
     }
 }
 
@@ -237,8 +264,7 @@ pub fn train_fused(
     setup.train.check_negatives(data.train.negative_rate())?;
     setup.train.check_plans(setup.plans)?;
     in_pool(setup.train.threads, || {
-        let train = RowData::new(data.train.examples());
-        let executor = FusedExecutor::new(setup, model, &data.train, &train)?;
+        let executor = FusedExecutor::new(setup, model, &data.train)?;
         Ok(Run::start(setup, data, executor, observer)?.finish()?.1)
     })?
 }
@@ -262,7 +288,7 @@ pub fn train_solver(
 ) -> Result<FinalMetrics, Error> {
     setup.train.check()?;
     setup.train.check_negatives(data.train.negative_rate())?;
-    let labels = data.train.labels();
+    let labels = data.held()?.labels();
     let executor = SolverExecutor::new(setup, solver, model, labels, data.valid.as_ref());
     Ok(Run::start(setup, data, executor, observer)?.finish()?.1)
 }
@@ -370,39 +396,51 @@ impl<'a, E: Executor> Run<'a, E> {
         let (started, cpu_started) = (Instant::now(), cpu_seconds());
         let setup = self.setup;
         let every = setup.train.checkpoint_every;
-        let steps = self.executor.steps(self.data.train.len());
+        let number = self.state.epoch as u64;
+        let steps = self.data.train.held();
+        let steps = steps.map_or(0, |rows| self.executor.steps(rows.len()));
         let total = steps as u64 * setup.train.epochs() as u64;
-        let epoch = Epoch {
-            data: &self.data.train,
-            seed: setup.train.seed,
-            number: self.state.epoch as u64,
-            first: self.state.step_in_epoch as usize,
-            step: self.state.step,
-            checkpoint_every: every,
-            rates: setup.optimizer.schedule.init(total, self.state.step)?,
-        };
-        let (state, observer, checkpoints) =
-            (&mut self.state, &mut self.observer, &self.checkpoints);
-        let rows = &mut self.rows;
-        self.executor.epoch(epoch, &mut |executor, done| {
-            *rows += done.rows;
-            state.loss_sum += done.loss_sum;
-            state.loss_weight += done.loss_weight;
-            state.step += done.steps;
-            state.step_in_epoch += done.steps;
-            observer.stepped(
-                state.epoch + 1,
-                state.step_in_epoch as usize,
-                steps,
-                state.loss_sum / state.loss_weight,
-            );
-            let inside = state.step_in_epoch < steps as u64;
-            if every > 0 && inside && state.step.is_multiple_of(every) {
-                let saved = checkpoints.save(state, executor);
-                saved.map_err(|error| refused(error, setup, state.epoch + 1, state.step))?;
-            }
-            Ok(())
-        })?;
+        let mut rates = setup.optimizer.schedule.init(total, self.state.step)?;
+        let blocks = (self.data.train).blocks(setup.train.seed, number, self.state.block);
+        for block in blocks {
+            let block = block?;
+            let of_block = self.executor.steps(block.len()) as u64;
+            let epoch = Epoch {
+                data: &block,
+                seed: setup.train.seed,
+                number,
+                block: self.state.block,
+                first: self.state.step_in_block as usize,
+                step: self.state.step,
+                checkpoint_every: every,
+                rates: &mut rates,
+            };
+            let (state, observer, checkpoints) =
+                (&mut self.state, &mut self.observer, &self.checkpoints);
+            let rows = &mut self.rows;
+            self.executor.epoch(epoch, &mut |executor, done| {
+                *rows += done.rows;
+                state.loss_sum += done.loss_sum;
+                state.loss_weight += done.loss_weight;
+                state.step += done.steps;
+                state.step_in_epoch += done.steps;
+                state.step_in_block += done.steps;
+                observer.stepped(
+                    state.epoch + 1,
+                    state.step_in_epoch as usize,
+                    steps,
+                    state.loss_sum / state.loss_weight,
+                );
+                let inside = state.step_in_block < of_block;
+                if every > 0 && inside && state.step.is_multiple_of(every) {
+                    let saved = checkpoints.save(state, executor);
+                    saved.map_err(|error| refused(error, setup, state.epoch + 1, state.step))?;
+                }
+                Ok(())
+            })?;
+            self.state.block += 1;
+            self.state.step_in_block = 0;
+        }
         let trained = started.elapsed().as_secs_f64();
         self.train_seconds += trained;
         let cpu = cpu_seconds().zip(cpu_started).map(|(now, then)| now - then);
@@ -410,6 +448,7 @@ impl<'a, E: Executor> Run<'a, E> {
 
         self.state.epoch += 1;
         self.state.step_in_epoch = 0;
+        self.state.block = 0;
         let train_loss = self.state.loss_sum / self.state.loss_weight;
         (self.state.loss_sum, self.state.loss_weight) = (0.0, 0.0);
         let last = self.state.epoch == setup.train.epochs();
@@ -508,8 +547,10 @@ pub fn best_evaluation(evaluations: &[Evaluation]) -> Option<&Evaluation> {
 }
 
 fn final_metrics(trained: &mut impl Scorer, data: &Parts) -> Result<FinalMetrics, Error> {
+    let held = data.train.held();
     let mut metrics = FinalMetrics {
-        train: Some(trained.evaluate(&data.train)?),
+        // Rows that are read anew for each look at them are looked at once, by training.
+        train: held.map(|rows| trained.evaluate(rows)).transpose()?,
         ..Default::default()
     };
     if let Some(valid) = &data.valid {
@@ -519,7 +560,9 @@ fn final_metrics(trained: &mut impl Scorer, data: &Parts) -> Result<FinalMetrics
         metrics.test = Some(trained.evaluate(test)?);
     }
     if let Some(held_out) = data.test.as_ref().or(data.valid.as_ref()) {
-        metrics.constant = trained.constant(&data.train, held_out)?;
+        if let Some(train) = held {
+            metrics.constant = trained.constant(train, held_out)?;
+        }
         let output = trained.output();
         let bayes = held_out.probabilities();
         let bayes = bayes.map(|truth| rows_measured(output, truth, held_out));

@@ -315,7 +315,7 @@ impl Training {
             out: &self.out,
             fill: None,
         };
-        let of_rows = &parts.train;
+        let of_rows = parts.held()?;
         let (trained, metrics) =
             train(&setup, &parts, |init: &Init| make(of_rows, init), observer)?;
         Ok(Finished::new(&run, trained, metrics, fitted, check_rows))

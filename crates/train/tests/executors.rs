@@ -181,7 +181,7 @@ impl<C: ComponentConfig + FusedConfig + Sync> Run<'_, C> {
         };
         let output = scorer.output();
         let mut all = Vec::new();
-        let data = Arc::clone(&self.parts.train);
+        let data = Arc::clone(self.parts.held().unwrap());
         scorer
             .score(&data, &mut |scores| {
                 all.extend(scores.iter().map(|&score| output.prediction(score)));

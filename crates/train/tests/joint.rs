@@ -66,7 +66,7 @@ fn trained(
 ) -> Trained<Scored<<Config as ComponentConfig>::Component>> {
     let train_config = TrainConfig {
         epochs: Some(STEPS),
-        batch_size: Some(parts.train.len()),
+        batch_size: Some(parts.held().unwrap().len()),
         seed: SEED,
         threads: 1,
         ..TrainConfig::default()
@@ -278,7 +278,7 @@ fn assert_trained_as_by_hand(optimizer: &str, rows: Rule, dense: Rule) {
     std::fs::create_dir(&out).unwrap();
     trained(&config(), &optimizer, &data, &out);
 
-    let batch = data.0.train.batch(&[0, 1]);
+    let batch = data.0.held().unwrap().batch(&[0, 1]);
     let mut states: BTreeMap<String, Vec<[f64; 2]>> = weights
         .iter()
         .map(|(name, values)| (name.clone(), vec![[0.0; 2]; values.len()]))
@@ -381,7 +381,7 @@ fn a_model_that_is_read_back_has_the_statistics_of_its_batches_and_the_same_scor
     let scores = |trained: &mut dyn Scorer| {
         let mut all: Vec<f32> = Vec::new();
         trained
-            .score(&Arc::clone(&parts.train), &mut |scores| {
+            .score(&Arc::clone(parts.held().unwrap()), &mut |scores| {
                 all.extend_from_slice(scores);
             })
             .unwrap();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use crossfield_core::PredictionLink;
-use crossfield_core::metrics::Report;
+use crossfield_core::metrics::{Metrics, Report};
 use crossfield_embedding::{EmbeddingCollection, Snapshot, SnapshotTensor, write_snapshot};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,10 @@ pub struct Evaluation {
     pub step: u64,
     /// Mean loss of the epoch's batches, each measured before its update.
     pub train_loss: f64,
+    /// Figures on the training rows of the first epoch, each scored before the model learned from it,
+    /// where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progressive: Option<Report>,
     /// Figures on the validation part, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid: Option<Report>,
@@ -61,6 +65,9 @@ pub struct State {
     /// Sum over the current epoch's steps of loss × weight, and the weights.
     pub(crate) loss_sum: f64,
     pub(crate) loss_weight: f64,
+    /// What was measured of the first epoch's rows before the model learned from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) progressive: Option<Metrics>,
     /// The step of the best evaluation so far.
     pub best_step: Option<u64>,
     /// All evaluations so far.
@@ -113,6 +120,7 @@ impl State {
             step: 0,
             loss_sum: 0.0,
             loss_weight: 0.0,
+            progressive: None,
             best_step: None,
             evaluations: Vec::new(),
             dense: BTreeMap::new(),

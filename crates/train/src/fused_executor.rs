@@ -14,7 +14,7 @@ use crossfield_fused::{
 
 use crate::checkpoint::{MODEL, OPTIMIZER};
 use crate::config::refuse_fused;
-use crate::executor::{Done, Epoch, Executor};
+use crate::executor::{Before, Done, Epoch, Executor};
 use crate::trainer::diverged;
 use crate::{
     DenseOptimizer, DenseOptimizerKind, Error, Output, Scorer, Setup, State, check_memory,
@@ -183,10 +183,12 @@ impl Executor for FusedExecutor<'_> {
     fn epoch(
         &mut self,
         mut epoch: Epoch<'_>,
-        done: &mut dyn FnMut(&Self, Done) -> Result<(), Error>,
+        done: &mut dyn FnMut(&Self, Done<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let rows_of_block = RowData::new(epoch.data.examples());
         let order = (epoch.data).epoch_order(epoch.seed, epoch.number, epoch.block);
+        self.fused.keep_scores = epoch.evaluate_first;
+        let (mut labels, mut weights) = (Vec::new(), Vec::new());
         let mut rest = &order[epoch.first..];
         let mut rates = Vec::with_capacity(TURN);
         while !rest.is_empty() {
@@ -220,6 +222,20 @@ impl Executor for FusedExecutor<'_> {
                 rows: len as u64,
                 loss_sum: passed.loss_sum,
                 loss_weight: passed.weight,
+                before: epoch.evaluate_first.then(|| {
+                    let examples = rows_of_block.examples();
+                    labels.clear();
+                    labels.extend(rows.iter().map(|&row| examples.labels[row as usize]));
+                    Before {
+                        scores: &passed.scores,
+                        labels: &labels,
+                        weights: examples.weights.map(|of_rows| {
+                            weights.clear();
+                            weights.extend(rows.iter().map(|&row| of_rows[row as usize]));
+                            weights.as_slice()
+                        }),
+                    }
+                }),
             };
             done(self, some)?;
         }

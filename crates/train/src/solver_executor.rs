@@ -437,7 +437,7 @@ impl<S: Solver, M: SolverModel> Executor for SolverExecutor<'_, S, M> {
     fn epoch(
         &mut self,
         epoch: Epoch<'_>,
-        done: &mut dyn FnMut(&Self, Done) -> Result<(), Error>,
+        done: &mut dyn FnMut(&Self, Done<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let executor = self.setup.train.executor;
         let loss = self.solver.sweep().map_err(failed(executor))?;
@@ -451,6 +451,7 @@ impl<S: Solver, M: SolverModel> Executor for SolverExecutor<'_, S, M> {
             rows,
             loss_sum: loss * rows as f64,
             loss_weight: rows as f64,
+            before: None,
         };
         done(self, one)
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossfield_core::metrics::{MetricsError, Report};
+use crossfield_core::metrics::{Metrics, MetricsError, Report};
 use crossfield_core::{Init, Model};
 use crossfield_data::{Dataset, Prepared, Streamed, TrainingRows};
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
@@ -40,6 +40,7 @@ use crate::{
 ///     epoch: 1,
 ///     step: 10,
 ///     train_loss: 0.5,
+///     progressive: None,
 ///     valid: None,
 /// };
 /// let timing = Timing {
@@ -97,8 +98,11 @@ pub struct Timing {
 /// The final figures of a run: metrics.json.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FinalMetrics {
-    /// On the training part.
+    /// On the training part; rows that are read block by block are looked at once, by training.
     pub train: Option<Report>,
+    /// On the training rows of the first epoch, each scored before the model learned from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progressive: Option<Report>,
     /// On the validation part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid: Option<Report>,
@@ -118,6 +122,7 @@ impl fmt::Display for FinalMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [
             ("train", &self.train),
+            ("before", &self.progressive),
             ("valid", &self.valid),
             ("test", &self.test),
             ("constant", &self.constant),
@@ -386,7 +391,9 @@ impl<'a, E: Executor> Run<'a, E> {
                 .stopped_early(epoch.map_or(0, |evaluation| evaluation.epoch));
         }
         self.checkpoints.publish(best, self.setup.out)?;
-        let metrics = final_metrics(&mut self.executor, self.data)?;
+        let mut metrics = final_metrics(&mut self.executor, self.data)?;
+        let first = self.state.evaluations.first();
+        metrics.progressive = first.and_then(|evaluation| evaluation.progressive.clone());
         write_whole(&self.setup.out.join("metrics.json"), &json(&metrics))?;
         self.checkpoints.remove()?;
         Ok((self.executor, metrics))
@@ -401,6 +408,12 @@ impl<'a, E: Executor> Run<'a, E> {
         let steps = steps.map_or(0, |rows| self.executor.steps(rows.len()));
         let total = steps as u64 * setup.train.epochs() as u64;
         let mut rates = setup.optimizer.schedule.init(total, self.state.step)?;
+        let output = self.executor.output();
+        let evaluate_first = setup.train.evaluate_first && number == 0;
+        if evaluate_first && self.state.progressive.is_none() {
+            // In the memory of the buckets, however many rows there are.
+            self.state.progressive = Some(output.metrics().with_exact_rows(0));
+        }
         let blocks = (self.data.train).blocks(setup.train.seed, number, self.state.block);
         for block in blocks {
             let block = block?;
@@ -413,6 +426,7 @@ impl<'a, E: Executor> Run<'a, E> {
                 first: self.state.step_in_block as usize,
                 step: self.state.step,
                 checkpoint_every: every,
+                evaluate_first,
                 rates: &mut rates,
             };
             let (state, observer, checkpoints) =
@@ -420,6 +434,9 @@ impl<'a, E: Executor> Run<'a, E> {
             let rows = &mut self.rows;
             self.executor.epoch(epoch, &mut |executor, done| {
                 *rows += done.rows;
+                if let (Some(metrics), Some(before)) = (&mut state.progressive, done.before) {
+                    before.add_to(metrics, output)?;
+                }
                 state.loss_sum += done.loss_sum;
                 state.loss_weight += done.loss_weight;
                 state.step += done.steps;
@@ -467,6 +484,7 @@ impl<'a, E: Executor> Run<'a, E> {
             epoch: self.state.epoch,
             step: self.state.step,
             train_loss,
+            progressive: self.state.progressive.take().map(Metrics::finish),
             valid,
         };
         self.state.evaluations.push(evaluation.clone());
@@ -526,6 +544,7 @@ impl<'a, E: Executor> Run<'a, E> {
 ///     epoch,
 ///     step: 10 * epoch as u64,
 ///     train_loss: 0.5,
+///     progressive: None,
 ///     valid: Some(Report {
 ///         logloss: Some(logloss),
 ///         ..Report::default()

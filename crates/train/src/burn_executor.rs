@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use crossfield_core::metrics::Report;
 use crossfield_core::{Batch, Init, Jagged, ListFigures, Model, TrainingStep};
 use crossfield_data::{Dataset, Loader, Order};
-use crossfield_embedding::{EmbeddingCollection, TablePlan};
+use crossfield_embedding::{EmbeddingCollection, SavedRows, TablePlan};
 
 use crate::executor::{Before, Done, Epoch, Executor, rows_by_mean, rows_evaluated};
 use crate::ranking::{self, RankedRows};
@@ -50,7 +50,7 @@ impl<M: Model> Trained<M> {
         let plans: Vec<TablePlan> = plans.collect();
         check_memory(&plans)?;
         let mut tables = EmbeddingCollection::new(&plans, 0)?;
-        let model = checkpoint::load_weights(run, model, &mut tables)?;
+        let model = checkpoint::load_weights(run, SavedRows::All, model, &mut tables)?;
         Ok(Self {
             model,
             tables,
@@ -293,14 +293,20 @@ impl<M: Model> Executor for BurnExecutor<'_, M> {
         checkpoint::write_model(folder, state, &self.model, &self.tables, &self.optimizer)
     }
 
-    fn load(&mut self, folder: &Path) -> Result<(), Error> {
-        self.model = checkpoint::load_weights(folder, self.model.clone(), &mut self.tables)?;
+    fn load(&mut self, folder: &Path, rows: SavedRows) -> Result<(), Error> {
+        self.model = checkpoint::load_weights(folder, rows, self.model.clone(), &mut self.tables)?;
         Ok(())
     }
 
-    fn load_optimizer(&mut self, folder: &Path, state: &State) -> Result<(), Error> {
+    fn load_optimizer(
+        &mut self,
+        folder: &Path,
+        state: &State,
+        rows: SavedRows,
+    ) -> Result<(), Error> {
         self.optimizer = checkpoint::load_optimizers(
             folder,
+            rows,
             state,
             &self.model,
             &mut self.tables,

@@ -9,7 +9,9 @@ use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use crossfield_core::PredictionLink;
 use crossfield_core::metrics::{Metrics, Report};
-use crossfield_embedding::{EmbeddingCollection, Snapshot, SnapshotTensor, write_snapshot};
+use crossfield_embedding::{
+    EmbeddingCollection, SavedRows, Snapshot, SnapshotTensor, write_snapshot,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::dense::{self, Number};
@@ -310,10 +312,11 @@ pub(crate) fn write_model<M: Module>(
 /// Loads the weights of a checkpoint or of a finished run.
 pub(crate) fn load_weights<M: Module>(
     folder: &Path,
+    rows: SavedRows,
     model: M,
     tables: &mut EmbeddingCollection,
 ) -> Result<M, Error> {
-    let mut snapshot = Snapshot::open(&folder.join(MODEL))?;
+    let mut snapshot = Snapshot::open(&folder.join(MODEL))?.with_rows(rows);
     tables.load_weights(&mut snapshot)?;
     dense::load_weights(model, &mut snapshot)
 }
@@ -321,12 +324,13 @@ pub(crate) fn load_weights<M: Module>(
 /// Loads the optimizers' state of a checkpoint.
 pub(crate) fn load_optimizers<M: Module>(
     folder: &Path,
+    rows: SavedRows,
     state: &State,
     model: &M,
     tables: &mut EmbeddingCollection,
     optimizer: ModuleOptimizer,
 ) -> Result<ModuleOptimizer, Error> {
-    let mut snapshot = Snapshot::open(&folder.join(OPTIMIZER))?;
+    let mut snapshot = Snapshot::open(&folder.join(OPTIMIZER))?.with_rows(rows);
     tables.load_state(&mut snapshot)?;
     dense::load_optimizer_state(optimizer, model, &mut snapshot, DENSE, &state.dense)
 }

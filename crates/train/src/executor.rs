@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossfield_core::metrics::{Kind, Metrics, Report};
 use crossfield_core::{Link, ListFigures};
 use crossfield_data::Dataset;
-use crossfield_embedding::EmbeddingCollection;
+use crossfield_embedding::{EmbeddingCollection, SavedRows};
 
 use crate::{Error, RateSchedule, State};
 
@@ -273,9 +273,14 @@ pub(crate) trait Executor: Scorer {
     /// Writes model and optimizer into a folder, and into the state what is no tensor.
     fn save(&self, folder: &Path, state: &mut State) -> Result<(), Error>;
 
-    /// Reads the model of a folder.
-    fn load(&mut self, folder: &Path) -> Result<(), Error>;
+    /// Reads the model of a folder, whose tables have these rows.
+    fn load(&mut self, folder: &Path, rows: SavedRows) -> Result<(), Error>;
 
     /// Reads the optimizer of a folder whose model was read.
-    fn load_optimizer(&mut self, folder: &Path, state: &State) -> Result<(), Error>;
+    fn load_optimizer(
+        &mut self,
+        folder: &Path,
+        state: &State,
+        rows: SavedRows,
+    ) -> Result<(), Error>;
 }

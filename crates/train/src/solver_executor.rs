@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossfield_core::metrics::Report;
 use crossfield_core::{Link, ListFigures, Loss, PredictionLink, PredictionMean, RankingReport};
 use crossfield_data::Dataset;
-use crossfield_embedding::{Snapshot, SnapshotTensor, write_snapshot};
+use crossfield_embedding::{SavedRows, Snapshot, SnapshotTensor, write_snapshot};
 
 use crate::checkpoint::{MODEL, OPTIMIZER, Posterior};
 use crate::executor::{Done, Epoch, Executor, rows_by_mean, rows_evaluated};
@@ -473,7 +473,7 @@ impl<S: Solver, M: SolverModel> Executor for SolverExecutor<'_, S, M> {
         Ok(write_snapshot(&folder.join(OPTIMIZER), optimizer)?)
     }
 
-    fn load(&mut self, folder: &Path) -> Result<(), Error> {
+    fn load(&mut self, folder: &Path, _rows: SavedRows) -> Result<(), Error> {
         let path = folder.join(MODEL);
         if self.averages() {
             let first = self.model.tensors().into_iter().next();
@@ -487,7 +487,12 @@ impl<S: Solver, M: SolverModel> Executor for SolverExecutor<'_, S, M> {
         Ok(())
     }
 
-    fn load_optimizer(&mut self, folder: &Path, state: &State) -> Result<(), Error> {
+    fn load_optimizer(
+        &mut self,
+        folder: &Path,
+        state: &State,
+        _rows: SavedRows,
+    ) -> Result<(), Error> {
         if self.averages() {
             self.current = read_one(&folder.join(OPTIMIZER), &self.model)?;
         }

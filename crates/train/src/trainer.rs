@@ -8,7 +8,7 @@ use std::time::Instant;
 use crossfield_core::metrics::{Metrics, MetricsError, Report};
 use crossfield_core::{Init, Model};
 use crossfield_data::{Dataset, Prepared, Streamed, TrainingRows};
-use crossfield_embedding::{EmbeddingCollection, TablePlan};
+use crossfield_embedding::{EmbeddingCollection, SavedRows, TablePlan};
 use serde::{Deserialize, Serialize};
 
 use crate::burn_executor::BurnExecutor;
@@ -154,6 +154,18 @@ pub struct Setup<'a> {
     /// Fills tables that begin otherwise than their initialisers say; called once, unless there is a
     /// checkpoint to go on from. The solvers have no tables to fill.
     pub fill: Option<&'a Fill<'a>>,
+    /// The finished run whose weights and optimizer's state training begins with, unless there is a
+    /// checkpoint to go on from. Tables may have rows behind those of that run.
+    pub continues: Option<Continued<'a>>,
+}
+
+/// A finished run that another goes on from.
+#[derive(Clone, Copy, Debug)]
+pub struct Continued<'a> {
+    /// Its run directory.
+    pub run: &'a Path,
+    /// Fingerprint of its schema.
+    pub schema: u64,
 }
 
 /// Fills tables before the first step.
@@ -361,9 +373,15 @@ impl<'a, E: Executor> Run<'a, E> {
         };
         if let Some(newest) = run.checkpoints.newest()? {
             run.state = State::read_any(&newest, data.schema)?;
-            run.executor.load(&newest)?;
-            run.executor.load_optimizer(&newest, &run.state)?;
+            run.executor.load(&newest, SavedRows::All)?;
+            run.executor
+                .load_optimizer(&newest, &run.state, SavedRows::All)?;
             run.observer.resumed(&run.state);
+        } else if let Some(before) = setup.continues {
+            let ended = State::read(before.run, before.schema)?;
+            run.executor.load(before.run, SavedRows::Fewer)?;
+            run.executor
+                .load_optimizer(before.run, &ended, SavedRows::Fewer)?;
         } else if let (Some(fill), Some(tables)) = (setup.fill, run.executor.tables_mut()) {
             fill(tables)?;
         }
@@ -385,7 +403,8 @@ impl<'a, E: Executor> Run<'a, E> {
             _ => self.state.step,
         };
         if best != self.state.step {
-            self.executor.load(&self.checkpoints.at(best))?;
+            self.executor
+                .load(&self.checkpoints.at(best), SavedRows::All)?;
             let epoch = self.state.evaluations.iter().find(|at| at.step == best);
             self.observer
                 .stopped_early(epoch.map_or(0, |evaluation| evaluation.epoch));

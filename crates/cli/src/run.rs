@@ -341,6 +341,8 @@ pub(crate) fn fit(
     let fill = |tables: &mut EmbeddingCollection| {
         WarmStart::open(&run.optimizer, plans, &FittedSchema::load(out)?)?.fill(tables)
     };
+    let check_block =
+        |block: &Dataset| Ok(run.model.check_rows(block.schema(), &block.examples())?);
     let begins_with_another = run.optimizer.table.iter().any(|t| t.init_from.is_some());
     let before = run.data.continue_from.as_ref();
     let before = before.map(|before| expand(before)).transpose()?;
@@ -359,6 +361,7 @@ pub(crate) fn fit(
         out,
         fill: begins_with_another.then_some(&fill),
         continues: continues.transpose()?,
+        check_block: Some(&check_block),
     };
     let mean = parts.train.label_mean().unwrap_or(0.5);
     Ok(match Fitted::of(run)? {

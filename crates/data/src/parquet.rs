@@ -595,8 +595,17 @@ impl<'a> Scalars<'a> {
         let written = match &self.values {
             Values::Texts(texts) => return texts.value(row),
             Values::Keyed { keys, texts } => return texts.value(keys[row] as usize),
-            Values::Integers(numbers) => write!(room, "{}", numbers[row]),
-            Values::Unsigned(numbers) => write!(room, "{}", numbers[row]),
+            Values::Integers(numbers) => {
+                if numbers[row] < 0 {
+                    room.push('-');
+                }
+                push_digits(numbers[row].unsigned_abs(), room);
+                Ok(())
+            }
+            Values::Unsigned(numbers) => {
+                push_digits(numbers[row], room);
+                Ok(())
+            }
             Values::Singles(numbers) => write!(room, "{}", numbers[row]),
             Values::Doubles(numbers) => write!(room, "{}", numbers[row]),
             Values::Bools(bools) => write!(room, "{}", bools.value(row)),
@@ -631,6 +640,22 @@ impl<'a> Scalars<'a> {
         }
         self.text(row, &mut String::new()).to_owned()
     }
+}
+
+/// Appends a number as decimal digits; formatting it costs several times as much.
+fn push_digits(mut number: u64, text: &mut String) {
+    // 2^64 has 20 of them.
+    let mut digits = [b'0'; 20];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    text.extend(digits[first..].iter().map(|&digit| char::from(digit)));
 }
 
 /// The keys of the values of a dictionary, as far as they were needed.

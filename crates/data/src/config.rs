@@ -197,6 +197,10 @@ pub struct DataConfig {
     /// time need it. Default: false, they are shuffled.
     #[serde(skip_serializing_if = "is_false")]
     pub in_order: bool,
+    /// A finished run that this one goes on from, as `train --continue` has it: its vocabularies, to
+    /// which new values are added, its transforms, and its weights. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continue_from: Option<String>,
     /// Side files joined to csv and ratings tables.
     pub join: Vec<JoinConfig>,
     /// Size and shape of the generated log. Default: [`SynthConfig::default`] where the format is
@@ -240,6 +244,7 @@ impl Default for DataConfig {
             stream: false,
             block_rows: BLOCK_ROWS,
             in_order: false,
+            continue_from: None,
             join: Vec::new(),
             synth: None,
         }

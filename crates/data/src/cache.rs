@@ -31,7 +31,7 @@ use crate::config::{DataSpec, FieldConfig, RowsPart, SplitConfig, expand};
 use crate::dataset::{Dataset, Lists};
 use crate::error::Error;
 use crate::intern::{Interner, Tuples};
-use crate::prepare::Prepared;
+use crate::prepare::{Prepared, expanded};
 use crate::raw::LabelKind;
 use crate::report::{CacheUse, DataReport};
 use crate::schema::{Bits, FittedCross, FittedField, FittedSchema, Vocabulary, vocabulary_file};
@@ -67,13 +67,17 @@ struct Source {
 impl Origin {
     fn new(spec: &DataSpec, seed: u64, label: LabelKind) -> Result<Self, Error> {
         let mut complete = spec.complete();
-        // These two decide nothing about what is encoded.
+        // These decide nothing about what is encoded.
         complete.data.cache = None;
         complete.data.shuffle_block = 0;
+        complete.data.in_order = false;
         let data = &complete.data;
-        let mut files: Vec<&String> = (data.train.iter().chain(&data.valid).chain(&data.test))
-            .chain(data.join.iter().map(|join| &join.file))
-            .collect();
+        // The files that the patterns match now.
+        let mut read = Vec::new();
+        for files in [&data.train, &data.valid, &data.test] {
+            read.extend(expanded(files)?);
+        }
+        let mut files: Vec<&String> = data.join.iter().map(|join| &join.file).collect();
         let mut drawn = data.keep_negatives != 1.0;
         match &data.split {
             Some(SplitConfig::Random { .. }) => drawn = true,
@@ -111,8 +115,9 @@ impl Origin {
                 }
             }
         }
-        let read = files.into_iter().map(|file| expand(file));
-        let sources = read.chain(of_runs.into_iter().map(Ok));
+        let named = files.into_iter().map(|file| expand(file));
+        let sources = read.into_iter().map(Ok).chain(named);
+        let sources = sources.chain(of_runs.into_iter().map(Ok));
         let sources = sources.map(|file| Source::of(&file?));
         let mut config = serde_json::to_value(&complete).expect("a description is plain data");
         config["seed"] = if drawn { seed.into() } else { Value::Null };
@@ -696,6 +701,7 @@ impl Cache {
             probabilities: self.sized_any(&part.probabilities, rows, &what("probabilities"))?,
             negative_rate: part.negative_rate,
             shuffle_block: 0,
+            in_order: false,
         })
     }
 }

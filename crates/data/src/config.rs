@@ -122,6 +122,9 @@ pub enum Format {
     Ratings,
     /// The generated ad log.
     Synth,
+    /// Parquet files: columns by name. Lists are bags and sequences, and a null is a missing value.
+    /// Needs the feature `parquet`.
+    Parquet,
 }
 
 impl Format {
@@ -138,7 +141,8 @@ impl Format {
 pub struct DataConfig {
     /// Format of all files. Default: csv.
     pub format: Format,
-    /// Files to train on: a path or a list; `.gz` and `.zst` are decompressed.
+    /// Files to train on: a path or a list; `.gz` and `.zst` are decompressed. `*`, `?` and `[…]`
+    /// stand for all files that match, sorted by name, unless there is a file of just that name.
     #[serde(deserialize_with = "one_or_many")]
     pub train: Vec<String>,
     /// Files to validate on. Default: none.
@@ -189,6 +193,10 @@ pub struct DataConfig {
     /// Rows of a block that is read at once; those of a block are shuffled. Default: 131072.
     #[serde(skip_serializing_if = "is_block_rows")]
     pub block_rows: usize,
+    /// Whether an epoch visits the training rows in the order of their files, as logs in order of
+    /// time need it. Default: false, they are shuffled.
+    #[serde(skip_serializing_if = "is_false")]
+    pub in_order: bool,
     /// A finished run that this one goes on from, as `train --continue` has it: its vocabularies, to
     /// which new values are added, its transforms, and its weights. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -235,6 +243,7 @@ impl Default for DataConfig {
             shuffle_block: 0,
             stream: false,
             block_rows: BLOCK_ROWS,
+            in_order: false,
             continue_from: None,
             join: Vec::new(),
             synth: None,
@@ -243,6 +252,35 @@ impl Default for DataConfig {
 }
 
 impl DataConfig {
+    /// Refuses keys of text files where the files are none.
+    pub(crate) fn check_parquet(&self) -> Result<(), Error> {
+        if self.format != Format::Parquet {
+            return Ok(());
+        }
+        if !cfg!(feature = "parquet") {
+            return Err(Error::Config {
+                key: "data.format".to_owned(),
+                value: "parquet".to_owned(),
+                expected: "another format: this build lacks the feature `parquet`".to_owned(),
+            });
+        }
+        for (key, set) in [
+            ("data.separator", self.separator.is_some()),
+            ("data.header", self.header.is_some()),
+            ("data.join", !self.join.is_empty()),
+            ("data.encoding", self.encoding != Encoding::Utf8),
+        ] {
+            if set {
+                return Err(Error::Config {
+                    key: key.to_owned(),
+                    value: "(set)".to_owned(),
+                    expected: "no such key with parquet".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Leaves the files of the test part out. A split takes no other rows in their place: the other
     /// parts are as they were.
     ///
@@ -313,7 +351,7 @@ impl DataConfig {
                 });
                 (",", Header::Present(true))
             }
-            Format::Libsvm | Format::Libffm => return complete,
+            Format::Libsvm | Format::Libffm | Format::Parquet => return complete,
         };
         complete.separator.get_or_insert(separator.to_owned());
         complete.header.get_or_insert(header);

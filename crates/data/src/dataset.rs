@@ -52,6 +52,8 @@ pub struct Dataset {
     pub(crate) negative_rate: f64,
     /// How many rows stay together when they are shuffled; 0: none.
     pub(crate) shuffle_block: usize,
+    /// Whether an epoch visits the rows as they stand.
+    pub(crate) in_order: bool,
 }
 
 /// A field that is not one-hot.
@@ -154,6 +156,7 @@ impl Dataset {
             probabilities: None,
             negative_rate: 1.0,
             shuffle_block: 0,
+            in_order: false,
         }
     }
 
@@ -255,11 +258,15 @@ impl Dataset {
     }
 
     /// The order in which epoch `epoch` (from 0) of a run with `seed` visits the rows: the one
-    /// that [`Loader`](crate::Loader) follows, in blocks if `data.shuffle_block` says so.
+    /// that [`Loader`](crate::Loader) follows, in blocks if `data.shuffle_block` says so, and as
+    /// they stand with `data.in_order`.
     ///
     /// `block` is the number of these rows among the blocks of a stream (from 0), 0 where they are
     /// all.
     pub fn epoch_order(&self, seed: u64, epoch: u64, block: u64) -> Vec<u32> {
+        if self.in_order {
+            return (0..self.rows as u32).collect();
+        }
         order::epoch_order(self.rows, self.shuffle_block, seed, epoch, block)
     }
 
@@ -389,6 +396,7 @@ impl Dataset {
             probabilities: self.probabilities.clone(),
             negative_rate: self.negative_rate,
             shuffle_block: self.shuffle_block,
+            in_order: self.in_order,
             ..Self::new(self.schema.clone(), self.rows, columns)
         }
     }

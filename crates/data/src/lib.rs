@@ -15,6 +15,8 @@ mod intern;
 mod line;
 mod loader;
 mod order;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod planted;
 mod prepare;
 mod raw;
@@ -32,7 +34,7 @@ pub use config::{
     LabelConfig, Pooling, RowsPart, SplitConfig, TransformKind, Unseen, expand,
 };
 pub use dataset::Dataset;
-pub use error::Error;
+pub use error::{Error, Place};
 pub use loader::{Loader, Order};
 pub use prepare::{Candidates, Generated, Prepared, encode_files, prepare, prepare_generated};
 pub use raw::{LabelKind, Labels};

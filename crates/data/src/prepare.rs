@@ -10,7 +10,7 @@ use crate::config::{DataSpec, FieldConfig, Format, Pooling, SplitConfig, Unseen,
 use crate::cross;
 use crate::dataset::Dataset;
 use crate::error::{At, Error};
-use crate::fit::{Planned, encode, fit};
+use crate::fit::{Distinct, Planned, encode, fit};
 use crate::indexed;
 use crate::raw::{Column, LabelKind, Labels, Read, SequenceCheck, Spec, Table};
 use crate::report::{DataReport, PartReport};
@@ -50,15 +50,19 @@ pub trait Generated {
 
 /// Which columns to keep for which field.
 pub(crate) struct Plan {
-    specs: Vec<Spec>,
-    n_dicts: usize,
-    fields: Vec<Planned>,
-    checks: Vec<SequenceCheck>,
+    pub(crate) specs: Vec<Spec>,
+    pub(crate) n_dicts: usize,
+    pub(crate) fields: Vec<Planned>,
+    pub(crate) checks: Vec<SequenceCheck>,
     time: Option<usize>,
     user: Option<usize>,
 }
 
-fn config_error(key: impl Into<String>, value: impl Into<String>, expected: &str) -> Error {
+pub(crate) fn config_error(
+    key: impl Into<String>,
+    value: impl Into<String>,
+    expected: &str,
+) -> Error {
     Error::Config {
         key: key.into(),
         value: value.into(),
@@ -68,7 +72,7 @@ fn config_error(key: impl Into<String>, value: impl Into<String>, expected: &str
 
 impl Plan {
     /// `spec` is complete.
-    fn new(spec: &DataSpec, split: Option<&SplitConfig>) -> Result<Self, Error> {
+    pub(crate) fn new(spec: &DataSpec, split: Option<&SplitConfig>) -> Result<Self, Error> {
         let mut plan = Self {
             specs: Vec::new(),
             n_dicts: 0,
@@ -230,8 +234,25 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Takes the fields that the train files have, where the run file names none.
+    pub(crate) fn take_fields(
+        &mut self,
+        columns: &mut indexed::Columns,
+        spec: &DataSpec,
+    ) -> Result<(), Error> {
+        columns.close();
+        for (number, column) in columns.numbers() {
+            self.fields.push(Planned {
+                config: indexed::default_field(spec.data.format, number),
+                column,
+                dict: None,
+            });
+        }
+        self.check_crosses(spec)
+    }
+
     /// Whether the crosses of `spec` can be made of the fields.
-    fn check_crosses(&self, spec: &DataSpec) -> Result<(), Error> {
+    pub(crate) fn check_crosses(&self, spec: &DataSpec) -> Result<(), Error> {
         let fields: Vec<_> = self.fields.iter().map(|field| &field.config).collect();
         cross::check(&spec.cross, &fields)
     }
@@ -341,7 +362,7 @@ fn check_sharing(vocabulary: &str, first: &FieldConfig, field: &FieldConfig) -> 
 pub(crate) struct Reader<'a> {
     spec: &'a DataSpec,
     sides: Vec<Side>,
-    columns: indexed::Columns,
+    pub(crate) columns: indexed::Columns,
 }
 
 impl<'a> Reader<'a> {
@@ -408,8 +429,8 @@ pub fn prepare(spec: &DataSpec, seed: u64, label: LabelKind) -> Result<Prepared,
         return prepare_generated(spec, seed, label, &log);
     }
     let mut prepared = match &spec.data.cache {
-        Some(folder) => cache::through(folder, spec, seed, label, || {
-            assemble(spec, seed, label, None)
+        Some(folder) => cache::through(folder, spec, seed, label, |place| {
+            cache::save(place, &assemble(spec, seed, label, None)?)
         })?,
         None => assemble(spec, seed, label, None)?,
     };
@@ -484,15 +505,7 @@ fn assemble(
         return Err(config_error("label.only_positive", "true", expected));
     }
     if spec.field.is_empty() {
-        reader.columns.close();
-        for (number, column) in reader.columns.numbers() {
-            plan.fields.push(Planned {
-                config: indexed::default_field(spec.data.format, number),
-                column,
-                dict: None,
-            });
-        }
-        plan.check_crosses(&spec)?;
+        plan.take_fields(&mut reader.columns, &spec)?;
     }
     reader.read(&mut table, &valid_files, &mut |_| Ok(()))?;
     let valid_end = table.rows;
@@ -541,7 +554,7 @@ fn assemble(
         .iter()
         .map(|(name, rows, ..)| (*name, *rows))
         .collect();
-    let (mut encoded, fields) = encode(table, &plan.fields, &schema, &rows)?;
+    let (mut encoded, fields) = encode(table, &plan.fields, &schema, &rows, Distinct::Counted)?;
     let crosses = cross::learn(&spec.cross, &mut schema, &mut encoded.parts)?;
     let datasets = encoded.into_datasets(&schema.schema, &rows, probabilities.as_deref());
     let part_reports = named
@@ -550,7 +563,7 @@ fn assemble(
         .map(|((name, rows, files, _), dataset)| PartReport {
             name: (*name).to_owned(),
             files: files.to_vec(),
-            rows: rows.len(),
+            rows: Some(rows.len()),
             label_mean: dataset.label_mean(),
         });
     let report = DataReport {
@@ -696,9 +709,15 @@ impl<'a> Encoder<'a> {
     pub(crate) fn encoded(&self, table: Table) -> Result<Dataset, Error> {
         let rows: Vec<u32> = (0..table.rows as u32).collect();
         let parts = [("encoded", rows.as_slice())];
-        let (mut encoded, _) = encode(table, &self.plan.fields, self.schema, &parts)?;
+        let (mut encoded, _) = encode(
+            table,
+            &self.plan.fields,
+            self.schema,
+            &parts,
+            Distinct::LeftOut,
+        )?;
         for (part, columns) in &mut encoded.parts {
-            cross::encode(self.schema, part, columns)?;
+            cross::encode(self.schema, part, columns, &mut |_, _| {})?;
         }
         let datasets = encoded.into_datasets(&self.schema.schema, &parts, None);
         Ok(datasets.into_iter().next().expect("one part was encoded"))

@@ -93,31 +93,35 @@ impl Vocabulary {
         }
     }
 
-    /// Gives a row to each key that the vocabulary `name` of a finished run has.
+    /// The keys that the vocabulary `name` of a finished run has.
     ///
     /// # Errors
     /// [`Error::Config`] if that run has no such vocabulary; those of [`FittedSchema::load`].
-    pub(crate) fn take_keys(&mut self, name: &str, field: &str, run: &str) -> Result<(), Error> {
+    pub(crate) fn keys_of(name: &str, field: &str, run: &str) -> Result<Interner, Error> {
+        let mut other = FittedSchema::load(Path::new(&expand(run)?))?;
+        if let Some(Self::Keys { keys, .. }) = other.vocabularies.remove(name) {
+            return Ok(keys);
+        }
+        let known: Vec<&str> = other.vocabularies.keys().map(String::as_str).collect();
+        Err(Error::Config {
+            key: format!("field `{field}`: keys_from"),
+            value: run.to_owned(),
+            expected: format!(
+                "a run with keys of the vocabulary `{name}`; it has {}",
+                known.join(", ")
+            ),
+        })
+    }
+
+    /// Gives a row to each key of `others`.
+    pub(crate) fn take_keys(&mut self, others: &Interner) {
         let Self::Keys { keys, counts } = self else {
             unreachable!("fields with keys_from have learned keys");
-        };
-        let other = FittedSchema::load(Path::new(&expand(run)?))?;
-        let Some(Self::Keys { keys: others, .. }) = other.vocabularies.get(name) else {
-            let known: Vec<&str> = other.vocabularies.keys().map(String::as_str).collect();
-            return Err(Error::Config {
-                key: format!("field `{field}`: keys_from"),
-                value: run.to_owned(),
-                expected: format!(
-                    "a run with keys of the vocabulary `{name}`; it has {}",
-                    known.join(", ")
-                ),
-            });
         };
         for key in others.iter() {
             keys.intern(key);
         }
         counts.resize(keys.len(), 0);
-        Ok(())
     }
 
     pub(crate) fn oov_row(&self) -> Option<u32> {
@@ -158,6 +162,14 @@ impl Bits {
             self.0.resize(word + 1, 0);
         }
         self.0[word] |= 1 << (index % 64);
+    }
+
+    /// Takes the numbers of `other` in.
+    pub(crate) fn unite(&mut self, other: &Self) {
+        self.0.resize(self.0.len().max(other.0.len()), 0);
+        for (word, other) in self.0.iter_mut().zip(&other.0) {
+            *word |= other;
+        }
     }
 
     pub(crate) fn contains(&self, index: u32) -> bool {

@@ -2,28 +2,33 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use crossfield_core::Schema;
+use crossfield_core::rng::{Purpose, rng};
 
 use crate::config::DataSpec;
 use crate::dataset::Dataset;
 use crate::error::Error;
+use crate::passes::{Fit, Progress, fit_in_passes, prepare_in_passes};
 use crate::prepare::{Encoder, Prepared, Reader, expanded};
 use crate::raw::{LabelKind, Labels};
 use crate::report::DataReport;
 use crate::schema::FittedSchema;
+use crate::split::shuffle;
 
 /// Blocks that may wait while one is trained on.
 const DEPTH: usize = 1;
 
-/// Training rows that are read from their files anew each epoch.
+/// Training rows that are read anew each epoch, from their files or from the mapped file of a cache.
 pub struct RowStream {
     spec: DataSpec,
     schema: Arc<FittedSchema>,
     files: Vec<String>,
     label: LabelKind,
+    /// The rows, where they come out of a cache.
+    cached: Option<Dataset>,
 }
 
 impl fmt::Debug for RowStream {
@@ -51,6 +56,27 @@ impl RowStream {
             schema,
             files: expanded(files)?,
             label,
+            cached: None,
+        })
+    }
+
+    /// The blocks of an epoch out of a cache: consecutive rows, in an order of the blocks that the
+    /// seed and the epoch decide. What was copied out of the map does not stay in memory.
+    fn cached_blocks(&self, rows: &Dataset, seed: u64, epoch: u64, first: u64) -> Blocks {
+        let (rows, block_rows) = (rows.clone(), self.spec.data.block_rows);
+        let mut order: Vec<u32> = (0..rows.len().div_ceil(block_rows) as u32).collect();
+        shuffle(&mut order, &mut rng(seed, Purpose::Blocks, epoch, 0));
+        Blocks::read_ahead(move |sender| {
+            let first = usize::try_from(first).unwrap_or(usize::MAX);
+            for &block in order.iter().skip(first) {
+                let start = block as usize * block_rows;
+                let range = start..rows.len().min(start + block_rows);
+                let block = rows.range(range.clone());
+                rows.give_back(range);
+                if sender.send(Ok(Arc::new(block))).is_err() {
+                    return;
+                }
+            }
         })
     }
 
@@ -66,17 +92,19 @@ impl RowStream {
 
     /// The blocks of an epoch from block `first` (from 0) on, read ahead on a thread of its own. The
     /// same seed and epoch give the same blocks.
-    pub fn blocks(&self, _seed: u64, _epoch: u64, first: u64) -> Blocks {
+    pub fn blocks(&self, seed: u64, epoch: u64, first: u64) -> Blocks {
+        if let Some(rows) = &self.cached {
+            return self.cached_blocks(rows, seed, epoch, first);
+        }
         let (spec, schema, files, label) = (
             self.spec.clone(),
             self.schema.clone(),
             self.files.clone(),
             self.label,
         );
-        let (sender, receiver) = sync_channel(DEPTH);
-        let work = move || {
+        Blocks::read_ahead(move |sender| {
             let mut number = 0;
-            let sent = &sender;
+            let sent = sender;
             let mut read = || {
                 let encoder = Encoder::new(&spec, &schema, label, Labels::Required)?;
                 let mut reader = Reader::new(encoder.described(), encoder.plan(), &files[0])?;
@@ -105,22 +133,32 @@ impl RowStream {
                     let _ = sender.send(Err(error));
                 }
             }
-        };
-        let thread = std::thread::Builder::new()
-            .name("reader".to_owned())
-            .spawn(work);
-        Blocks {
-            receiver: Some(receiver),
-            thread: Some(thread.expect("the system has a thread for the reader")),
-        }
+        })
     }
 }
+
+/// A block, or why there is none.
+type Sent = Result<Arc<Dataset>, Error>;
 
 /// The blocks of an epoch.
 #[derive(Debug)]
 pub struct Blocks {
-    receiver: Option<Receiver<Result<Arc<Dataset>, Error>>>,
+    receiver: Option<Receiver<Sent>>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Blocks {
+    /// What `read` sends, on a thread of its own.
+    fn read_ahead(read: impl FnOnce(&SyncSender<Sent>) + Send + 'static) -> Self {
+        let (sender, receiver) = sync_channel(DEPTH);
+        let thread = std::thread::Builder::new()
+            .name("reader".to_owned())
+            .spawn(move || read(&sender));
+        Self {
+            receiver: Some(receiver),
+            thread: Some(thread.expect("the system has a thread for the reader")),
+        }
+    }
 }
 
 impl Iterator for Blocks {
@@ -218,18 +256,52 @@ pub struct Streamed {
     pub report: DataReport,
 }
 
-/// As [`prepare`](crate::prepare()), with training rows that are read block by block.
+/// As [`prepare`](crate::prepare()), with training rows that are read block by block, and learned from
+/// as [`prepare_in_passes`] does. With `data.cache` they are read out of the cache, which is built
+/// where there is none; without, out of their files.
 ///
 /// # Errors
-/// As [`prepare`](crate::prepare()).
+/// As [`prepare_in_passes`].
 pub fn stream(spec: &DataSpec, seed: u64, label: LabelKind) -> Result<Streamed, Error> {
-    let Prepared {
+    stream_with(spec, seed, label, &mut |_| {})
+}
+
+/// As [`stream`]; `say` is told about the progress of the passes over the files.
+///
+/// # Errors
+/// As [`prepare_in_passes`].
+pub fn stream_with(
+    spec: &DataSpec,
+    seed: u64,
+    label: LabelKind,
+    say: &mut dyn FnMut(Progress),
+) -> Result<Streamed, Error> {
+    if spec.data.cache.is_some() {
+        let Prepared {
+            schema,
+            train,
+            valid,
+            test,
+            report,
+        } = prepare_in_passes(spec, seed, label, say)?;
+        let schema = Arc::new(schema);
+        let files = &spec.data.train;
+        let mut rows = RowStream::new(&spec.complete(), schema.clone(), files, label)?;
+        rows.cached = Some(train);
+        return Ok(Streamed {
+            schema,
+            train: rows,
+            valid,
+            test,
+            report,
+        });
+    }
+    let Fit {
         schema,
         valid,
         test,
         report,
-        ..
-    } = crate::prepare(spec, seed, label)?;
+    } = fit_in_passes(spec, label, say)?;
     let schema = Arc::new(schema);
     Ok(Streamed {
         train: RowStream::new(&spec.complete(), schema.clone(), &spec.data.train, label)?,

@@ -338,7 +338,8 @@ impl Spills {
     }
 
     /// How often something was spilled.
-    pub(crate) fn count(&self) -> u64 {
+    #[cfg(test)]
+    fn count(&self) -> u64 {
         self.count.get()
     }
 

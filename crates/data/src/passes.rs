@@ -129,6 +129,7 @@ pub(crate) fn fit_in_passes(
         label_mean,
     }];
     let mut held_out = [None, None];
+    passes.begin();
     for (part, held_out) in (1..).zip(&mut held_out) {
         let see = &mut |plan: &Plan, table: Table| {
             let block = Block::encode(plan, &schema, part, 0, table, &mut |_, _| {})?;
@@ -644,10 +645,8 @@ impl Passes<'_> {
         let moments = |numbers: &Option<Numbers>| matches!(numbers, Some(Numbers::Moments(_)));
         let deviations = learning.numbers.iter().any(moments);
         let is_needed = learning.is_needed(&self.plan);
-        self.progress.passes = usize::from(is_needed)
-            + usize::from(deviations)
-            + usize::from(for_cache)
-            + usize::from(for_cache && self.crosses_have_lengths());
+        let learning_passes = usize::from(is_needed) + usize::from(deviations);
+        self.progress.passes = learning_passes + self.passes_behind(for_cache);
         if is_needed {
             self.begin();
             self.read(0, block_rows, &mut |plan, table| {
@@ -659,9 +658,8 @@ impl Passes<'_> {
             }
             if self.spec.field.is_empty() {
                 self.plan.take_fields(&mut self.reader.columns, self.spec)?;
-                // Crosses of fields that only the files name.
-                let passes = usize::from(for_cache && self.crosses_have_lengths());
-                self.progress.passes = 1 + usize::from(for_cache) + passes;
+                // Crosses may be of fields that only the files name.
+                self.progress.passes = learning_passes + self.passes_behind(for_cache);
                 learning.hashed.resize_with(self.plan.fields.len(), || None);
                 learning
                     .numbers
@@ -711,6 +709,14 @@ impl Passes<'_> {
             label_mean,
             left_out,
         })
+    }
+
+    /// How many passes there are once all is learned.
+    fn passes_behind(&self, for_cache: bool) -> usize {
+        match for_cache {
+            true => 1 + usize::from(self.crosses_have_lengths()),
+            false => usize::from(self.files[1..].iter().any(|files| !files.is_empty())),
+        }
     }
 
     fn fit(&self, learning: Learning) -> Result<(FittedSchema, Vec<FieldReport>), Error> {

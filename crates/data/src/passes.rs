@@ -229,6 +229,8 @@ struct Passes<'a> {
     table: Table,
     files: [Vec<String>; 3],
     spills: Rc<Spills>,
+    /// Whether a group has one number in all blocks, as a cache has it.
+    one_number_a_group: bool,
     /// Bytes that counters may have before they spill, and all numbers of quantiles.
     memory: (usize, usize),
     progress: Progress,
@@ -273,6 +275,7 @@ impl<'a> Passes<'a> {
             table,
             files,
             spills,
+            one_number_a_group: false,
             // Arrays double as they grow, and have both copies while they do.
             memory: ((memory - of_numbers) / 2, of_numbers),
             progress: Progress {
@@ -304,11 +307,15 @@ impl<'a> Passes<'a> {
             files,
             progress,
             say,
+            one_number_a_group,
             ..
         } = self;
         let mut see = |table: &mut Table| {
             progress.rows += table.rows as u64;
             see(plan, table.take())?;
+            if !*one_number_a_group {
+                table.forget_groups();
+            }
             say(*progress);
             Ok(())
         };
@@ -640,6 +647,7 @@ impl Places {
 impl Passes<'_> {
     /// The first passes, over the training part, and over the others for what the cache is to know.
     fn learn(&mut self, for_cache: bool) -> Result<Learned, Error> {
+        self.one_number_a_group = for_cache;
         let mut learning = Learning::new(self, for_cache)?;
         let (limit, block_rows) = (self.memory.0, self.block_rows());
         let moments = |numbers: &Option<Numbers>| matches!(numbers, Some(Numbers::Moments(_)));

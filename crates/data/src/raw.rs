@@ -396,6 +396,11 @@ impl Table {
         std::mem::replace(self, next)
     }
 
+    /// Begins to number groups anew.
+    pub(crate) fn forget_groups(&mut self) {
+        self.group_names = Interner::default();
+    }
+
     /// Finds the columns of `header`, the columns of `file` and of what is joined to it.
     pub(crate) fn bind(&self, file: &str, header: &[&str]) -> Result<Binding, Error> {
         let find = |column: &str, wanted_by: &str| {

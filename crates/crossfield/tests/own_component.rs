@@ -81,6 +81,8 @@ fn run(
         plans: &plans,
         out,
         fill: None,
+        continues: None,
+        check_block: None,
     };
     let make = |init: &Init| {
         Ok(Scored::new(

@@ -195,6 +195,10 @@ pub struct DataConfig {
     /// Default: 512MB.
     #[serde(skip_serializing_if = "is_memory")]
     pub memory: String,
+    /// A finished run that this one goes on from, as `train --continue` has it: its vocabularies, to
+    /// which new values are added, its transforms, and its weights. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continue_from: Option<String>,
     /// Side files joined to csv and ratings tables.
     pub join: Vec<JoinConfig>,
     /// Size and shape of the generated log. Default: [`SynthConfig::default`] where the format is
@@ -245,6 +249,7 @@ impl Default for DataConfig {
             stream: false,
             block_rows: BLOCK_ROWS,
             memory: MEMORY.to_owned(),
+            continue_from: None,
             join: Vec::new(),
             synth: None,
         }

@@ -33,12 +33,14 @@ impl Planned {
     }
 }
 
-/// Learns vocabularies and transforms from the rows `train` of `table`.
+/// Learns vocabularies and transforms from the rows `train` of `table`, behind what was learned
+/// `before`.
 pub(crate) fn fit(
     table: &Table,
     fields: &[Planned],
     train: &[u32],
     unseen: Unseen,
+    before: Option<&FittedSchema>,
 ) -> Result<FittedSchema, Error> {
     let mut by_vocabulary = BTreeMap::<&str, Vec<&Planned>>::new();
     for field in fields {
@@ -56,8 +58,8 @@ pub(crate) fn fit(
                 let mut vocabulary = count_keys(table, &fields, &table.dicts[dict], train);
                 for field in &fields {
                     if let Some(run) = &field.config.keys_from {
-                        let name = Vocabulary::keys_of(name, &field.config.name, run)?;
-                        vocabulary.take_keys(&name);
+                        let keys = Vocabulary::keys_of(name, &field.config.name, run)?;
+                        vocabulary.take_keys(keys.iter());
                     }
                 }
                 vocabulary
@@ -67,12 +69,19 @@ pub(crate) fn fit(
             },
             (None, _) => seen_indices(table, &fields, train, unseen)?,
         };
+        let vocabulary = match before.and_then(|it| it.vocabularies.get(name)) {
+            Some(before) => vocabulary.behind(before),
+            None => vocabulary,
+        };
         vocabularies.insert(name.to_owned(), vocabulary);
     }
     let transforms = fields
         .iter()
         .map(|field| match &table.columns[field.column] {
-            Column::Number(numbers) => learn_transform(&field.config, numbers, train),
+            Column::Number(numbers) => match before {
+                Some(before) => Ok(before.transform(&field.config.name)),
+                None => learn_transform(&field.config, numbers, train),
+            },
             _ => Ok(Transform::None {}),
         });
     let transforms = transforms.collect::<Result<_, _>>()?;

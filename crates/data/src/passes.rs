@@ -111,9 +111,9 @@ pub(crate) fn fit_in_passes(
     label: LabelKind,
     say: &mut dyn FnMut(Progress),
 ) -> Result<Fit, Error> {
-    let spec = checked(spec, label)?;
+    let checked = checked(spec, label)?;
     let spills = Spills::new(&std::env::temp_dir(), "crossfield-spill-");
-    let mut passes = Passes::new(&spec, label, Rc::new(spills), say)?;
+    let mut passes = Passes::new(&checked, label, Rc::new(spills), say)?;
     let Learned {
         schema,
         fields,
@@ -168,8 +168,17 @@ pub(crate) fn fit_in_passes(
     })
 }
 
+/// What is read, and what was learned before.
+struct Checked {
+    /// Complete.
+    spec: DataSpec,
+    before: Option<FittedSchema>,
+    /// Whether the fields are those that were learned before: a file has no others.
+    no_others: bool,
+}
+
 /// The description, complete, if its rows can be read block by block.
-fn checked(spec: &DataSpec, label: LabelKind) -> Result<DataSpec, Error> {
+fn checked(spec: &DataSpec, label: LabelKind) -> Result<Checked, Error> {
     spec.check_negatives(label)?;
     let mut spec = spec.complete();
     let data = &mut spec.data;
@@ -218,12 +227,23 @@ fn checked(spec: &DataSpec, label: LabelKind) -> Result<DataSpec, Error> {
     for cross in &spec.cross {
         cross::without_rows(cross)?;
     }
-    Ok(spec)
+    let before = FittedSchema::continued(&spec)?;
+    let mut no_others = false;
+    if let (Some(before), true) = (&before, spec.field.is_empty()) {
+        spec.field = before.field_configs().cloned().collect();
+        no_others = true;
+    }
+    Ok(Checked {
+        spec,
+        before,
+        no_others,
+    })
 }
 
 /// What reads the files, as often as is needed.
 struct Passes<'a> {
     spec: &'a DataSpec,
+    before: Option<&'a FittedSchema>,
     plan: Plan,
     reader: Reader<'a>,
     table: Table,
@@ -239,11 +259,12 @@ struct Passes<'a> {
 
 impl<'a> Passes<'a> {
     fn new(
-        spec: &'a DataSpec,
+        checked: &'a Checked,
         label: LabelKind,
         spills: Rc<Spills>,
         say: &'a mut dyn FnMut(Progress),
     ) -> Result<Self, Error> {
+        let spec = &checked.spec;
         let plan = Plan::new(spec, None)?;
         // Where the files name the fields, they are read first.
         if !spec.field.is_empty() {
@@ -256,7 +277,10 @@ impl<'a> Passes<'a> {
         let Some(first) = files[0].first() else {
             return Err(config_error("data.train", "(not set)", "at least one file"));
         };
-        let reader = Reader::new(spec, &plan, first)?;
+        let mut reader = Reader::new(spec, &plan, first)?;
+        if checked.no_others {
+            reader.columns.close();
+        }
         let table = Table::new(
             plan.specs.clone(),
             plan.checks.clone(),
@@ -271,6 +295,7 @@ impl<'a> Passes<'a> {
         let of_numbers = if quantiles { memory / 2 } else { 0 };
         Ok(Self {
             spec,
+            before: checked.before.as_ref(),
             reader,
             table,
             files,
@@ -503,7 +528,7 @@ impl Learning {
             wanted.then(|| Counter::new(passes.spills.clone()))
         });
         let numbers = fields.iter().map(|field| {
-            let wanted = field.config.kind == FieldKind::Numeric;
+            let wanted = field.config.kind == FieldKind::Numeric && passes.before.is_none();
             wanted.then(|| Numbers::new(&field.config, limit))
         });
         Ok(Self {
@@ -747,11 +772,13 @@ impl Passes<'_> {
         let mut hashed = learning.hashed;
         for (name, fields) in by_vocabulary {
             let first = &planned[fields[0]];
+            let before = self.before.and_then(|it| it.vocabularies.get(name));
             let vocabulary = match (first.dict, first.config.kind) {
                 (Some(dict), _) => {
                     let counter = counters[dict]
                         .take()
                         .expect("a vocabulary has a dictionary");
+                    // Keys that have rows anyway: first those of runs that are named.
                     let mut others = Interner::default();
                     for &id in &fields {
                         let config = &planned[id].config;
@@ -761,6 +788,12 @@ impl Passes<'_> {
                                 others.intern(key);
                             });
                         }
+                    }
+                    let from_runs = others.len() as u32;
+                    if let Some(Vocabulary::Keys { keys, .. }) = before {
+                        keys.iter().for_each(|key| {
+                            others.intern(key);
+                        });
                     }
                     let min_count = first.config.min_count.unwrap_or(1);
                     let counted =
@@ -773,7 +806,7 @@ impl Passes<'_> {
                         keys: counted.keys,
                         counts: counted.counts,
                     };
-                    vocabulary.take_keys(&others);
+                    vocabulary.take_keys((0..from_runs).map(|id| others.text(id)));
                     vocabulary
                 }
                 (None, FieldKind::Hashed) => {
@@ -797,7 +830,7 @@ impl Passes<'_> {
                     let mut all = Bits::default();
                     for &id in &fields {
                         let seen = &learning.seen[planned[id].column];
-                        all.unite(seen);
+                        all.join(seen);
                         reports[id].distinct = Some(seen.count());
                         reports[id].kept = Some(seen.count());
                     }
@@ -805,6 +838,10 @@ impl Passes<'_> {
                         field: first.config.name.clone(),
                     })?
                 }
+            };
+            let vocabulary = match before {
+                Some(before) => vocabulary.behind(before),
+                None => vocabulary,
             };
             vocabularies.insert(name.to_owned(), vocabulary);
         }
@@ -814,9 +851,10 @@ impl Passes<'_> {
                 let drawn = sample.numbers.len() as u64;
                 report.sample = (drawn < sample.seen).then_some(drawn);
             }
-            transforms.push(match numbers {
-                Some(numbers) => numbers.transform(&field.config),
-                None => Transform::None {},
+            transforms.push(match (numbers, self.before) {
+                (Some(numbers), _) => numbers.transform(&field.config),
+                (None, Some(before)) => before.transform(&field.config.name),
+                (None, None) => Transform::None {},
             });
         }
         Ok((fitted(planned, vocabularies, transforms), reports))

@@ -213,8 +213,15 @@ proptest! {
     ) {
         let files = Files::new();
         let [second, valid, test] = others;
+        let yesterday = Files::new();
+        let day = csv_spec(&yesterday, &[first.clone(), vec![], vec![], vec![]], ways);
+        let day = prepare(&day, 1, LabelKind::Binary);
         let mut spec = csv_spec(&files, &[first, second, valid, test], ways);
         spec.data.block_rows = block_rows;
+        if let (Ok(day), 1) = (day, ways >> 7) {
+            day.schema.save(&yesterday.path("run")).unwrap();
+            spec.data.continue_from = Some(yesterday.text_path("run"));
+        }
         assert_same(&files, &spec);
     }
 

@@ -314,6 +314,8 @@ impl Training {
             plans: &plans,
             out: &self.out,
             fill: None,
+            continues: None,
+            check_block: None,
         };
         let of_rows = parts.held()?;
         let (trained, metrics) =

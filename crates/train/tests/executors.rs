@@ -145,6 +145,8 @@ impl<C: ComponentConfig + FusedConfig + Sync> Run<'_, C> {
             plans: &plans,
             out,
             fill: None,
+            continues: None,
+            check_block: None,
         };
         let mean = self.parts.train.label_mean().unwrap();
         match executor {

@@ -78,6 +78,8 @@ fn trained(
         plans: &plans,
         out,
         fill: None,
+        continues: None,
+        check_block: None,
     };
     let make = |init: &Init| {
         let component = config.init(schema, init)?;

@@ -118,6 +118,8 @@ impl Run {
             plans: &plans,
             out: folder.path(),
             fill: None,
+            continues: None,
+            check_block: None,
         };
         let mut seconds = Seconds(0.0);
         let metrics = train_fused(&setup, data, model, &mut seconds)?;
@@ -182,6 +184,8 @@ pub(crate) fn train_on_burn<C: ComponentConfig + Sync>(
         plans: &plans,
         out: folder.path(),
         fill: None,
+        continues: None,
+        check_block: None,
     };
     let make = |init: &Init| {
         let component = config.init(schema, init)?;

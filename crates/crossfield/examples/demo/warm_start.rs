@@ -235,6 +235,8 @@ impl Demo {
             plans: &plans,
             out: out.path(),
             fill: warm.then_some(&fill),
+            continues: None,
+            check_block: None,
         };
         let model = || -> Result<FusedModel, Failure> {
             Ok(FusedModel {

@@ -1,10 +1,11 @@
-//! `data synth`, `data fetch`, `data sequences` and `data stats`.
+//! `data synth`, `data fetch`, `data sequences`, `data stats` and `data prepare`.
 
 use std::path::PathBuf;
 
 use crossfield_data::synth::{SynthConfig, generate};
 use crossfield_data::{
     EventFormat, SampleSplit, SampleTargets, SequenceSamples, Ties, grouped, prepare,
+    prepare_in_passes,
 };
 use crossfield_train::{Error, RunFile};
 
@@ -46,6 +47,14 @@ pub(crate) enum DataCommand {
     Sequences(SequencesArgs),
     /// Reads the data of a run file and says what is in it.
     Stats {
+        /// The run file (TOML).
+        run_file: PathBuf,
+        /// Overrides a key of the run file.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        sets: Vec<String>,
+    },
+    /// Builds the cache of a run file (data.cache) in memory that does not grow with the files.
+    Prepare {
         /// The run file (TOML).
         run_file: PathBuf,
         /// Overrides a key of the run file.
@@ -104,6 +113,15 @@ pub(crate) fn run(command: &DataCommand) -> Result<(), Box<dyn std::error::Error
             let run = RunFile::<ModelConfig>::read(run_file, sets)?;
             let label = crate::run::label_kind(run.train.loss);
             let prepared = prepare(&run.data_spec(), run.train.seed, label)?;
+            crate::run::print(&prepared.report.to_string())
+        }
+        DataCommand::Prepare { run_file, sets } => {
+            let run = RunFile::<ModelConfig>::read(run_file, sets)?;
+            let (seed, label) = (run.train.seed, crate::run::label_kind(run.train.loss));
+            let mut reading = crate::console::Reading::new();
+            let see = &mut |at| reading.see(at);
+            let prepared = prepare_in_passes(&run.data_spec(), seed, label, see)?;
+            drop(reading);
             crate::run::print(&prepared.report.to_string())
         }
     }

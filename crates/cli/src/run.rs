@@ -9,7 +9,7 @@ use crossfield_core::{
     ComponentConfig, Init, Loss, Model, Schema, Scored, TableConfig, merge_tables,
 };
 use crossfield_data::{
-    Dataset, FittedSchema, LabelKind, Labels, encode_files, expand, prepare, stream,
+    Dataset, FittedSchema, LabelKind, Labels, encode_files, expand, prepare, stream_with,
 };
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 use crossfield_train::{
@@ -238,7 +238,9 @@ struct Data {
 fn read(run: &Run) -> Anyhow<Data> {
     let (spec, kind) = (run.data_spec(), label_kind(run.train.loss));
     if spec.data.stream {
-        let streamed = stream(&spec, run.train.seed, kind)?;
+        let mut reading = console::Reading::new();
+        let streamed = stream_with(&spec, run.train.seed, kind, &mut |at| reading.see(at))?;
+        drop(reading);
         eprintln!("{}", streamed.report);
         let fitted = streamed.schema.clone();
         let parts = Parts::from(streamed);

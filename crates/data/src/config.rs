@@ -1,5 +1,6 @@
 //! The sections `[data]`, `[label]`, `[[field]]` and `[[cross]]` of a run file.
 
+use bytesize::ByteSize;
 use crossfield_core::FieldKind;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -197,6 +198,11 @@ pub struct DataConfig {
     /// time need it. Default: false, they are shuffled.
     #[serde(skip_serializing_if = "is_false")]
     pub in_order: bool,
+    /// Memory for what is counted and collected while rows are read block by block, such as
+    /// "512MB"; what does not fit is spilled to files, in the folder of the cache if there is one.
+    /// Default: 512MB.
+    #[serde(skip_serializing_if = "is_memory")]
+    pub memory: String,
     /// A finished run that this one goes on from, as `train --continue` has it: its vocabularies, to
     /// which new values are added, its transforms, and its weights. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -211,6 +217,13 @@ pub struct DataConfig {
 
 /// Rows of a block, unless `data.block_rows` says otherwise.
 const BLOCK_ROWS: usize = 1 << 17;
+
+/// What may be collected, unless `data.memory` says otherwise.
+const MEMORY: &str = "512MB";
+
+fn is_memory(text: &str) -> bool {
+    text == MEMORY
+}
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 fn is_false(value: &bool) -> bool {
@@ -244,6 +257,7 @@ impl Default for DataConfig {
             stream: false,
             block_rows: BLOCK_ROWS,
             in_order: false,
+            memory: MEMORY.to_owned(),
             continue_from: None,
             join: Vec::new(),
             synth: None,
@@ -328,6 +342,33 @@ impl DataConfig {
             });
         }
         no_valid
+    }
+
+    /// What `memory` says, in bytes.
+    pub(crate) fn memory_bytes(&self) -> Result<usize, Error> {
+        let bytes = self.memory.parse().ok().map(|size: ByteSize| size.as_u64());
+        let least = ByteSize::mb(1).as_u64();
+        let bytes = bytes.filter(|&bytes| bytes >= least);
+        let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
+        bytes.ok_or_else(|| Error::Config {
+            key: "data.memory".to_owned(),
+            value: self.memory.clone(),
+            expected: "a size such as \"512MB\", at least 1MB".to_owned(),
+        })
+    }
+
+    /// What decides how rows are read, and nothing about what they are, as if it was never set.
+    pub(crate) fn without_ways(&self) -> Self {
+        let default = Self::default();
+        Self {
+            cache: None,
+            shuffle_block: default.shuffle_block,
+            stream: default.stream,
+            block_rows: default.block_rows,
+            in_order: default.in_order,
+            memory: default.memory,
+            ..self.clone()
+        }
     }
 
     /// The same with every default that the format implies written out.

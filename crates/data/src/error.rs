@@ -286,6 +286,14 @@ pub enum Error {
     /// A generated log of a size or shape that cannot be.
     #[error("[data.synth] {0}")]
     Synth(#[from] crate::synth::SynthError),
+    /// A file that a run of its own spilled to and reads back is not as it was written.
+    #[error("`{file}`: {problem}; expected what was spilled to it (is the disk sound?)")]
+    Spill {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// A saved schema that cannot be used.
     #[error("`{file}`: {problem}; expected a schema as it was saved")]
     Schema {

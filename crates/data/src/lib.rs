@@ -1,9 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod cache;
-mod checksum;
 mod condition;
 mod config;
+mod count;
 mod cross;
 mod dataset;
 mod error;
@@ -17,6 +17,7 @@ mod loader;
 mod order;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod passes;
 mod planted;
 mod prepare;
 mod raw;
@@ -36,6 +37,7 @@ pub use config::{
 pub use dataset::Dataset;
 pub use error::{Error, Place};
 pub use loader::{Loader, Order};
+pub use passes::{Progress, prepare_in_passes};
 pub use prepare::{Candidates, Generated, Prepared, encode_files, prepare, prepare_generated};
 pub use raw::{LabelKind, Labels};
 pub use report::{CacheUse, CrossReport, DataReport, FieldReport, Negatives, PartReport, grouped};
@@ -43,5 +45,5 @@ pub use schema::FittedSchema;
 pub use sequences::{
     EventFormat, SampleSplit, SampleTargets, SequencePart, SequenceReport, SequenceSamples, Ties,
 };
-pub use stream::{Blocks, RowStream, Streamed, TrainingRows, stream};
+pub use stream::{Blocks, RowStream, Streamed, TrainingRows, stream, stream_with};
 pub use tabular::side_column;

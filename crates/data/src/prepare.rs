@@ -11,7 +11,7 @@ use crate::config::{DataSpec, FieldConfig, Format, Pooling, SplitConfig, Unseen,
 use crate::cross;
 use crate::dataset::Dataset;
 use crate::error::{At, Error};
-use crate::fit::{Planned, encode, fit};
+use crate::fit::{Distinct, Planned, encode, fit};
 use crate::indexed;
 #[cfg(feature = "parquet")]
 use crate::parquet;
@@ -53,10 +53,10 @@ pub trait Generated {
 
 /// Which columns to keep for which field.
 pub(crate) struct Plan {
-    specs: Vec<Spec>,
-    n_dicts: usize,
-    fields: Vec<Planned>,
-    checks: Vec<SequenceCheck>,
+    pub(crate) specs: Vec<Spec>,
+    pub(crate) n_dicts: usize,
+    pub(crate) fields: Vec<Planned>,
+    pub(crate) checks: Vec<SequenceCheck>,
     time: Option<usize>,
     user: Option<usize>,
 }
@@ -75,7 +75,7 @@ pub(crate) fn config_error(
 
 impl Plan {
     /// `spec` is complete.
-    fn new(spec: &DataSpec, split: Option<&SplitConfig>) -> Result<Self, Error> {
+    pub(crate) fn new(spec: &DataSpec, split: Option<&SplitConfig>) -> Result<Self, Error> {
         let mut plan = Self {
             specs: Vec::new(),
             n_dicts: 0,
@@ -237,8 +237,25 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Takes the fields that the train files have, where the run file names none.
+    pub(crate) fn take_fields(
+        &mut self,
+        columns: &mut indexed::Columns,
+        spec: &DataSpec,
+    ) -> Result<(), Error> {
+        columns.close();
+        for (number, column) in columns.numbers() {
+            self.fields.push(Planned {
+                config: indexed::default_field(spec.data.format, number),
+                column,
+                dict: None,
+            });
+        }
+        self.check_crosses(spec)
+    }
+
     /// Whether the crosses of `spec` can be made of the fields.
-    fn check_crosses(&self, spec: &DataSpec) -> Result<(), Error> {
+    pub(crate) fn check_crosses(&self, spec: &DataSpec) -> Result<(), Error> {
         let fields: Vec<_> = self.fields.iter().map(|field| &field.config).collect();
         cross::check(&spec.cross, &fields)
     }
@@ -348,7 +365,7 @@ fn check_sharing(vocabulary: &str, first: &FieldConfig, field: &FieldConfig) -> 
 pub(crate) struct Reader<'a> {
     spec: &'a DataSpec,
     sides: Vec<Side>,
-    columns: indexed::Columns,
+    pub(crate) columns: indexed::Columns,
 }
 
 impl<'a> Reader<'a> {
@@ -502,8 +519,8 @@ pub fn prepare(spec: &DataSpec, seed: u64, label: LabelKind) -> Result<Prepared,
         return prepare_generated(spec, seed, label, &log);
     }
     let mut prepared = match &spec.data.cache {
-        Some(folder) => cache::through(folder, spec, seed, label, || {
-            assemble(spec, seed, label, None)
+        Some(folder) => cache::through(folder, spec, seed, label, |place| {
+            cache::save(place, &assemble(spec, seed, label, None)?)
         })?,
         None => assemble(spec, seed, label, None)?,
     };
@@ -591,15 +608,7 @@ fn assemble(
         return Err(config_error("label.only_positive", "true", expected));
     }
     if spec.field.is_empty() {
-        reader.columns.close();
-        for (number, column) in reader.columns.numbers() {
-            plan.fields.push(Planned {
-                config: indexed::default_field(spec.data.format, number),
-                column,
-                dict: None,
-            });
-        }
-        plan.check_crosses(&spec)?;
+        plan.take_fields(&mut reader.columns, &spec)?;
     }
     reader.read(&mut table, &valid_files, &mut |_| Ok(()))?;
     let valid_end = table.rows;
@@ -654,7 +663,7 @@ fn assemble(
         .iter()
         .map(|(name, rows, ..)| (*name, *rows))
         .collect();
-    let (mut encoded, fields) = encode(table, &plan.fields, &schema, &rows)?;
+    let (mut encoded, fields) = encode(table, &plan.fields, &schema, &rows, Distinct::Counted)?;
     let crosses = cross::learn(
         &spec.cross,
         &mut schema,
@@ -668,7 +677,7 @@ fn assemble(
         .map(|((name, rows, files, _), dataset)| PartReport {
             name: (*name).to_owned(),
             files: files.to_vec(),
-            rows: rows.len(),
+            rows: Some(rows.len()),
             label_mean: dataset.label_mean(),
         });
     let report = DataReport {
@@ -812,9 +821,15 @@ impl<'a> Encoder<'a> {
     pub(crate) fn encoded(&self, table: Table) -> Result<Dataset, Error> {
         let rows: Vec<u32> = (0..table.rows as u32).collect();
         let parts = [("encoded", rows.as_slice())];
-        let (mut encoded, _) = encode(table, &self.plan.fields, self.schema, &parts)?;
+        let (mut encoded, _) = encode(
+            table,
+            &self.plan.fields,
+            self.schema,
+            &parts,
+            Distinct::LeftOut,
+        )?;
         for (part, columns) in &mut encoded.parts {
-            cross::encode(self.schema, part, columns)?;
+            cross::encode(self.schema, part, columns, &mut |_, _| {})?;
         }
         let datasets = encoded.into_datasets(&self.schema.schema, &parts, None);
         Ok(datasets.into_iter().next().expect("one part was encoded"))

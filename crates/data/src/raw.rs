@@ -173,6 +173,7 @@ impl ListColumn {
 }
 
 /// How a label's text becomes a number.
+#[derive(Clone)]
 pub(crate) struct LabelRule {
     pub(crate) column: String,
     positive: Vec<String>,
@@ -393,6 +394,39 @@ impl Table {
         self.flags.push(flags);
         self.specs.push(spec);
         self.specs.len() - 1
+    }
+
+    /// The rows so far, which are gone then. Numbers of groups and of rows that were left out go on.
+    pub(crate) fn take(&mut self) -> Self {
+        let mut next = Self {
+            specs: Vec::new(),
+            checks: self.checks.clone(),
+            lengths: Vec::new(),
+            flags: Vec::new(),
+            columns: Vec::new(),
+            dicts: self.dicts.iter().map(|_| Interner::default()).collect(),
+            rule: self.rule.clone(),
+            weight: self.weight.clone(),
+            group: self.group.clone(),
+            missing: self.missing.clone(),
+            required: self.required,
+            labels: Vec::new(),
+            weights: Vec::new(),
+            groups: Vec::new(),
+            group_names: std::mem::take(&mut self.group_names),
+            rows: 0,
+            left_out: self.left_out,
+            full_at: self.full_at,
+        };
+        for spec in &self.specs {
+            next.add(spec.clone());
+        }
+        std::mem::replace(self, next)
+    }
+
+    /// Begins to number groups anew.
+    pub(crate) fn forget_groups(&mut self) {
+        self.group_names = Interner::default();
     }
 
     /// Finds the columns of `header`, the columns of `file` and of what is joined to it.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use crossfield_core::Schema;
@@ -11,6 +11,7 @@ use crossfield_core::rng::{Purpose, rng};
 use crate::config::{DataConfig, DataSpec};
 use crate::dataset::Dataset;
 use crate::error::Error;
+use crate::passes::{Fit, Progress, fit_in_passes, prepare_in_passes};
 use crate::prepare::{Encoder, Prepared, Reader, config_error, expanded};
 use crate::raw::{LabelKind, Labels};
 use crate::report::DataReport;
@@ -20,7 +21,7 @@ use crate::split::shuffle;
 /// Blocks that may wait while one is trained on.
 const DEPTH: usize = 1;
 
-/// Training rows that are read from their files anew each epoch.
+/// Training rows that are read anew each epoch, from their files or from the mapped file of a cache.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -47,6 +48,8 @@ pub struct RowStream {
     schema: Arc<FittedSchema>,
     files: Vec<String>,
     label: LabelKind,
+    /// The rows, where they come out of a cache.
+    cached: Option<Dataset>,
 }
 
 impl fmt::Debug for RowStream {
@@ -81,6 +84,7 @@ impl RowStream {
             schema,
             files,
             label,
+            cached: None,
         })
     }
 
@@ -97,28 +101,52 @@ impl RowStream {
     /// The blocks of an epoch from block `first` (from 0) on, read ahead on a thread of its own. The
     /// same seed and epoch give the same blocks.
     ///
-    /// An epoch goes through text files and row groups of Parquet files in an order that is drawn for
-    /// it, and a block is so many rows on that way; with `data.in_order` it is the order of the files.
+    /// An epoch goes through text files and row groups of Parquet files, or through stretches of a
+    /// cache, in an order that is drawn for it, and a block is so many rows on that way; with
+    /// `data.in_order` it is the order of the files.
     pub fn blocks(&self, seed: u64, epoch: u64, first: u64) -> Blocks {
-        let (sender, receiver) = sync_channel(DEPTH);
         let stream = self.clone();
-        let work = move || {
+        Blocks::read_ahead(move |sender| {
             let give = |block| {
                 let sent = sender.send(Ok(Arc::new(block)));
                 sent.map_err(|_| Stop::NotWanted)
             };
-            if let Err(Stop::Failed(error)) = stream.read(seed, epoch, first, give) {
+            let read = match &stream.cached {
+                Some(rows) => stream.read_cached(rows, seed, epoch, first, give),
+                None => stream.read(seed, epoch, first, give),
+            };
+            if let Err(Stop::Failed(error)) = read {
                 // Nobody there: the error is of a block that nobody asked for.
                 let _ = sender.send(Err(error));
             }
-        };
-        let thread = std::thread::Builder::new()
-            .name("reader".to_owned())
-            .spawn(work);
-        Blocks {
-            receiver: Some(receiver),
-            thread: Some(thread.expect("the system has a thread for the reader")),
+        })
+    }
+
+    /// Gives the blocks of an epoch out of a cache to `give`: consecutive rows. What was copied out of
+    /// the map does not stay in memory.
+    fn read_cached(
+        &self,
+        rows: &Dataset,
+        seed: u64,
+        epoch: u64,
+        first: u64,
+        mut give: impl FnMut(Dataset) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let data = &self.spec.data;
+        let mut order: Vec<u32> = (0..rows.len().div_ceil(data.block_rows) as u32).collect();
+        if !data.in_order {
+            shuffle(&mut order, &mut rng(seed, Purpose::Blocks, epoch, 0));
         }
+        let first = usize::try_from(first).unwrap_or(usize::MAX);
+        for &block in order.iter().skip(first) {
+            let start = block as usize * data.block_rows;
+            let range = start..rows.len().min(start + data.block_rows);
+            let mut block = rows.range(range.clone());
+            rows.give_back(range);
+            block.in_order = data.in_order;
+            give(block)?;
+        }
+        Ok(())
     }
 
     /// Gives the blocks of an epoch from block `first` on to `give`.
@@ -214,11 +242,28 @@ impl From<Error> for Stop {
     }
 }
 
+/// A block, or why there is none.
+type Sent = Result<Arc<Dataset>, Error>;
+
 /// The blocks of an epoch.
 #[derive(Debug)]
 pub struct Blocks {
-    receiver: Option<Receiver<Result<Arc<Dataset>, Error>>>,
+    receiver: Option<Receiver<Sent>>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Blocks {
+    /// What `read` sends, on a thread of its own.
+    fn read_ahead(read: impl FnOnce(&SyncSender<Sent>) + Send + 'static) -> Self {
+        let (sender, receiver) = sync_channel(DEPTH);
+        let thread = std::thread::Builder::new()
+            .name("reader".to_owned())
+            .spawn(move || read(&sender));
+        Self {
+            receiver: Some(receiver),
+            thread: Some(thread.expect("the system has a thread for the reader")),
+        }
+    }
 }
 
 impl Iterator for Blocks {
@@ -316,19 +361,53 @@ pub struct Streamed {
     pub report: DataReport,
 }
 
-/// As [`prepare`](crate::prepare()), with training rows that are read block by block.
+/// As [`prepare`](crate::prepare()), with training rows that are read block by block, and learned from
+/// as [`prepare_in_passes`] does. With `data.cache` they are read out of the cache, which is built
+/// where there is none; without, out of their files.
 ///
 /// # Errors
-/// As [`prepare`](crate::prepare()).
+/// As [`prepare_in_passes`].
 pub fn stream(spec: &DataSpec, seed: u64, label: LabelKind) -> Result<Streamed, Error> {
+    stream_with(spec, seed, label, &mut |_| {})
+}
+
+/// As [`stream`]; `say` is told about the progress of the passes over the files.
+///
+/// # Errors
+/// As [`prepare_in_passes`].
+pub fn stream_with(
+    spec: &DataSpec,
+    seed: u64,
+    label: LabelKind,
+    say: &mut dyn FnMut(Progress),
+) -> Result<Streamed, Error> {
     check(&spec.data)?;
-    let Prepared {
+    if spec.data.cache.is_some() {
+        let Prepared {
+            schema,
+            train,
+            valid,
+            test,
+            report,
+        } = prepare_in_passes(spec, seed, label, say)?;
+        let schema = Arc::new(schema);
+        let files = &spec.data.train;
+        let mut rows = RowStream::new(&spec.complete(), schema.clone(), files, label)?;
+        rows.cached = Some(train);
+        return Ok(Streamed {
+            schema,
+            train: rows,
+            valid,
+            test,
+            report,
+        });
+    }
+    let Fit {
         schema,
         valid,
         test,
         report,
-        ..
-    } = crate::prepare(spec, seed, label)?;
+    } = fit_in_passes(spec, label, say)?;
     let schema = Arc::new(schema);
     Ok(Streamed {
         train: RowStream::new(&spec.complete(), schema.clone(), &spec.data.train, label)?,

@@ -482,14 +482,9 @@ impl Dataset {
             }
         }
         self.dense.give_back(of_rows(self.schema.dense.len()));
-        for each in [
-            Some(&self.labels),
-            self.weights.as_ref(),
-            self.probabilities.as_ref(),
-        ] {
-            if let Some(values) = each {
-                values.give_back(rows.clone());
-            }
+        let others = [&self.weights, &self.probabilities].into_iter().flatten();
+        for values in std::iter::once(&self.labels).chain(others) {
+            values.give_back(rows.clone());
         }
         if let Some(groups) = &self.groups {
             groups.give_back(rows.clone());

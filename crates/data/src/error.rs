@@ -135,7 +135,7 @@ pub enum Error {
         /// The value.
         value: String,
         /// What was expected.
-        expected: String,
+        expected: Box<str>,
     },
     /// A sequence that holds what it cannot, or is longer or shorter than it can be.
     #[error("`{file}` {place}, field `{field}`: {problem}; expected {expected}")]
@@ -364,7 +364,7 @@ impl<'a> At<'a> {
             place: self.place,
             column: place,
             value: shortened(value),
-            expected: expected.into(),
+            expected: expected.into().into(),
         }
     }
 }

@@ -475,14 +475,17 @@ impl EmbeddingCollection {
             .collect()
     }
 
-    /// Reads the weights of all tables but those whose rows lie in files of a run: these are
-    /// [gone back](Self::go_back) with.
+    /// Reads the weights of all tables. One whose rows lie in a file of a run stays as it is where the
+    /// snapshot does not hold it: [`go_back`](Self::go_back) makes it that of a checkpoint.
     ///
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn load_weights(&mut self, snapshot: &mut Snapshot) -> Result<(), Error> {
-        self.loaded().try_for_each(|table| {
+        self.tables.iter_mut().try_for_each(|table| {
             let name = tensor_name(&table.config().name);
+            if table.is_kept() && snapshot.shape(&name).is_none() {
+                return Ok(());
+            }
             table.load_weights(snapshot, &name)
         })
     }
@@ -492,14 +495,14 @@ impl EmbeddingCollection {
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn load_state(&mut self, snapshot: &mut Snapshot) -> Result<(), Error> {
-        self.loaded().try_for_each(|table| {
+        self.tables.iter_mut().try_for_each(|table| {
             let name = tensor_name(&table.config().name);
+            let of_table = format!("{name}.");
+            if table.is_kept() && !snapshot.names().iter().any(|of| of.starts_with(&of_table)) {
+                return Ok(());
+            }
             table.load_state(snapshot, &name)
         })
-    }
-
-    fn loaded(&mut self) -> impl Iterator<Item = &mut Table> {
-        self.tables.iter_mut().filter(|table| !table.is_kept())
     }
 
     fn kept(&mut self) -> impl Iterator<Item = &mut Table> {

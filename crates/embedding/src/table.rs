@@ -16,7 +16,7 @@ use crate::row::{from_bf16, to_bf16};
 use crate::undo::{self, Undo};
 use crate::{
     Compress, Error, MappedRows, Place, Precision, RowLayout, RowOptimizer, RowOptimizerKind,
-    RowStep, Snapshot, SnapshotTensor, Storage,
+    RowStep, SavedRows, Snapshot, SnapshotTensor, Storage,
 };
 
 /// Rows that are drawn from one stream of random numbers.
@@ -721,11 +721,12 @@ impl Table {
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn load_weights(&mut self, snapshot: &mut Snapshot, name: &str) -> Result<(), Error> {
-        let (shape, layout) = ([self.config.rows, self.config.dim], self.layout);
-        let mut at = 0;
+        let (count, taken) = self.rows_taken(snapshot, name);
+        let (shape, layout) = ([count, self.config.dim], self.layout);
+        let (mut at, end) = (0, taken * layout.stride);
         snapshot.read(name, &shape, |block| {
             let from = at;
-            let rows = self.memory.bytes_mut()[from..].chunks_exact_mut(layout.stride);
+            let rows = self.memory.bytes_mut()[from..end].chunks_exact_mut(layout.stride);
             for (weights, row) in block.chunks_exact(layout.dim).zip(rows) {
                 put(layout, row, weights);
                 at += layout.stride;
@@ -734,17 +735,35 @@ impl Table {
         })
     }
 
+    /// Rows that a snapshot has of this table, and how many of them, from the first on, are taken.
+    fn rows_taken(&self, snapshot: &Snapshot, name: &str) -> (usize, usize) {
+        let rows = self.config.rows;
+        let saved = snapshot
+            .shape(name)
+            .and_then(|shape| shape.first().copied());
+        match (snapshot.rows(), saved) {
+            (SavedRows::Fewer, Some(fewer)) if fewer < rows => {
+                // A last row for all that is unseen moves to the new end.
+                let moved = self.config.oov_row == Some(rows as u32 - 1);
+                (fewer, fewer - usize::from(moved && fewer > 0))
+            }
+            _ => (rows, rows),
+        }
+    }
+
     /// Reads the optimizer's state from the tensors `name.<part>` of a snapshot.
     ///
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn load_state(&mut self, snapshot: &mut Snapshot, name: &str) -> Result<(), Error> {
-        let (count, layout) = (self.config.rows, self.layout);
+        let (count, taken) = self.rows_taken(snapshot, name);
+        let layout = self.layout;
+        let end = taken * layout.stride;
         for (part, first, width) in self.state_parts() {
             let mut at = 0;
             snapshot.read(&format!("{name}.{part}"), &[count, width], |block| {
                 let from = at;
-                let rows = self.memory.bytes_mut()[from..].chunks_exact_mut(layout.stride);
+                let rows = self.memory.bytes_mut()[from..end].chunks_exact_mut(layout.stride);
                 for (values, row) in block.chunks_exact(width).zip(rows) {
                     let state: &mut [f32] = bytemuck::cast_slice_mut(&mut row[layout.state_at..]);
                     state[first..][..width].copy_from_slice(values);

@@ -497,8 +497,7 @@ impl EmbeddingCollection {
     pub fn load_state(&mut self, snapshot: &mut Snapshot) -> Result<(), Error> {
         self.tables.iter_mut().try_for_each(|table| {
             let name = tensor_name(&table.config().name);
-            let of_table = format!("{name}.");
-            if table.is_kept() && !snapshot.names().iter().any(|of| of.starts_with(&of_table)) {
+            if table.is_kept() && !table.has_state_in(snapshot, &name) {
                 return Ok(());
             }
             table.load_state(snapshot, &name)

@@ -751,6 +751,12 @@ impl Table {
         }
     }
 
+    /// Whether a snapshot holds the optimizer's state in tensors `name.<part>`.
+    pub(crate) fn has_state_in(&self, snapshot: &Snapshot, name: &str) -> bool {
+        let mut parts = self.state_parts();
+        parts.any(|(part, ..)| snapshot.shape(&format!("{name}.{part}")).is_some())
+    }
+
     /// Reads the optimizer's state from the tensors `name.<part>` of a snapshot.
     ///
     /// # Errors

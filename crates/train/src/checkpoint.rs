@@ -369,10 +369,11 @@ pub(crate) fn write_model<M: Module>(
     folder: &Path,
     state: &mut State,
     model: &M,
-    [mut tensors, of_optimizers]: [BTreeMap<String, SnapshotTensor<'_>>; 2],
+    of_tables: [BTreeMap<String, SnapshotTensor<'_>>; 2],
     optimizer: &ModuleOptimizer,
 ) -> Result<(), Error> {
     let weights = dense::weights(model);
+    let [mut tensors, of_optimizers] = of_tables;
     tensors.extend(
         weights
             .iter()

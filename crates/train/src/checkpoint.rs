@@ -283,7 +283,10 @@ impl Checkpoints {
         later.sort();
         for name in later.into_iter().rev() {
             let path = self.folder.join(name);
-            fs::remove_dir_all(&path).map_err(Error::io(&path, "remove"))?;
+            // Whole or gone: a kill in between must not leave a part of it under its name.
+            let part = path.with_extension("part");
+            fs::rename(&path, &part).map_err(Error::io(&path, "rename"))?;
+            fs::remove_dir_all(&part).map_err(Error::io(&part, "remove"))?;
         }
         sync_folder(&self.folder)
     }

@@ -6,7 +6,8 @@
 //! touched in each. When the younger generation is full, all pages that are not in it are given
 //! back, and it becomes the older one. So a row that is read or changed again and again stays, one
 //! that was needed once goes after a while, and no more than the bound is held. Giving back a page
-//! loses nothing: what was changed is in the file.
+//! loses nothing: what was changed is in the file. Not counted are pages that the system maps beside one
+//! that is read because it has them at hand: they are its cache anyway, and go when the generation does.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -170,7 +171,7 @@ impl MappedFile {
                 clock.touch(page);
             }
         }
-        if clock.is_full() || clock.has_strays() {
+        if clock.is_full() {
             clock.turn(|pages| self.give_back(pages.start * PAGE, pages.end * PAGE));
         }
     }
@@ -263,14 +264,6 @@ struct Clock {
     half: usize,
     young: Bits,
     count: usize,
-    /// What it was when the pages of the process were last counted.
-    looked_at: usize,
-}
-
-/// Pages of files that this process has mapped and that are in memory, where the system tells.
-fn mapped_pages() -> Option<usize> {
-    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
-    pages.split_whitespace().nth(2)?.parse().ok()
 }
 
 impl Clock {
@@ -281,7 +274,6 @@ impl Clock {
             half,
             young: Bits::new(pages),
             count: 0,
-            looked_at: 0,
         }
     }
 
@@ -294,16 +286,6 @@ impl Clock {
         self.count >= self.half
     }
 
-    /// Whether too many pages are mapped that nobody asked for: where one is read the system maps those
-    /// around it that it has at hand.
-    fn has_strays(&mut self) -> bool {
-        if self.count < self.looked_at + self.half.div_ceil(8) {
-            return false;
-        }
-        self.looked_at = self.count;
-        mapped_pages().is_some_and(|pages| pages > 2 * self.half)
-    }
-
     /// Hands over all pages that are not of the young generation, in runs, and begins another.
     fn turn(&mut self, mut give_back: impl FnMut(std::ops::Range<usize>)) {
         let mut from = 0;
@@ -314,7 +296,7 @@ impl Clock {
             from = page + 1;
         }
         self.young.clear();
-        (self.count, self.looked_at) = (0, 0);
+        self.count = 0;
     }
 }
 

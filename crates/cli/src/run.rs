@@ -9,7 +9,7 @@ use crossfield_core::{
     ComponentConfig, Init, Loss, Model, Schema, Scored, TableConfig, merge_tables,
 };
 use crossfield_data::{
-    Dataset, FittedSchema, LabelKind, Labels, encode_files, expand, prepare, stream,
+    Dataset, FittedSchema, LabelKind, Labels, encode_files, expand, prepare, stream_with,
 };
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 use crossfield_train::{
@@ -240,7 +240,9 @@ struct Data {
 fn read(run: &Run) -> Anyhow<Data> {
     let (spec, kind) = (run.data_spec(), label_kind(run.train.loss));
     if spec.data.stream {
-        let streamed = stream(&spec, run.train.seed, kind)?;
+        let mut reading = console::Reading::new();
+        let streamed = stream_with(&spec, run.train.seed, kind, &mut |at| reading.see(at))?;
+        drop(reading);
         eprintln!("{}", streamed.report);
         let fitted = streamed.schema.clone();
         let parts = Parts::from(streamed);
@@ -343,6 +345,8 @@ pub(crate) fn fit(
     let fill = |tables: &mut EmbeddingCollection| {
         WarmStart::open(&run.optimizer, plans, &FittedSchema::load(out)?)?.fill(tables)
     };
+    let check_block =
+        |block: &Dataset| Ok(run.model.check_rows(block.schema(), &block.examples())?);
     let begins_with_another = run.optimizer.table.iter().any(|t| t.init_from.is_some());
     let before = run.data.continue_from.as_ref();
     let before = before.map(|before| expand(before)).transpose()?;
@@ -361,6 +365,7 @@ pub(crate) fn fit(
         out,
         fill: begins_with_another.then_some(&fill),
         continues: continues.transpose()?,
+        check_block: Some(&check_block),
     };
     let mean = parts.train.label_mean().unwrap_or(0.5);
     Ok(match Fitted::of(run)? {

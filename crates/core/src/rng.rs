@@ -49,6 +49,10 @@ pub enum Purpose {
     Permutation = 13,
     /// Settings of the trials of a search: `a` = number of the trial, `b` = [`name_key`] of the setting.
     Trials = 14,
+    /// Numbers that quantiles are taken of, where they are too many: `a` = [`name_key`] of the field.
+    Sample = 15,
+    /// The order of the blocks of a stream: `a` = epoch.
+    Blocks = 16,
 }
 
 /// The stream of random numbers for one purpose.

@@ -735,7 +735,7 @@ impl Table {
         })
     }
 
-    /// Rows that a snapshot has of this table, and how many of them, from the first on, are taken.
+    /// Rows that the tensor `name` of a snapshot has, and how many of them, from the first on, are taken.
     fn rows_taken(&self, snapshot: &Snapshot, name: &str) -> (usize, usize) {
         let rows = self.config.rows;
         let saved = snapshot
@@ -762,12 +762,12 @@ impl Table {
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn load_state(&mut self, snapshot: &mut Snapshot, name: &str) -> Result<(), Error> {
-        let (count, taken) = self.rows_taken(snapshot, name);
         let layout = self.layout;
-        let end = taken * layout.stride;
         for (part, first, width) in self.state_parts() {
-            let mut at = 0;
-            snapshot.read(&format!("{name}.{part}"), &[count, width], |block| {
+            let name = format!("{name}.{part}");
+            let (count, taken) = self.rows_taken(snapshot, &name);
+            let (mut at, end) = (0, taken * layout.stride);
+            snapshot.read(&name, &[count, width], |block| {
                 let from = at;
                 let rows = self.memory.bytes_mut()[from..end].chunks_exact_mut(layout.stride);
                 for (values, row) in block.chunks_exact(width).zip(rows) {

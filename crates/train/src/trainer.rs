@@ -158,7 +158,13 @@ pub struct Setup<'a> {
     /// The finished run whose weights and optimizer's state training begins with, unless there is a
     /// checkpoint to go on from. Tables may have rows behind those of that run.
     pub continues: Option<Continued<'a>>,
+    /// Refuses rows that the model cannot read, where they are read block by block; rows that are
+    /// held are checked before there is a run.
+    pub check_block: Option<&'a CheckBlock<'a>>,
 }
+
+/// Refuses rows that a model cannot read.
+pub type CheckBlock<'a> = dyn Fn(&Dataset) -> Result<(), Error> + Sync + 'a;
 
 /// A finished run that another goes on from.
 #[derive(Clone, Copy, Debug)]
@@ -492,6 +498,10 @@ impl<'a, E: Executor> Run<'a, E> {
         let blocks = (self.data.train).blocks(setup.train.seed, number, self.state.block);
         for block in blocks {
             let block = block?;
+            if let (Some(check), TrainingRows::Streamed(_)) = (setup.check_block, &self.data.train)
+            {
+                check(&block)?;
+            }
             let of_block = self.executor.steps(block.len()) as u64;
             let epoch = Epoch {
                 data: &block,

@@ -270,6 +270,15 @@ pub(crate) fn memory_line(weights: u64, state: u64) -> String {
     )
 }
 
+/// What mapped tables take: bytes of their files, and of these in memory at most.
+pub(crate) fn mapped_line(files: u64, left: u64) -> String {
+    format!(
+        "mapped: files of {} in the run directory until it is finished; up to {} of them in memory\n",
+        bytes(files),
+        bytes(left.min(files))
+    )
+}
+
 /// Characters of a line on a narrow terminal.
 pub(crate) const WIDTH: usize = 40;
 

@@ -14,8 +14,8 @@ use crossfield_data::{
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 use crossfield_train::{
     Continued, Error, Executor, FinalMetrics, FusedModel, FusedTrained, Objective, Observer, Parts,
-    RunFile, Scorer, Setup, SolverModel, SolverTrained, Trained, bytes, check_draws, check_memory,
-    describe_tables, in_pool, table_bytes, train_solver,
+    RunFile, Scorer, Setup, SolverModel, SolverTrained, Trained, bytes, check_draws,
+    check_memory_of, describe_tables, in_pool, mapped_bytes, table_bytes, train_solver,
 };
 
 pub(crate) use crossfield_train::{check_schema, vocabulary};
@@ -147,7 +147,9 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         && directory.join("metrics.json").exists()
     {
         // An interrupt between the last file and the last clean-up leaves only leftovers.
-        let _ = std::fs::remove_dir_all(directory.join("checkpoints"));
+        for folder in ["checkpoints", "tables"] {
+            let _ = std::fs::remove_dir_all(directory.join(folder));
+        }
         eprintln!("{} is finished; nothing to do", directory.display());
         return Ok(());
     }
@@ -684,7 +686,11 @@ pub(crate) fn plan(
             console::memory_line(weights, state),
             describe_tables(&plans)
         ));
-        check_memory(&plans)?;
+        let left = check_memory_of(&plans, run.train.memory()?)?;
+        let mapped = mapped_bytes(&plans);
+        if mapped > 0 {
+            say(&console::mapped_line(mapped, left));
+        }
         return Ok(plans);
     }
     let each = tables.iter().map(|table| 4 * table.rows * table.dim);

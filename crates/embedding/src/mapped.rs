@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn pages_of_the_last_generation_stay_and_the_others_are_given_back_in_runs() {
         let mut clock = Clock::new(10 * PAGE - 1, 3);
-        [4, 5, 4, 8].map(|page| clock.touch(page));
+        [4, 5, 4, 8].into_iter().for_each(|page| clock.touch(page));
         assert!(clock.is_full());
         let mut given = Vec::new();
         clock.turn(|pages| given.push(pages));
@@ -358,7 +358,9 @@ mod tests {
         for page in 0..PAGES as u32 {
             // One row of a page each: a cold one, and a hot one with each.
             let rows = [page, 5];
-            rows.map(|row| std::hint::black_box(file.bytes()[row as usize * PAGE]));
+            for row in rows {
+                std::hint::black_box(file.bytes()[row as usize * PAGE]);
+            }
             file.touch(PAGE, rows.into_iter());
         }
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();

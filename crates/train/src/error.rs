@@ -119,11 +119,11 @@ pub enum Error {
         /// Their sum.
         total: String,
         /// What the system can give.
-        available: String,
+        available: Box<str>,
         /// The arithmetic, table by table.
-        tables: String,
+        tables: Box<str>,
         /// The largest of those that could lie in a file.
-        largest: String,
+        largest: Box<str>,
     },
     /// Files of mapped tables that do not fit on the disk.
     #[error(

@@ -237,14 +237,15 @@ fn check_against(plans: &[TablePlan], available: u64) -> Result<(), Error> {
         weights: bytes(weights),
         state: bytes(state),
         total: bytes(weights + state),
-        available: bytes(available),
-        tables: describe_tables(plans).trim_end().to_owned(),
+        available: bytes(available).into(),
+        tables: describe_tables(plans).trim_end().into(),
         largest: plans
             .iter()
             .filter(|plan| plan.storage == Storage::Memory && plan.compress.is_none())
             .max_by_key(|plan| size(plan))
-            .map(|plan| plan.config.name.clone())
-            .unwrap_or_default(),
+            .map(|plan| plan.config.name.as_str())
+            .unwrap_or_default()
+            .into(),
     })
 }
 

@@ -220,14 +220,14 @@ fn check_magic(file: &mut File, path: &str) -> std::io::Result<Result<(), Error>
 }
 
 /// All places of a binding.
-fn places(binding: &mut Binding, mut visit: impl FnMut(&mut usize)) {
+fn places(binding: &mut Binding, visit: impl FnMut(&mut usize)) {
     let columns = binding.columns.iter_mut().flatten();
     let times = binding.times.iter_mut().flatten().flatten();
     let targets = [&mut binding.label, &mut binding.weight, &mut binding.group];
     columns
         .chain(times)
         .chain(targets.into_iter().flatten())
-        .for_each(|place| visit(place));
+        .for_each(visit);
 }
 
 fn is_number(of: &DataType) -> bool {

@@ -131,7 +131,7 @@ pub enum Error {
         /// The line or row.
         place: Place,
         /// The column or the position in the line.
-        column: String,
+        column: Box<str>,
         /// The value.
         value: String,
         /// What was expected.
@@ -362,7 +362,7 @@ impl<'a> At<'a> {
         Error::Value {
             file: self.file.to_owned(),
             place: self.place,
-            column: place,
+            column: place.into(),
             value: shortened(value),
             expected: expected.into().into(),
         }

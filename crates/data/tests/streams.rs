@@ -167,11 +167,13 @@ fn patterns_stand_for_the_files_that_match_sorted() {
         files.write(name, format!("label,ad\n{label},x\n"));
     }
     std::fs::create_dir(files.path("b-3.csv")).unwrap();
-    let mut spec = DataSpec::default();
-    spec.field = vec![FieldConfig {
-        name: "ad".to_owned(),
-        ..FieldConfig::default()
-    }];
+    let mut spec = DataSpec {
+        field: vec![FieldConfig {
+            name: "ad".to_owned(),
+            ..FieldConfig::default()
+        }],
+        ..DataSpec::default()
+    };
     let labels = |spec: &DataSpec, pattern: &str| {
         let mut spec = spec.clone();
         spec.data.train = vec![files.text_path(pattern)];
@@ -234,11 +236,13 @@ fn a_cache_is_made_anew_when_one_more_file_matches() {
 #[test]
 fn headers_may_differ_in_order_and_a_lost_column_is_named_with_its_file() {
     let files = Files::new();
-    let mut spec = DataSpec::default();
-    spec.field = vec![FieldConfig {
-        name: "ad".to_owned(),
-        ..FieldConfig::default()
-    }];
+    let mut spec = DataSpec {
+        field: vec![FieldConfig {
+            name: "ad".to_owned(),
+            ..FieldConfig::default()
+        }],
+        ..DataSpec::default()
+    };
     spec.data.train = vec![
         files.write("a.csv", "label,ad,more\n1,x,1\n"),
         files.write("b.csv", "ad,label\nx,0\n"),

@@ -1,4 +1,6 @@
-//! Texts, and tuples of small numbers, as small numbers.
+//! Texts, keys, and tuples of small numbers, as small numbers.
+
+pub(crate) use crossfield_core::rng::mix;
 
 /// The texts seen so far, each with an id in the order of first appearance.
 ///
@@ -257,13 +259,6 @@ fn hash(bytes: &[u8]) -> u64 {
         .iter()
         .fold(0, |word, &byte| word << 8 | u64::from(byte));
     mix((state ^ last).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-}
-
-/// The finaliser of splitmix64: every bit of the input reaches every bit of the output.
-pub(crate) fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]

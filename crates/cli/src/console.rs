@@ -69,15 +69,21 @@ impl Observer for Console {
 
     fn evaluated(&mut self, evaluation: &Evaluation, timing: &Timing) {
         let valid = evaluation.valid.as_ref();
+        let before = evaluation.progressive.as_ref();
         let ranking = valid.and_then(|valid| valid.ranking.as_ref());
         let figure = |name: &str, value: Option<f64>| {
             value.map_or(String::new(), |value| format!("  {name} {value:.5}"))
         };
         self.say(&format!(
-            "epoch {}/{}  train {:.5}{}{}{}{}  {:.1} s, {} rows/s",
+            "epoch {}/{}  train {:.5}{}{}{}{}{}{}  {:.1} s, {} rows/s",
             evaluation.epoch,
             self.epochs,
             evaluation.train_loss,
+            figure(
+                "before",
+                before.and_then(|before| before.logloss.or(before.rmse))
+            ),
+            figure("AUC", before.and_then(|before| before.auc)),
             figure("valid", valid.and_then(|valid| valid.logloss)),
             figure("rmse", valid.and_then(|valid| valid.rmse)),
             figure("AUC", valid.and_then(|valid| valid.auc)),
@@ -175,6 +181,7 @@ pub(crate) fn summary(metrics: &FinalMetrics) -> String {
     };
     let rows = [
         ("train", &metrics.train),
+        ("before", &metrics.progressive),
         ("valid", &metrics.valid),
         ("test", &metrics.test),
         (constant, &metrics.constant),

@@ -8,11 +8,13 @@ use crossfield_attention::{NextItem, NextItemConfig};
 use crossfield_core::{
     ComponentConfig, Init, Loss, Model, Schema, Scored, TableConfig, merge_tables,
 };
-use crossfield_data::{Dataset, FittedSchema, LabelKind, Labels, encode_files, prepare, stream};
+use crossfield_data::{
+    Dataset, FittedSchema, LabelKind, Labels, encode_files, expand, prepare, stream,
+};
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 use crossfield_train::{
-    Error, Executor, FinalMetrics, FusedModel, FusedTrained, Objective, Observer, Parts, RunFile,
-    Scorer, Setup, SolverModel, SolverTrained, Trained, bytes, check_draws, check_memory,
+    Continued, Error, Executor, FinalMetrics, FusedModel, FusedTrained, Objective, Observer, Parts,
+    RunFile, Scorer, Setup, SolverModel, SolverTrained, Trained, bytes, check_draws, check_memory,
     describe_tables, in_pool, table_bytes, train_solver,
 };
 
@@ -33,7 +35,10 @@ pub(crate) type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 #[derive(clap::Args, Debug)]
 pub(crate) struct TrainArgs {
     /// The run file (TOML).
-    #[arg(required_unless_present = "resume", conflicts_with = "resume")]
+    #[arg(
+        required_unless_present_any = ["resume", "continue_from"],
+        conflicts_with_all = ["resume", "continue_from"]
+    )]
     run_file: Option<PathBuf>,
     /// Overrides a key of the run file, as in `train.epochs=3`.
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "resume")]
@@ -44,6 +49,22 @@ pub(crate) struct TrainArgs {
     /// Goes on with an interrupted run, from its last checkpoint.
     #[arg(long, value_name = "DIR")]
     resume: Option<PathBuf>,
+    /// Goes on from a finished run with new rows, in a run directory of its own: with its settings,
+    /// its vocabularies and those of the new rows behind them, its weights and its optimizer's state.
+    #[arg(
+        long = "continue",
+        value_name = "RUN",
+        requires = "data",
+        conflicts_with = "resume"
+    )]
+    continue_from: Option<PathBuf>,
+    /// Files of the new rows to train on.
+    #[arg(long, num_args = 1.., value_name = "FILE", requires = "continue_from")]
+    data: Vec<String>,
+    /// Measures the rows of the first epoch before they are learned from: short for `--set
+    /// train.evaluate_first=true`.
+    #[arg(long, conflicts_with = "resume")]
+    evaluate_first: bool,
     /// Device of the tensors: short for `--set train.device=…`.
     #[arg(long, value_name = "flex|ndarray", conflicts_with = "resume")]
     device: Option<String>,
@@ -97,14 +118,21 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
             Run::read(&directory.join("run.toml"), &[])?,
             Place::Resumed(directory),
         ),
-        (None, Some(file)) => {
+        (None, file) => {
             let mut sets = args.sets.clone();
             sets.extend(
                 args.device
                     .iter()
                     .map(|device| format!("train.device={device}")),
             );
-            let mut run = Run::read(file, &sets)?;
+            if args.evaluate_first {
+                sets.push("train.evaluate_first=true".to_owned());
+            }
+            let (mut run, named) = match (&args.continue_from, file) {
+                (Some(before), _) => (continued(before, &args.data, &sets)?, before),
+                (None, Some(file)) => (Run::read(file, &sets)?, file),
+                (None, None) => unreachable!("clap asks for one of the three"),
+            };
             // It is for searches; what was found is in the other sections.
             run.tune = None;
             hold_out(&mut run);
@@ -112,9 +140,8 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
             if let Some(out) = &args.out {
                 refuse_taken(out)?;
             }
-            (run, Place::New(file))
+            (run, Place::New(named))
         }
-        (None, None) => unreachable!("clap asks for one of the two"),
     };
     if let Place::Resumed(directory) = place
         && directory.join("metrics.json").exists()
@@ -175,6 +202,32 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     Ok(())
 }
 
+/// The run file of a run that goes on from a finished one, with new files to train on.
+fn continued(before: &Path, files: &[String], sets: &[String]) -> Anyhow<Run> {
+    let finished = Finished::open(before, &[])?;
+    if finished.run.train.executor.is_solver() {
+        return Err(Error::RunDirectory {
+            path: before.to_owned(),
+            reason:
+                "was fitted by sweeps over all of its rows, and cannot go on with others: expected \
+                     a run of the executor burn or fused"
+                    .into(),
+        }
+        .into());
+    }
+    let mut run = Run::read(&before.join("run.toml"), sets)?;
+    run.data.train = files.to_vec();
+    run.data.continue_from = Some(before.display().to_string());
+    // Both are in what the run before has learned.
+    for table in &mut run.optimizer.table {
+        table.init_from = None;
+    }
+    for field in &mut run.field {
+        field.keys_from = None;
+    }
+    Ok(run)
+}
+
 /// The data of a run.
 struct Data {
     fitted: Arc<FittedSchema>,
@@ -221,6 +274,49 @@ pub(crate) fn check(run: &Run) -> Result<(), Error> {
     if let Some(fitted) = Fitted::of(run)? {
         fitted.check(run)?;
     }
+    if run.data.continue_from.is_some() {
+        check_continued(run)?;
+    }
+    Ok(())
+}
+
+/// Refuses a run that cannot go on from another, whatever its data.
+fn check_continued(run: &Run) -> Result<(), Error> {
+    let refuse = |option: &str, reason: &str| {
+        Err(Error::Option {
+            option: option.into(),
+            reason: reason.into(),
+        })
+    };
+    if run.train.executor.is_solver() {
+        return refuse(
+            "data.continue_from",
+            "is set, but a solver fits all rows anew: expected the executor burn or fused",
+        );
+    }
+    if run
+        .optimizer
+        .table
+        .iter()
+        .any(|table| table.init_from.is_some())
+    {
+        return refuse(
+            "optimizer.table.init_from",
+            "is set beside data.continue_from: expected one of the two",
+        );
+    }
+    if run
+        .optimizer
+        .table
+        .iter()
+        .any(|table| table.compress.is_some())
+    {
+        return refuse(
+            "optimizer.table.compress",
+            "is set beside data.continue_from: expected whole tables, whose rows can be told apart \
+             when a vocabulary grows",
+        );
+    }
     Ok(())
 }
 
@@ -246,12 +342,23 @@ pub(crate) fn fit(
         WarmStart::open(&run.optimizer, plans, &FittedSchema::load(out)?)?.fill(tables)
     };
     let begins_with_another = run.optimizer.table.iter().any(|t| t.init_from.is_some());
+    let before = run.data.continue_from.as_ref();
+    let before = before.map(|before| expand(before)).transpose()?;
+    let continues = before.as_ref().map(|before| {
+        let before = Path::new(before);
+        let schema = FittedSchema::load(before)?.fingerprint();
+        Ok::<_, crossfield_data::Error>(Continued {
+            run: before,
+            schema,
+        })
+    });
     let setup = Setup {
         train: &run.train,
         optimizer: &run.optimizer,
         plans,
         out,
         fill: begins_with_another.then_some(&fill),
+        continues: continues.transpose()?,
     };
     let mean = parts.train.label_mean().unwrap_or(0.5);
     Ok(match Fitted::of(run)? {

@@ -783,6 +783,7 @@ mod tests {
         let after = |epoch, logloss| Evaluation {
             epoch,
             step: epoch as u64,
+            progressive: None,
             train_loss: 0.5,
             valid: Some(Report {
                 logloss: Some(logloss),

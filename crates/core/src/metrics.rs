@@ -36,7 +36,8 @@ pub const PROBABILITY_CLAMP: f64 = 1.0 / 33_554_432.0;
 const BUCKET_BITS: u32 = 20;
 
 /// What the predictions of a [`Metrics`] are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Clicks, predicted by logits `z`: the probability is `1 / (1 + e^−z)`, and logloss is
     /// computed from `z` in stable form.
@@ -211,7 +212,7 @@ pub enum MetricsError {
 }
 
 /// One row that an exact AUC needs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Scored {
     group: u32,
     score: f32,
@@ -219,22 +220,58 @@ struct Scored {
     signed_weight: f32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum Scores {
     Exact(Vec<Scored>),
     /// Weights of clicks and of non-clicks by bucket.
-    Bucketed(Vec<[f64; 2]>),
+    Bucketed(#[serde(with = "filled_buckets")] Vec<[f64; 2]>),
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+/// Most buckets are empty: those that are not, with their numbers.
+mod filled_buckets {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::BUCKET_BITS;
+
+    pub(super) fn serialize<S: Serializer>(
+        buckets: &[[f64; 2]],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let filled = buckets
+            .iter()
+            .enumerate()
+            .filter(|(_, weights)| **weights != [0.0; 2]);
+        let filled = filled.map(|(number, weights)| (number, weights[0], weights[1]));
+        filled
+            .collect::<Vec<(usize, f64, f64)>>()
+            .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<[f64; 2]>, D::Error> {
+        let mut buckets = vec![[0.0; 2]; 1 << BUCKET_BITS];
+        for (number, clicks, non_clicks) in Vec::<(usize, f64, f64)>::deserialize(deserializer)? {
+            let bucket = buckets.get_mut(number);
+            let bucket = bucket.ok_or_else(|| D::Error::custom(format!("bucket {number}")))?;
+            *bucket = [clicks, non_clicks];
+        }
+        Ok(buckets)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Bin {
     weight: f64,
     predictions: f64,
     labels: f64,
 }
 
-/// Adds up rows and reports their metrics.
-#[derive(Clone, Debug)]
+/// Adds up rows and reports their metrics. What is saved of it and read again goes on to the same
+/// bits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     kind: Kind,
     /// What is added to a logit before it becomes a probability.
@@ -275,7 +312,7 @@ impl Metrics {
     }
 
     /// Keeps AUC exact up to this many rows (12 bytes each), [`EXACT_ROWS`] by default; beyond
-    /// them it is bucketed in 16 MiB, and there is no GAUC.
+    /// them it is bucketed in 16 MiB, and there is no GAUC; 0: bucketed from the first on.
     pub fn with_exact_rows(mut self, rows: usize) -> Self {
         self.exact_rows = rows;
         self

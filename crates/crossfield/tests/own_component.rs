@@ -81,6 +81,7 @@ fn run(
         plans: &plans,
         out,
         fill: None,
+        continues: None,
     };
     let make = |init: &Init| {
         Ok(Scored::new(

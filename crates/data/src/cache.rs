@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::checksum::checksum;
-use crate::config::{DataSpec, RowsPart, SplitConfig, expand};
+use crate::config::{DataSpec, FieldConfig, RowsPart, SplitConfig, expand};
 use crate::dataset::{Dataset, Lists};
 use crate::error::Error;
 use crate::intern::{Interner, Tuples};
@@ -94,6 +94,20 @@ impl Origin {
                 let run = expand(run)?;
                 for file in ["schema.json", &vocabulary_file(vocabulary)] {
                     of_runs.push(Path::new(&run).join(file).display().to_string());
+                }
+            }
+        }
+        if let Some(run) = &data.continue_from {
+            let run = Path::new(&expand(run)?).to_owned();
+            of_runs.push(run.join("schema.json").display().to_string());
+            let of_field =
+                |field: &FieldConfig| field.vocabulary.clone().unwrap_or(field.name.clone());
+            let of_fields = complete.field.iter().map(of_field);
+            let of_crosses = complete.cross.iter().map(|cross| cross.name().to_owned());
+            for vocabulary in of_fields.chain(of_crosses) {
+                let file = run.join(vocabulary_file(&vocabulary));
+                if file.exists() {
+                    of_runs.push(file.display().to_string());
                 }
             }
         }

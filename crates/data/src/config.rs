@@ -189,6 +189,10 @@ pub struct DataConfig {
     /// Rows of a block that is read at once; those of a block are shuffled. Default: 131072.
     #[serde(skip_serializing_if = "is_block_rows")]
     pub block_rows: usize,
+    /// A finished run that this one goes on from, as `train --continue` has it: its vocabularies, to
+    /// which new values are added, its transforms, and its weights. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continue_from: Option<String>,
     /// Side files joined to csv and ratings tables.
     pub join: Vec<JoinConfig>,
     /// Size and shape of the generated log. Default: [`SynthConfig::default`] where the format is
@@ -231,6 +235,7 @@ impl Default for DataConfig {
             shuffle_block: 0,
             stream: false,
             block_rows: BLOCK_ROWS,
+            continue_from: None,
             join: Vec::new(),
             synth: None,
         }

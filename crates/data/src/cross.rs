@@ -137,10 +137,11 @@ fn member(
 }
 
 /// Learns `crosses`, which are complete, from the columns of the training part, the first of
-/// `parts`; adds their fields to `fitted` and their columns to each part.
+/// `parts`, behind what was learned `before`; adds their fields to `fitted` and their columns to each part.
 pub(crate) fn learn(
     crosses: &[CrossConfig],
     fitted: &mut FittedSchema,
+    before: Option<&FittedSchema>,
     parts: &mut [(&'static str, Vec<Jagged>)],
 ) -> Result<Vec<CrossReport>, Error> {
     let mut reports = Vec::new();
@@ -161,7 +162,7 @@ pub(crate) fn learn(
                     let mut seen = Seen::new(members.len());
                     let ids = |tuple: &[u32]| seen.see(tuple);
                     let mut column = products(cross, members, columns, part, ids)?;
-                    let (learned, rows) = seen.into_vocabulary(cross, &mut report);
+                    let (learned, rows) = seen.into_vocabulary(cross, before, &mut report);
                     vocabulary = Some(learned);
                     for index in &mut column.indices {
                         *index = rows[*index as usize];
@@ -427,6 +428,7 @@ impl Seen {
     fn into_vocabulary(
         self,
         cross: &CrossConfig,
+        before: Option<&FittedSchema>,
         report: &mut CrossReport,
     ) -> (Vocabulary, Vec<u32>) {
         let Self { tuples, counts } = self;
@@ -461,6 +463,14 @@ impl Seen {
             tuples: by_count,
             counts: kept.iter().map(|&id| counts[id as usize]).collect(),
         };
+        let Some(before) = before.and_then(|it| it.vocabularies.get(cross.name())) else {
+            return (vocabulary, rows);
+        };
+        let vocabulary = vocabulary.behind(before);
+        if let Vocabulary::Combinations { tuples: all, .. } = &vocabulary {
+            let row = |tuple| all.get(tuple).map_or(0, |id| id + 1);
+            rows = tuples.iter().map(row).collect();
+        }
         (vocabulary, rows)
     }
 }

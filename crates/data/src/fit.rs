@@ -33,12 +33,14 @@ impl Planned {
     }
 }
 
-/// Learns vocabularies and transforms from the rows `train` of `table`.
+/// Learns vocabularies and transforms from the rows `train` of `table`, behind what was learned
+/// `before`.
 pub(crate) fn fit(
     table: &Table,
     fields: &[Planned],
     train: &[u32],
     unseen: Unseen,
+    before: Option<&FittedSchema>,
 ) -> Result<FittedSchema, Error> {
     let mut by_vocabulary = BTreeMap::<&str, Vec<&Planned>>::new();
     for field in fields {
@@ -66,6 +68,10 @@ pub(crate) fn fit(
             },
             (None, _) => seen_indices(table, &fields, train, unseen)?,
         };
+        let vocabulary = match before.and_then(|it| it.vocabularies.get(name)) {
+            Some(before) => vocabulary.behind(before),
+            None => vocabulary,
+        };
         vocabularies.insert(name.to_owned(), vocabulary);
     }
     let mut schema = Schema::default();
@@ -74,7 +80,17 @@ pub(crate) fn fit(
     for field in fields {
         let config = &field.config;
         let transform = match &table.columns[field.column] {
-            Column::Number(numbers) => learn_transform(config, numbers, train)?,
+            // What a number means to the weights that there are does not change.
+            Column::Number(numbers) => match before {
+                Some(before) => {
+                    let same = before
+                        .fields
+                        .iter()
+                        .find(|it| it.config.name == config.name);
+                    same.expect("the fields are the same").transform.clone()
+                }
+                None => learn_transform(config, numbers, train)?,
+            },
             _ => Transform::None {},
         };
         let (rows, oov_row) = match &transform {

@@ -444,7 +444,14 @@ fn assemble(
     log: Option<&dyn Generated>,
 ) -> Result<Prepared, Error> {
     spec.check_negatives(label)?;
-    let spec = spec.complete();
+    let mut spec = spec.complete();
+    let before = FittedSchema::continued(&spec)?;
+    let names_fields = spec.field.is_empty();
+    if let Some(before) = &before
+        && names_fields
+    {
+        spec.field = before.field_configs().cloned().collect();
+    }
     let split_config = spec.data.split.as_ref();
     let mut plan = Plan::new(&spec, split_config)?;
     // Where the files name the fields, they are read first.
@@ -473,6 +480,9 @@ fn assemble(
         return Err(config_error("data.train", "(not set)", "at least one file"));
     }
     let mut reader = Reader::new(&spec, &plan, &train_files[0])?;
+    if before.is_some() && names_fields {
+        reader.columns.close();
+    }
     let mut probabilities = None;
     match log {
         Some(log) => probabilities = Some(push_generated(&mut table, log)?),
@@ -525,7 +535,13 @@ fn assemble(
     )?;
     parts.valid.extend(train_rows as u32..valid_end as u32);
     parts.test.extend(valid_end as u32..table.rows as u32);
-    let mut schema = fit(&table, &plan.fields, &parts.train, spec.data.unseen)?;
+    let mut schema = fit(
+        &table,
+        &plan.fields,
+        &parts.train,
+        spec.data.unseen,
+        before.as_ref(),
+    )?;
     // What is not of a file of its own is of the train files.
     let mut named = vec![("train", parts.train.as_slice(), &train_files, false)];
     for (name, rows, files) in [
@@ -542,7 +558,12 @@ fn assemble(
         .map(|(name, rows, ..)| (*name, *rows))
         .collect();
     let (mut encoded, fields) = encode(table, &plan.fields, &schema, &rows)?;
-    let crosses = cross::learn(&spec.cross, &mut schema, &mut encoded.parts)?;
+    let crosses = cross::learn(
+        &spec.cross,
+        &mut schema,
+        before.as_ref(),
+        &mut encoded.parts,
+    )?;
     let datasets = encoded.into_datasets(&schema.schema, &rows, probabilities.as_deref());
     let part_reports = named
         .iter()

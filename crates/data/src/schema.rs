@@ -10,7 +10,7 @@ use crossfield_core::rng::name_key;
 use crossfield_core::{Field, FieldId, FieldKind, Schema};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{CrossConfig, FieldConfig, Format, expand};
+use crate::config::{CrossConfig, DataSpec, FieldConfig, Format, expand};
 use crate::cross::MOST;
 use crate::error::Error;
 use crate::indexed;
@@ -120,6 +120,64 @@ impl Vocabulary {
         Ok(())
     }
 
+    /// What was learned here, behind what was learned `before`: rows that there were stay what they
+    /// are, new values have rows behind them, and counts add up.
+    pub(crate) fn behind(self, before: &Self) -> Self {
+        match (self, before) {
+            (
+                Self::Keys { keys, counts },
+                Self::Keys {
+                    keys: first,
+                    counts: of_first,
+                },
+            ) => {
+                let (mut all, mut sums) = (first.clone(), of_first.clone());
+                for (key, count) in keys.iter().zip(counts) {
+                    let id = all.intern(key) as usize;
+                    sums.resize(all.len(), 0);
+                    sums[id] += count;
+                }
+                Self::Keys {
+                    keys: all,
+                    counts: sums,
+                }
+            }
+            (
+                Self::Combinations { tuples, counts },
+                Self::Combinations {
+                    tuples: first,
+                    counts: of_first,
+                },
+            ) => {
+                let (mut all, mut sums) = (first.clone(), of_first.clone());
+                for (tuple, count) in tuples.iter().zip(counts) {
+                    let id = all.intern(tuple) as usize;
+                    sums.resize(all.len(), 0);
+                    sums[id] += count;
+                }
+                Self::Combinations {
+                    tuples: all,
+                    counts: sums,
+                }
+            }
+            (
+                Self::Indices { mut seen, rows },
+                Self::Indices {
+                    seen: first,
+                    rows: of_first,
+                },
+            ) => {
+                seen.join(first);
+                Self::Indices {
+                    seen,
+                    rows: rows.max(*of_first),
+                }
+            }
+            // The rows of hashes are what the run file says.
+            (learned, _) => learned,
+        }
+    }
+
     pub(crate) fn oov_row(&self) -> Option<u32> {
         match self {
             Self::Keys { .. } | Self::Combinations { .. } => Some(0),
@@ -158,6 +216,13 @@ impl Bits {
             self.0.resize(word + 1, 0);
         }
         self.0[word] |= 1 << (index % 64);
+    }
+
+    pub(crate) fn join(&mut self, other: &Self) {
+        self.0.resize(self.0.len().max(other.0.len()), 0);
+        for (word, other) in self.0.iter_mut().zip(&other.0) {
+            *word |= other;
+        }
     }
 
     pub(crate) fn contains(&self, index: u32) -> bool {
@@ -243,6 +308,58 @@ impl FittedSchema {
     /// crosses.
     pub fn field_configs(&self) -> impl Iterator<Item = &FieldConfig> {
         self.fields.iter().map(|field| &field.config)
+    }
+
+    /// The schema of the run that `data.continue_from` names.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load); [`Error::Config`] where the run file describes other fields than
+    /// that run has.
+    pub(crate) fn continued(spec: &DataSpec) -> Result<Option<Self>, Error> {
+        let Some(run) = &spec.data.continue_from else {
+            return Ok(None);
+        };
+        let before = Self::load(Path::new(&expand(run)?))?;
+        let refuse = |problem: String| {
+            Err(Error::Config {
+                key: "data.continue_from".to_owned(),
+                value: run.clone(),
+                expected: format!("a run with the fields of this run file: {problem}"),
+            })
+        };
+        // What decides which values have rows may change, what a row means may not.
+        let meaning = |field: &FieldConfig| FieldConfig {
+            min_count: None,
+            keys_from: None,
+            ..field.clone()
+        };
+        for field in &spec.field {
+            match before.field_configs().find(|it| it.name == field.name) {
+                None => return refuse(format!("it has no field `{}`", field.name)),
+                Some(other) if meaning(other) != meaning(field) => {
+                    return refuse(format!("its field `{}` is another one", field.name));
+                }
+                Some(_) => {}
+            }
+        }
+        let lost = before.field_configs().find(|it| {
+            !spec.field.is_empty() && spec.field.iter().all(|field| field.name != it.name)
+        });
+        if let Some(lost) = lost {
+            return refuse(format!("it has a field `{}` as well", lost.name));
+        }
+        let crosses = before.crosses.iter().map(|cross| CrossConfig {
+            min_count: None,
+            ..cross.config.clone()
+        });
+        let here = spec.cross.iter().map(|cross| CrossConfig {
+            min_count: None,
+            ..cross.clone()
+        });
+        if !crosses.eq(here) {
+            return refuse("its crosses are others".to_owned());
+        }
+        Ok(Some(before))
     }
 
     /// The value behind `row` of a vocabulary of texts; `None` for the out-of-vocabulary row, a

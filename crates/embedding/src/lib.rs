@@ -31,7 +31,7 @@ pub use optimizer::{RowOptimizer, RowOptimizerKind, RowStep, StateWidth};
 pub use ranking::{Candidates, ListOf, evaluate_candidates, evaluate_ranking, list_figures};
 pub use row::{Precision, RowLayout};
 pub use similarity::{Exact, Measure, Neighbour};
-pub use snapshot::{Snapshot, SnapshotTensor, Values, write_snapshot};
+pub use snapshot::{SavedRows, Snapshot, SnapshotTensor, Values, write_snapshot};
 pub use table::{L2By, Table, TablePlan};
 pub use vector_files::{VectorFormat, write_vectors};
 pub use vectors::Vectors;

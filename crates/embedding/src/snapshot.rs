@@ -95,6 +95,17 @@ pub fn write_snapshot(
     file.sync_all().map_err(Error::io(path, "flush"))
 }
 
+/// Which rows of a table a snapshot has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SavedRows {
+    /// All.
+    #[default]
+    All,
+    /// All, or those that there were before a vocabulary grew: the first ones, but for the row of all
+    /// that is unseen where that was the last. The others stay as they are.
+    Fewer,
+}
+
 /// A safetensors file of which single tensors are read.
 ///
 /// ```
@@ -122,6 +133,7 @@ pub struct Snapshot {
     file: BufReader<File>,
     metadata: Metadata,
     data_start: u64,
+    rows: SavedRows,
 }
 
 impl Snapshot {
@@ -163,7 +175,18 @@ impl Snapshot {
             file,
             metadata,
             data_start,
+            rows: SavedRows::All,
         })
+    }
+
+    /// The same file, of tables with these rows.
+    pub fn with_rows(self, rows: SavedRows) -> Self {
+        Self { rows, ..self }
+    }
+
+    /// Which rows its tables have.
+    pub fn rows(&self) -> SavedRows {
+        self.rows
     }
 
     /// Names of the tensors, sorted.

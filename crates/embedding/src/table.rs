@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::pages::Pages;
 use crate::row::{from_bf16, to_bf16};
 use crate::{
-    Compress, Error, Precision, RowLayout, RowOptimizer, RowOptimizerKind, RowStep, Snapshot,
-    SnapshotTensor,
+    Compress, Error, Precision, RowLayout, RowOptimizer, RowOptimizerKind, RowStep, SavedRows,
+    Snapshot, SnapshotTensor,
 };
 
 /// Rows that are drawn from one stream of random numbers.
@@ -588,8 +588,9 @@ impl Table {
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn load_weights(&mut self, snapshot: &mut Snapshot, name: &str) -> Result<(), Error> {
-        let (shape, layout) = ([self.config.rows, self.config.dim], self.layout);
-        let mut rows = self.bytes_mut().chunks_exact_mut(layout.stride);
+        let (count, taken) = self.rows_taken(snapshot, name);
+        let (shape, layout) = ([count, self.config.dim], self.layout);
+        let mut rows = self.bytes_mut().chunks_exact_mut(layout.stride).take(taken);
         snapshot.read(name, &shape, |block| {
             for (weights, row) in block.chunks_exact(layout.dim).zip(&mut rows) {
                 put(layout, row, weights);
@@ -597,14 +598,31 @@ impl Table {
         })
     }
 
+    /// Rows that a snapshot has of this table, and how many of them, from the first on, are taken.
+    fn rows_taken(&self, snapshot: &Snapshot, name: &str) -> (usize, usize) {
+        let rows = self.config.rows;
+        let saved = snapshot
+            .shape(name)
+            .and_then(|shape| shape.first().copied());
+        match (snapshot.rows(), saved) {
+            (SavedRows::Fewer, Some(fewer)) if fewer < rows => {
+                // A last row for all that is unseen moves to the new end.
+                let moved = self.config.oov_row == Some(rows as u32 - 1);
+                (fewer, fewer - usize::from(moved && fewer > 0))
+            }
+            _ => (rows, rows),
+        }
+    }
+
     /// Reads the optimizer's state from the tensors `name.<part>` of a snapshot.
     ///
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn load_state(&mut self, snapshot: &mut Snapshot, name: &str) -> Result<(), Error> {
-        let (count, layout) = (self.config.rows, self.layout);
+        let (count, taken) = self.rows_taken(snapshot, name);
+        let layout = self.layout;
         for (part, from, width) in self.state_parts() {
-            let mut rows = self.bytes_mut().chunks_exact_mut(layout.stride);
+            let mut rows = self.bytes_mut().chunks_exact_mut(layout.stride).take(taken);
             snapshot.read(&format!("{name}.{part}"), &[count, width], |block| {
                 for (values, row) in block.chunks_exact(width).zip(&mut rows) {
                     let state: &mut [f32] = bytemuck::cast_slice_mut(&mut row[layout.state_at..]);

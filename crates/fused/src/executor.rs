@@ -20,6 +20,8 @@ pub struct Fused {
     loss: Loss,
     /// The bias, if the model has one.
     pub bias: Option<Bias>,
+    /// Whether [`train`](Self::train) keeps the score of each row.
+    pub keep_scores: bool,
     options: Options,
 }
 
@@ -39,12 +41,14 @@ pub struct Turn<'a> {
 }
 
 /// What was measured on the way, each row before its update.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Passed {
     /// Σ loss × sample weight.
     pub loss_sum: f64,
     /// Σ sample weight.
     pub weight: f64,
+    /// The score of each row, before the link, where they are [kept](Fused::keep_scores).
+    pub scores: Vec<f32>,
 }
 
 impl Fused {
@@ -73,6 +77,7 @@ impl Fused {
             components,
             loss,
             bias,
+            keep_scores: false,
             options,
         })
     }
@@ -104,6 +109,7 @@ impl Fused {
             loss: self.loss,
             bias: self.bias.clone(),
             passed: Passed::default(),
+            keep_scores: self.keep_scores,
             noise_key: rng(turn.seed, Purpose::Rounding, 0, 0).random(),
             error: None,
         };
@@ -325,6 +331,7 @@ pub struct Books<'a> {
     loss: Loss,
     bias: Option<Bias>,
     passed: Passed,
+    keep_scores: bool,
     noise_key: u64,
     error: Option<Error>,
 }
@@ -350,6 +357,9 @@ impl<'a> Books<'a> {
                 score,
             });
             return None;
+        }
+        if self.keep_scores {
+            self.passed.scores.push(score);
         }
         let examples = self.data.examples();
         let (loss, slope) = self.loss.of_row(score, examples.labels[row]);

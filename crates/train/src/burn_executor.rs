@@ -8,9 +8,9 @@ use burn::tensor::Device;
 use crossfield_core::metrics::Report;
 use crossfield_core::{Batch, Init, Jagged, ListFigures, Model, TrainingStep};
 use crossfield_data::{Dataset, Loader, Order};
-use crossfield_embedding::{EmbeddingCollection, TablePlan};
+use crossfield_embedding::{EmbeddingCollection, SavedRows, TablePlan};
 
-use crate::executor::{Done, Epoch, Executor, rows_by_mean, rows_evaluated};
+use crate::executor::{Before, Done, Epoch, Executor, rows_by_mean, rows_evaluated};
 use crate::ranking::{self, RankedRows};
 use crate::trainer::diverged;
 use crate::{Error, Output, Scorer, Setup, State, check_memory, checkpoint, dense};
@@ -50,7 +50,7 @@ impl<M: Model> Trained<M> {
         let plans: Vec<TablePlan> = plans.collect();
         check_memory(&plans)?;
         let mut tables = EmbeddingCollection::new(&plans, 0)?;
-        let model = checkpoint::load_weights(run, model, &mut tables)?;
+        let model = checkpoint::load_weights(run, SavedRows::All, model, &mut tables)?;
         Ok(Self {
             model,
             tables,
@@ -177,10 +177,16 @@ impl<'a, M: Model> BurnExecutor<'a, M> {
         }
     }
 
+    /// The scores of a batch, as the model is.
+    fn scores(&mut self, batch: &Batch) -> Vec<f32> {
+        let device = self.device.clone().inner();
+        let (lookup, _) = self.tables.stage(Arc::new(batch.clone()), &device);
+        let scores = self.model.valid().score(&lookup);
+        scores.try_into_vec_as().expect("scores are floats")
+    }
+
     /// One batch: gather, forward, backward, update. Returns the loss.
-    fn step(&mut self, mut batch: Batch, rate: f64, at: TrainingStep) -> Result<f32, Error> {
-        self.model.draw(&mut batch, at);
-        let batch = Arc::new(batch);
+    fn step(&mut self, batch: &Arc<Batch>, rate: f64, at: TrainingStep) -> Result<f32, Error> {
         let (lookup, staged) = self.tables.stage(batch.clone(), &self.device);
         let lookup = lookup.for_training(at);
         let loss = self.model.loss(&lookup, &batch.targets);
@@ -245,7 +251,7 @@ impl<M: Model> Executor for BurnExecutor<'_, M> {
     fn epoch(
         &mut self,
         mut epoch: Epoch<'_>,
-        done: &mut dyn FnMut(&Self, Done) -> Result<(), Error>,
+        done: &mut dyn FnMut(&Self, Done<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let order = Order::Shuffled {
             seed: epoch.seed,
@@ -254,7 +260,7 @@ impl<M: Model> Executor for BurnExecutor<'_, M> {
         };
         let batch_size = self.setup.train.batch_size();
         let loader = Loader::new(epoch.data.clone(), order, batch_size, epoch.first);
-        for batch in loader {
+        for mut batch in loader {
             let weight = batch.batch_size as f64;
             let rate = epoch.rates.step();
             let at = TrainingStep {
@@ -262,13 +268,21 @@ impl<M: Model> Executor for BurnExecutor<'_, M> {
                 epoch: epoch.number,
                 step: epoch.step,
             };
-            let loss = self.step(batch, rate, at)?;
+            let before = epoch.evaluate_first.then(|| self.scores(&batch));
+            self.model.draw(&mut batch, at);
+            let batch = Arc::new(batch);
+            let loss = self.step(&batch, rate, at)?;
             epoch.step += 1;
             let one = Done {
                 steps: 1,
                 rows: weight as u64,
                 loss_sum: f64::from(loss) * weight,
                 loss_weight: weight,
+                before: before.as_ref().map(|scores| Before {
+                    scores,
+                    labels: &batch.targets.labels,
+                    weights: batch.targets.weights.as_deref(),
+                }),
             };
             done(self, one)?;
         }
@@ -279,14 +293,20 @@ impl<M: Model> Executor for BurnExecutor<'_, M> {
         checkpoint::write_model(folder, state, &self.model, &self.tables, &self.optimizer)
     }
 
-    fn load(&mut self, folder: &Path) -> Result<(), Error> {
-        self.model = checkpoint::load_weights(folder, self.model.clone(), &mut self.tables)?;
+    fn load(&mut self, folder: &Path, rows: SavedRows) -> Result<(), Error> {
+        self.model = checkpoint::load_weights(folder, rows, self.model.clone(), &mut self.tables)?;
         Ok(())
     }
 
-    fn load_optimizer(&mut self, folder: &Path, state: &State) -> Result<(), Error> {
+    fn load_optimizer(
+        &mut self,
+        folder: &Path,
+        state: &State,
+        rows: SavedRows,
+    ) -> Result<(), Error> {
         self.optimizer = checkpoint::load_optimizers(
             folder,
+            rows,
             state,
             &self.model,
             &mut self.tables,

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use crossfield_core::PredictionLink;
-use crossfield_core::metrics::Report;
-use crossfield_embedding::{EmbeddingCollection, Snapshot, SnapshotTensor, write_snapshot};
+use crossfield_core::metrics::{Metrics, Report};
+use crossfield_embedding::{
+    EmbeddingCollection, SavedRows, Snapshot, SnapshotTensor, write_snapshot,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::dense::{self, Number};
@@ -35,6 +37,10 @@ pub struct Evaluation {
     pub step: u64,
     /// Mean loss of the epoch's batches, each measured before its update.
     pub train_loss: f64,
+    /// Figures on the training rows of the first epoch, each scored before the model learned from it,
+    /// where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progressive: Option<Report>,
     /// Figures on the validation part, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid: Option<Report>,
@@ -61,6 +67,9 @@ pub struct State {
     /// Sum over the current epoch's steps of loss × weight, and the weights.
     pub(crate) loss_sum: f64,
     pub(crate) loss_weight: f64,
+    /// What was measured of the first epoch's rows before the model learned from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) progressive: Option<Metrics>,
     /// The step of the best evaluation so far.
     pub best_step: Option<u64>,
     /// All evaluations so far.
@@ -113,6 +122,7 @@ impl State {
             step: 0,
             loss_sum: 0.0,
             loss_weight: 0.0,
+            progressive: None,
             best_step: None,
             evaluations: Vec::new(),
             dense: BTreeMap::new(),
@@ -302,10 +312,11 @@ pub(crate) fn write_model<M: Module>(
 /// Loads the weights of a checkpoint or of a finished run.
 pub(crate) fn load_weights<M: Module>(
     folder: &Path,
+    rows: SavedRows,
     model: M,
     tables: &mut EmbeddingCollection,
 ) -> Result<M, Error> {
-    let mut snapshot = Snapshot::open(&folder.join(MODEL))?;
+    let mut snapshot = Snapshot::open(&folder.join(MODEL))?.with_rows(rows);
     tables.load_weights(&mut snapshot)?;
     dense::load_weights(model, &mut snapshot)
 }
@@ -313,12 +324,13 @@ pub(crate) fn load_weights<M: Module>(
 /// Loads the optimizers' state of a checkpoint.
 pub(crate) fn load_optimizers<M: Module>(
     folder: &Path,
+    rows: SavedRows,
     state: &State,
     model: &M,
     tables: &mut EmbeddingCollection,
     optimizer: ModuleOptimizer,
 ) -> Result<ModuleOptimizer, Error> {
-    let mut snapshot = Snapshot::open(&folder.join(OPTIMIZER))?;
+    let mut snapshot = Snapshot::open(&folder.join(OPTIMIZER))?.with_rows(rows);
     tables.load_state(&mut snapshot)?;
     dense::load_optimizer_state(optimizer, model, &mut snapshot, DENSE, &state.dense)
 }

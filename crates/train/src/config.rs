@@ -834,6 +834,11 @@ pub struct TrainConfig {
     pub early_stop: Option<EarlyStop>,
     /// Steps between checkpoints inside an epoch; 0: only at the end of each.
     pub checkpoint_every: u64,
+    /// Whether the rows of the first epoch are measured before they are learned from, each by the
+    /// model that it then changes: progressive validation (Blum, Kalai and Langford, COLT 1999). On
+    /// Burn it costs a forward pass.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub evaluate_first: bool,
     /// Where tensors are computed.
     pub device: DeviceConfig,
     /// Options of the executors `als` and `mcmc`.
@@ -884,6 +889,7 @@ impl Default for TrainConfig {
             fast: false,
             early_stop: None,
             checkpoint_every: 0,
+            evaluate_first: false,
             device: DeviceConfig::Flex,
             solver: None,
             negatives: None,
@@ -955,6 +961,15 @@ impl TrainConfig {
                 reason: "is 0: expected 1 or more".into(),
             })
         };
+        if self.evaluate_first && (self.executor.is_solver() || self.loss.of_rows().is_none()) {
+            return Err(Error::Option {
+                option: "train.evaluate_first".into(),
+                reason:
+                    "is true: expected the executor burn or fused, and a loss of rows, which are \
+                         learned from one after the other"
+                        .into(),
+            });
+        }
         at_least_one("train.epochs", self.epochs())?;
         at_least_one("train.batch_size", self.batch_size())?;
         if self.executor == Executor::Fused && self.batch_size() != 1 {

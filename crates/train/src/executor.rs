@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossfield_core::metrics::{Kind, Metrics, Report};
 use crossfield_core::{Link, ListFigures};
 use crossfield_data::Dataset;
-use crossfield_embedding::EmbeddingCollection;
+use crossfield_embedding::{EmbeddingCollection, SavedRows};
 
 use crate::{Error, RateSchedule, State};
 
@@ -61,6 +61,35 @@ impl Output {
             Output::Score(link) => link.prediction(f64::from(value)),
             Output::DownSampled(_) => Link::Logistic.prediction(f64::from(value) + self.shift()),
             Output::Prediction(_) => f64::from(value),
+        }
+    }
+
+    /// Metrics of rows by what is handed over for them.
+    pub(crate) fn metrics(self) -> Metrics {
+        let kind = match self {
+            // Logloss comes from logits, which says more than a probability near 0 or 1.
+            Output::Score(Link::Logistic) | Output::DownSampled(_) => Kind::Logits,
+            output if output.is_probability() => Kind::Probabilities,
+            _ => Kind::Ratings,
+        };
+        Metrics::new(kind).with_shift(self.shift())
+    }
+
+    /// What the metrics take of values that were handed over.
+    pub(crate) fn measured(self, values: &[f32]) -> Vec<f32> {
+        let values = values.iter().copied();
+        if self == Output::Score(Link::Probit) {
+            values.map(|value| self.prediction(value) as f32).collect()
+        } else {
+            values.collect()
+        }
+    }
+
+    /// The weight by which a row counts among the traffic.
+    pub(crate) fn traffic_weight(self, label: f32, weight: f32) -> f32 {
+        match self {
+            Output::DownSampled(rate) if label == 0.0 => (f64::from(weight) / rate) as f32,
+            _ => weight,
         }
     }
 
@@ -145,23 +174,12 @@ pub(crate) fn rows_evaluated<S: Scorer + ?Sized>(
     data: &Arc<Dataset>,
 ) -> Result<Report, Error> {
     let output = scorer.output();
-    let mut metrics = Metrics::new(match output {
-        // Logloss comes from logits, which says more than a probability near 0 or 1.
-        Output::Score(Link::Logistic) | Output::DownSampled(_) => Kind::Logits,
-        output if output.is_probability() => Kind::Probabilities,
-        _ => Kind::Ratings,
-    })
-    .with_shift(output.shift());
+    let mut metrics = output.metrics();
     let mut from = 0;
     let mut result = Ok(());
     scorer.score(data, &mut |values| {
         let to = from + values.len();
-        let mut predictions = values.to_vec();
-        if output == Output::Score(Link::Probit) {
-            for value in &mut predictions {
-                *value = output.prediction(*value) as f32;
-            }
-        }
+        let predictions = output.measured(values);
         if result.is_ok() {
             result = metrics.update(
                 &predictions,
@@ -190,19 +208,43 @@ pub(crate) struct Epoch<'a> {
     pub(crate) step: u64,
     /// Steps of the run between checkpoints; 0: none inside an epoch.
     pub(crate) checkpoint_every: u64,
+    /// Whether rows are scored before the model learns from them.
+    pub(crate) evaluate_first: bool,
     /// Factors on the learning rates, from `step` on.
     pub(crate) rates: &'a mut RateSchedule,
 }
 
 /// Some steps that were done.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Done {
+pub(crate) struct Done<'a> {
     pub(crate) steps: u64,
     pub(crate) rows: u64,
     /// Σ loss × weight, each loss measured before its step.
     pub(crate) loss_sum: f64,
     /// Σ weight.
     pub(crate) loss_weight: f64,
+    /// The rows as they were scored before the model learned from them, where that was asked for.
+    pub(crate) before: Option<Before<'a>>,
+}
+
+/// Rows that were scored before the model learned from them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Before<'a> {
+    pub(crate) scores: &'a [f32],
+    pub(crate) labels: &'a [f32],
+    pub(crate) weights: Option<&'a [f32]>,
+}
+
+impl Before<'_> {
+    /// Measures the rows as those of the traffic that they stand for.
+    pub(crate) fn add_to(&self, metrics: &mut Metrics, output: Output) -> Result<(), Error> {
+        let predictions = output.measured(self.scores);
+        let weight = |row: usize| self.weights.map_or(1.0, |weights| weights[row]);
+        let labels = self.labels.iter().enumerate();
+        let weights = labels.map(|(row, &label)| output.traffic_weight(label, weight(row)));
+        let weights: Vec<f32> = weights.collect();
+        Ok(metrics.update(&predictions, self.labels, Some(&weights), None)?)
+    }
 }
 
 /// What does the steps.
@@ -225,15 +267,20 @@ pub(crate) trait Executor: Scorer {
     fn epoch(
         &mut self,
         epoch: Epoch<'_>,
-        done: &mut dyn FnMut(&Self, Done) -> Result<(), Error>,
+        done: &mut dyn FnMut(&Self, Done<'_>) -> Result<(), Error>,
     ) -> Result<(), Error>;
 
     /// Writes model and optimizer into a folder, and into the state what is no tensor.
     fn save(&self, folder: &Path, state: &mut State) -> Result<(), Error>;
 
-    /// Reads the model of a folder.
-    fn load(&mut self, folder: &Path) -> Result<(), Error>;
+    /// Reads the model of a folder, whose tables have these rows.
+    fn load(&mut self, folder: &Path, rows: SavedRows) -> Result<(), Error>;
 
     /// Reads the optimizer of a folder whose model was read.
-    fn load_optimizer(&mut self, folder: &Path, state: &State) -> Result<(), Error>;
+    fn load_optimizer(
+        &mut self,
+        folder: &Path,
+        state: &State,
+        rows: SavedRows,
+    ) -> Result<(), Error>;
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossfield_core::Loss;
 use crossfield_data::{Dataset, TrainingRows};
 use crossfield_embedding::{
-    EmbeddingCollection, Snapshot, SnapshotTensor, TablePlan, write_snapshot,
+    EmbeddingCollection, SavedRows, Snapshot, SnapshotTensor, TablePlan, write_snapshot,
 };
 use crossfield_fused::{
     Bias, BiasOptimizer, BiasRule, Fused, FusedComponent, Isa, Options, RowData, Turn,
@@ -14,7 +14,7 @@ use crossfield_fused::{
 
 use crate::checkpoint::{MODEL, OPTIMIZER};
 use crate::config::refuse_fused;
-use crate::executor::{Done, Epoch, Executor};
+use crate::executor::{Before, Done, Epoch, Executor};
 use crate::trainer::diverged;
 use crate::{
     DenseOptimizer, DenseOptimizerKind, Error, Output, Scorer, Setup, State, check_memory,
@@ -64,7 +64,7 @@ impl FusedTrained {
         let mut tables = EmbeddingCollection::new(&plans, 0)?;
         let output = Output::scores(model.loss.link(), state.negative_rate);
         let mut fused = make(model, 0.0, DenseOptimizer::default(), false)?;
-        load(run, &mut fused, &mut tables)?;
+        load(run, SavedRows::All, &mut fused, &mut tables)?;
         Ok(Self {
             fused,
             tables,
@@ -116,8 +116,13 @@ fn bias_optimizer(dense: DenseOptimizer) -> BiasOptimizer {
     }
 }
 
-fn load(folder: &Path, fused: &mut Fused, tables: &mut EmbeddingCollection) -> Result<(), Error> {
-    let mut snapshot = Snapshot::open(&folder.join(MODEL))?;
+fn load(
+    folder: &Path,
+    rows: SavedRows,
+    fused: &mut Fused,
+    tables: &mut EmbeddingCollection,
+) -> Result<(), Error> {
+    let mut snapshot = Snapshot::open(&folder.join(MODEL))?.with_rows(rows);
     tables.load_weights(&mut snapshot)?;
     if let Some(bias) = &mut fused.bias {
         snapshot.read(BIAS, &[1], |block| bias.value = block[0])?;
@@ -183,10 +188,12 @@ impl Executor for FusedExecutor<'_> {
     fn epoch(
         &mut self,
         mut epoch: Epoch<'_>,
-        done: &mut dyn FnMut(&Self, Done) -> Result<(), Error>,
+        done: &mut dyn FnMut(&Self, Done<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let rows_of_block = RowData::new(epoch.data.examples());
         let order = (epoch.data).epoch_order(epoch.seed, epoch.number, epoch.block);
+        self.fused.keep_scores = epoch.evaluate_first;
+        let (mut labels, mut weights) = (Vec::new(), Vec::new());
         let mut rest = &order[epoch.first..];
         let mut rates = Vec::with_capacity(TURN);
         while !rest.is_empty() {
@@ -220,6 +227,20 @@ impl Executor for FusedExecutor<'_> {
                 rows: len as u64,
                 loss_sum: passed.loss_sum,
                 loss_weight: passed.weight,
+                before: epoch.evaluate_first.then(|| {
+                    let examples = rows_of_block.examples();
+                    labels.clear();
+                    labels.extend(rows.iter().map(|&row| examples.labels[row as usize]));
+                    Before {
+                        scores: &passed.scores,
+                        labels: &labels,
+                        weights: examples.weights.map(|of_rows| {
+                            weights.clear();
+                            weights.extend(rows.iter().map(|&row| of_rows[row as usize]));
+                            weights.as_slice()
+                        }),
+                    }
+                }),
             };
             done(self, some)?;
         }
@@ -243,12 +264,17 @@ impl Executor for FusedExecutor<'_> {
         Ok(write_snapshot(&folder.join(OPTIMIZER), optimizer)?)
     }
 
-    fn load(&mut self, folder: &Path) -> Result<(), Error> {
-        load(folder, &mut self.fused, &mut self.tables)
+    fn load(&mut self, folder: &Path, rows: SavedRows) -> Result<(), Error> {
+        load(folder, rows, &mut self.fused, &mut self.tables)
     }
 
-    fn load_optimizer(&mut self, folder: &Path, _state: &State) -> Result<(), Error> {
-        let mut snapshot = Snapshot::open(&folder.join(OPTIMIZER))?;
+    fn load_optimizer(
+        &mut self,
+        folder: &Path,
+        _state: &State,
+        rows: SavedRows,
+    ) -> Result<(), Error> {
+        let mut snapshot = Snapshot::open(&folder.join(OPTIMIZER))?.with_rows(rows);
         self.tables.load_state(&mut snapshot)?;
         if let Some(bias) = &mut self.fused.bias {
             let state = &mut bias.state;

@@ -34,7 +34,7 @@ pub use ranking::{PLACES, RankedRows, item_counts};
 pub use run_file::{RunFile, explain, nearest, read_toml, run_table};
 pub use solver_executor::{Solver, SolverFailure, SolverModel, SolverTrained};
 pub use trainer::{
-    Fill, FinalMetrics, Observer, Parts, Setup, Timing, best_evaluation, in_pool, train,
+    Continued, Fill, FinalMetrics, Observer, Parts, Setup, Timing, best_evaluation, in_pool, train,
     train_fused, train_solver,
 };
 pub use training::{Finished, Training, check_schema};

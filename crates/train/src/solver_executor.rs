@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossfield_core::metrics::Report;
 use crossfield_core::{Link, ListFigures, Loss, PredictionLink, PredictionMean, RankingReport};
 use crossfield_data::Dataset;
-use crossfield_embedding::{Snapshot, SnapshotTensor, write_snapshot};
+use crossfield_embedding::{SavedRows, Snapshot, SnapshotTensor, write_snapshot};
 
 use crate::checkpoint::{MODEL, OPTIMIZER, Posterior};
 use crate::executor::{Done, Epoch, Executor, rows_by_mean, rows_evaluated};
@@ -437,7 +437,7 @@ impl<S: Solver, M: SolverModel> Executor for SolverExecutor<'_, S, M> {
     fn epoch(
         &mut self,
         epoch: Epoch<'_>,
-        done: &mut dyn FnMut(&Self, Done) -> Result<(), Error>,
+        done: &mut dyn FnMut(&Self, Done<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let executor = self.setup.train.executor;
         let loss = self.solver.sweep().map_err(failed(executor))?;
@@ -451,6 +451,7 @@ impl<S: Solver, M: SolverModel> Executor for SolverExecutor<'_, S, M> {
             rows,
             loss_sum: loss * rows as f64,
             loss_weight: rows as f64,
+            before: None,
         };
         done(self, one)
     }
@@ -472,7 +473,7 @@ impl<S: Solver, M: SolverModel> Executor for SolverExecutor<'_, S, M> {
         Ok(write_snapshot(&folder.join(OPTIMIZER), optimizer)?)
     }
 
-    fn load(&mut self, folder: &Path) -> Result<(), Error> {
+    fn load(&mut self, folder: &Path, _rows: SavedRows) -> Result<(), Error> {
         let path = folder.join(MODEL);
         if self.averages() {
             let first = self.model.tensors().into_iter().next();
@@ -486,7 +487,12 @@ impl<S: Solver, M: SolverModel> Executor for SolverExecutor<'_, S, M> {
         Ok(())
     }
 
-    fn load_optimizer(&mut self, folder: &Path, state: &State) -> Result<(), Error> {
+    fn load_optimizer(
+        &mut self,
+        folder: &Path,
+        state: &State,
+        _rows: SavedRows,
+    ) -> Result<(), Error> {
         if self.averages() {
             self.current = read_one(&folder.join(OPTIMIZER), &self.model)?;
         }

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossfield_core::metrics::{MetricsError, Report};
+use crossfield_core::metrics::{Metrics, MetricsError, Report};
 use crossfield_core::{Init, Model};
 use crossfield_data::{Dataset, Prepared, Streamed, TrainingRows};
-use crossfield_embedding::{EmbeddingCollection, TablePlan};
+use crossfield_embedding::{EmbeddingCollection, SavedRows, TablePlan};
 use serde::{Deserialize, Serialize};
 
 use crate::burn_executor::BurnExecutor;
@@ -40,6 +40,7 @@ use crate::{
 ///     epoch: 1,
 ///     step: 10,
 ///     train_loss: 0.5,
+///     progressive: None,
 ///     valid: None,
 /// };
 /// let timing = Timing {
@@ -97,8 +98,11 @@ pub struct Timing {
 /// The final figures of a run: metrics.json.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FinalMetrics {
-    /// On the training part.
+    /// On the training part; rows that are read block by block are looked at once, by training.
     pub train: Option<Report>,
+    /// On the training rows of the first epoch, each scored before the model learned from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progressive: Option<Report>,
     /// On the validation part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid: Option<Report>,
@@ -118,6 +122,7 @@ impl fmt::Display for FinalMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [
             ("train", &self.train),
+            ("before", &self.progressive),
             ("valid", &self.valid),
             ("test", &self.test),
             ("constant", &self.constant),
@@ -149,6 +154,18 @@ pub struct Setup<'a> {
     /// Fills tables that begin otherwise than their initialisers say; called once, unless there is a
     /// checkpoint to go on from. The solvers have no tables to fill.
     pub fill: Option<&'a Fill<'a>>,
+    /// The finished run whose weights and optimizer's state training begins with, unless there is a
+    /// checkpoint to go on from. Tables may have rows behind those of that run.
+    pub continues: Option<Continued<'a>>,
+}
+
+/// A finished run that another goes on from.
+#[derive(Clone, Copy, Debug)]
+pub struct Continued<'a> {
+    /// Its run directory.
+    pub run: &'a Path,
+    /// Fingerprint of its schema.
+    pub schema: u64,
 }
 
 /// Fills tables before the first step.
@@ -356,9 +373,15 @@ impl<'a, E: Executor> Run<'a, E> {
         };
         if let Some(newest) = run.checkpoints.newest()? {
             run.state = State::read_any(&newest, data.schema)?;
-            run.executor.load(&newest)?;
-            run.executor.load_optimizer(&newest, &run.state)?;
+            run.executor.load(&newest, SavedRows::All)?;
+            run.executor
+                .load_optimizer(&newest, &run.state, SavedRows::All)?;
             run.observer.resumed(&run.state);
+        } else if let Some(before) = setup.continues {
+            let ended = State::read(before.run, before.schema)?;
+            run.executor.load(before.run, SavedRows::Fewer)?;
+            run.executor
+                .load_optimizer(before.run, &ended, SavedRows::Fewer)?;
         } else if let (Some(fill), Some(tables)) = (setup.fill, run.executor.tables_mut()) {
             fill(tables)?;
         }
@@ -380,13 +403,16 @@ impl<'a, E: Executor> Run<'a, E> {
             _ => self.state.step,
         };
         if best != self.state.step {
-            self.executor.load(&self.checkpoints.at(best))?;
+            self.executor
+                .load(&self.checkpoints.at(best), SavedRows::All)?;
             let epoch = self.state.evaluations.iter().find(|at| at.step == best);
             self.observer
                 .stopped_early(epoch.map_or(0, |evaluation| evaluation.epoch));
         }
         self.checkpoints.publish(best, self.setup.out)?;
-        let metrics = final_metrics(&mut self.executor, self.data)?;
+        let mut metrics = final_metrics(&mut self.executor, self.data)?;
+        let first = self.state.evaluations.first();
+        metrics.progressive = first.and_then(|evaluation| evaluation.progressive.clone());
         write_whole(&self.setup.out.join("metrics.json"), &json(&metrics))?;
         self.checkpoints.remove()?;
         Ok((self.executor, metrics))
@@ -401,6 +427,12 @@ impl<'a, E: Executor> Run<'a, E> {
         let steps = steps.map_or(0, |rows| self.executor.steps(rows.len()));
         let total = steps as u64 * setup.train.epochs() as u64;
         let mut rates = setup.optimizer.schedule.init(total, self.state.step)?;
+        let output = self.executor.output();
+        let evaluate_first = setup.train.evaluate_first && number == 0;
+        if evaluate_first && self.state.progressive.is_none() {
+            // In the memory of the buckets, however many rows there are.
+            self.state.progressive = Some(output.metrics().with_exact_rows(0));
+        }
         let blocks = (self.data.train).blocks(setup.train.seed, number, self.state.block);
         for block in blocks {
             let block = block?;
@@ -413,6 +445,7 @@ impl<'a, E: Executor> Run<'a, E> {
                 first: self.state.step_in_block as usize,
                 step: self.state.step,
                 checkpoint_every: every,
+                evaluate_first,
                 rates: &mut rates,
             };
             let (state, observer, checkpoints) =
@@ -420,6 +453,9 @@ impl<'a, E: Executor> Run<'a, E> {
             let rows = &mut self.rows;
             self.executor.epoch(epoch, &mut |executor, done| {
                 *rows += done.rows;
+                if let (Some(metrics), Some(before)) = (&mut state.progressive, done.before) {
+                    before.add_to(metrics, output)?;
+                }
                 state.loss_sum += done.loss_sum;
                 state.loss_weight += done.loss_weight;
                 state.step += done.steps;
@@ -467,6 +503,7 @@ impl<'a, E: Executor> Run<'a, E> {
             epoch: self.state.epoch,
             step: self.state.step,
             train_loss,
+            progressive: self.state.progressive.take().map(Metrics::finish),
             valid,
         };
         self.state.evaluations.push(evaluation.clone());
@@ -526,6 +563,7 @@ impl<'a, E: Executor> Run<'a, E> {
 ///     epoch,
 ///     step: 10 * epoch as u64,
 ///     train_loss: 0.5,
+///     progressive: None,
 ///     valid: Some(Report {
 ///         logloss: Some(logloss),
 ///         ..Report::default()

@@ -314,6 +314,7 @@ impl Training {
             plans: &plans,
             out: &self.out,
             fill: None,
+            continues: None,
         };
         let of_rows = parts.held()?;
         let (trained, metrics) =

@@ -145,6 +145,7 @@ impl<C: ComponentConfig + FusedConfig + Sync> Run<'_, C> {
             plans: &plans,
             out,
             fill: None,
+            continues: None,
         };
         let mean = self.parts.train.label_mean().unwrap();
         match executor {

@@ -78,6 +78,7 @@ fn trained(
         plans: &plans,
         out,
         fill: None,
+        continues: None,
     };
     let make = |init: &Init| {
         let component = config.init(schema, init)?;

@@ -118,6 +118,7 @@ impl Run {
             plans: &plans,
             out: folder.path(),
             fill: None,
+            continues: None,
         };
         let mut seconds = Seconds(0.0);
         let metrics = train_fused(&setup, data, model, &mut seconds)?;
@@ -182,6 +183,7 @@ pub(crate) fn train_on_burn<C: ComponentConfig + Sync>(
         plans: &plans,
         out: folder.path(),
         fill: None,
+        continues: None,
     };
     let make = |init: &Init| {
         let component = config.init(schema, init)?;

@@ -235,6 +235,7 @@ impl Demo {
             plans: &plans,
             out: out.path(),
             fill: warm.then_some(&fill),
+            continues: None,
         };
         let model = || -> Result<FusedModel, Failure> {
             Ok(FusedModel {

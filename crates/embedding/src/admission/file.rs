@@ -83,7 +83,9 @@ impl Admission {
             self.keys.len() as u64,
         ];
         header.iter().try_for_each(|number| out.number(*number))?;
-        self.clocks.iter().try_for_each(|clock| out.number(*clock))?;
+        self.clocks
+            .iter()
+            .try_for_each(|clock| out.number(*clock))?;
         for row in &self.free {
             out.write(&row.to_le_bytes())?;
         }
@@ -162,7 +164,9 @@ impl Admission {
             });
         }
         let mut read = Self::new(config)?;
-        let rows = keys.checked_add(free).and_then(|given| given.checked_add(1));
+        let rows = keys
+            .checked_add(free)
+            .and_then(|given| given.checked_add(1));
         let fits = lines == read.sketch.lines().len() as u64
             && read.sketch.set_hand([sketch_hand, counted])
             && rows == Some(next_row)
@@ -350,7 +354,10 @@ mod tests {
         }
         admission.save(&first, 2).unwrap();
         loaded.save(&second, 2).unwrap();
-        assert_eq!(std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
+        assert_eq!(
+            std::fs::read(&first).unwrap(),
+            std::fs::read(&second).unwrap()
+        );
     }
 
     #[test]
@@ -364,7 +371,10 @@ mod tests {
             let error = Admission::load(&path, 1, CONFIG).unwrap_err();
             let message = error.to_string();
             assert!(matches!(error, Error::Keys { .. }), "{message}");
-            assert!(message.starts_with(&path.display().to_string()), "{message}");
+            assert!(
+                message.starts_with(&path.display().to_string()),
+                "{message}"
+            );
         };
         for cut in (0..whole.len()).step_by(7) {
             refused(&whole[..cut]);
@@ -383,7 +393,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("keys.user");
         used().save(&path, 1).unwrap();
-        let other = AdmissionConfig { min_count: 3, ..CONFIG };
+        let other = AdmissionConfig {
+            min_count: 3,
+            ..CONFIG
+        };
         assert_eq!(
             Admission::load(&path, 1, other).unwrap_err().to_string(),
             format!("{}: the keys of other options of `admit`", path.display())

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use crossfield_core::rng::mix;
 
 use crate::Error;
-use keys::{Entry, SHARDS};
 pub use keys::KeyRows;
+use keys::{Entry, SHARDS};
 pub use sketch::Sketch;
 
 /// Keys between the one whose memory is asked for and the one that is worked on.
@@ -141,14 +141,14 @@ pub struct Admitted {
 ///     )
 /// };
 /// let mut table = Table::new(&plan, 1)?;
-/// assert_eq!(table.len(), 1);
+/// assert_eq!(table.rows(), 1);
 ///
 /// // A block of four rows of data: key 7 occurs three times, key 8 once.
 /// let admitted = admission.admit(&[7, 8], &[3, 1], 4);
 /// assert_eq!(admitted.rows, [1, 0]);
 /// assert_eq!(admitted.begun, [(1, 7)]);
 /// table.begin_keys(1, &admitted.begun);
-/// assert_eq!(table.len(), 2);
+/// assert_eq!(table.rows(), 2);
 ///
 /// // Key 8 again: that is twice.
 /// assert_eq!(admission.admit(&[8], &[1], 1).rows, [2]);
@@ -183,7 +183,11 @@ impl Admission {
     pub fn new(config: AdmissionConfig) -> Result<Self, Error> {
         config.check("keys")?;
         // Where the first occurrence is enough, nothing is counted.
-        let sketch = Sketch::new(if config.min_count == 1 { 1 } else { config.sketch })?;
+        let sketch = Sketch::new(if config.min_count == 1 {
+            1
+        } else {
+            config.sketch
+        })?;
         Ok(Self {
             config,
             sketch,
@@ -285,7 +289,11 @@ impl Admission {
         self.clock += rows;
         if let Some(after) = self.config.evict_after {
             self.clocks.push_back(self.clock);
-            while self.clocks.front().is_some_and(|&end| self.clock - end > after) {
+            while self
+                .clocks
+                .front()
+                .is_some_and(|&end| self.clock - end > after)
+            {
                 self.clocks.pop_front();
             }
         }
@@ -452,15 +460,24 @@ mod tests {
         let message = |config: AdmissionConfig| config.check("user").unwrap_err().to_string();
         let usual = AdmissionConfig::default();
         assert_eq!(
-            message(AdmissionConfig { min_count: 0, ..usual }),
+            message(AdmissionConfig {
+                min_count: 0,
+                ..usual
+            }),
             "admission of `user`: min_count is 0, expected 1 to 15"
         );
         assert_eq!(
-            message(AdmissionConfig { max_rows: Some(0), ..usual }),
+            message(AdmissionConfig {
+                max_rows: Some(0),
+                ..usual
+            }),
             "admission of `user`: max_rows is 0, expected 1 to 4294967293"
         );
         assert_eq!(
-            message(AdmissionConfig { evict_after: Some(0), ..usual }),
+            message(AdmissionConfig {
+                evict_after: Some(0),
+                ..usual
+            }),
             "admission of `user`: evict_after is 0, expected at least 1 row of data"
         );
     }

@@ -137,7 +137,10 @@ impl Sketch {
         if occurrences == 0 {
             return self.estimate(key);
         }
-        let raised = self.estimate(key).saturating_add(occurrences).min(Self::MOST);
+        let raised = self
+            .estimate(key)
+            .saturating_add(occurrences)
+            .min(Self::MOST);
         let place = self.place(key);
         let line = &mut self.lines[place.line];
         for quarter in 0..DEPTH {

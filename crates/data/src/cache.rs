@@ -373,6 +373,7 @@ fn save(path: &Path, prepared: &Prepared, origin: &Origin) -> io::Result<()> {
                 rows: *rows,
             },
             Vocabulary::Hashed { rows } => CachedVocabulary::Hashed { rows: *rows },
+            Vocabulary::Admitted { .. } => unreachable!("no cache is kept of such fields"),
             Vocabulary::Combinations { tuples, counts } => CachedVocabulary::Combinations {
                 width: tuples.width(),
                 numbers: sections.push(tuples.numbers())?,
@@ -696,6 +697,7 @@ impl Cache {
             probabilities: self.sized_any(&part.probabilities, rows, &what("probabilities"))?,
             negative_rate: part.negative_rate,
             shuffle_block: 0,
+            keys: BTreeMap::new(),
         })
     }
 }

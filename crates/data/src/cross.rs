@@ -132,6 +132,10 @@ fn member(
                             = \"quantile\" or \"buckets\"";
             refuse(cross, key, name, expected)
         }
+        FieldKind::Hashed if fields[id].admit.is_some() => {
+            let expected = "a field whose values keep their rows: give it hash_rows in place of admit";
+            refuse(cross, key, name, expected)
+        }
         _ => Ok(id),
     }
 }

@@ -234,6 +234,36 @@ impl Tuples {
     }
 }
 
+/// The 64-bit keys seen so far, each with an id in the order of first appearance.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Keys {
+    keys: Vec<u64>,
+    slots: Slots,
+}
+
+impl Keys {
+    /// The id of `key`, a new one if it has none yet.
+    pub(crate) fn intern(&mut self, key: u64) -> u32 {
+        if self.slots.is_full(self.keys.len()) {
+            self.slots.grow(self.keys.iter().map(|&key| mix(key)));
+        }
+        let new = self.keys.len() as u32;
+        let keys = &self.keys;
+        let is_it = |id: u32| keys[id as usize] == key;
+        let known = self.slots.get_or_take(mix(key), new, is_it);
+        known.unwrap_or_else(|| {
+            assert!(new < FREE, "more than 4 billion distinct keys in a block");
+            self.keys.push(key);
+            new
+        })
+    }
+
+    /// All keys, in the order of their ids.
+    pub(crate) fn into_keys(self) -> Vec<u64> {
+        self.keys
+    }
+}
+
 /// A 64-bit key of a tuple, the same on every platform: hashed crosses are encoded by it.
 pub(crate) fn tuple_key(tuple: &[u32]) -> u64 {
     let start = tuple.len() as u64;
@@ -310,6 +340,16 @@ mod tests {
         for (width, numbers) in [(2, &[1, 2, 1, 2][..]), (2, &[1, 2, 3]), (0, &[])] {
             assert!(Tuples::from_numbers(width, numbers).is_none());
         }
+    }
+
+    #[test]
+    fn ids_of_keys_follow_first_appearance_and_survive_growth() {
+        let mut keys = Keys::default();
+        for id in 0..1000 {
+            assert_eq!(keys.intern(u64::from(id) << 40), id);
+        }
+        assert_eq!(keys.intern(5 << 40), 5);
+        assert_eq!(keys.into_keys()[7], 7 << 40);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub mod synth;
 mod tabular;
 
 pub use config::{
-    Buckets, CrossConfig, DataConfig, DataSpec, Encoding, FieldConfig, Format, Header, JoinConfig,
+    AdmitConfig, Buckets, CrossConfig, DataConfig, DataSpec, Encoding, FieldConfig, Format, Header, JoinConfig,
     LabelConfig, Pooling, RowsPart, SplitConfig, TransformKind, Unseen, expand,
 };
 pub use dataset::Dataset;
@@ -37,7 +37,7 @@ pub use loader::{Loader, Order};
 pub use prepare::{Candidates, Generated, Prepared, encode_files, prepare, prepare_generated};
 pub use raw::{LabelKind, Labels};
 pub use report::{CacheUse, CrossReport, DataReport, FieldReport, Negatives, PartReport, grouped};
-pub use schema::FittedSchema;
+pub use schema::{FittedSchema, file_name};
 pub use sequences::{
     EventFormat, SampleSplit, SampleTargets, SequencePart, SequenceReport, SequenceSamples, Ties,
 };

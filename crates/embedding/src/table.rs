@@ -662,7 +662,7 @@ impl Table {
         })
     }
 
-    /// Rows that a snapshot has of this table, and how many of them, from the first on, are taken.
+    /// Rows that the tensor `name` of a snapshot has, and how many of them, from the first on, are taken.
     fn rows_taken(&self, snapshot: &Snapshot, name: &str) -> (usize, usize) {
         let rows = self.rows;
         let saved = snapshot
@@ -683,11 +683,12 @@ impl Table {
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn load_state(&mut self, snapshot: &mut Snapshot, name: &str) -> Result<(), Error> {
-        let (count, taken) = self.rows_taken(snapshot, name);
         let layout = self.layout;
         for (part, from, width) in self.state_parts() {
+            let name = format!("{name}.{part}");
+            let (count, taken) = self.rows_taken(snapshot, &name);
             let mut rows = self.bytes_mut().chunks_exact_mut(layout.stride).take(taken);
-            snapshot.read(&format!("{name}.{part}"), &[count, width], |block| {
+            snapshot.read(&name, &[count, width], |block| {
                 for (values, row) in block.chunks_exact(width).zip(&mut rows) {
                     let state: &mut [f32] = bytemuck::cast_slice_mut(&mut row[layout.state_at..]);
                     state[from..][..width].copy_from_slice(values);

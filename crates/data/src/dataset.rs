@@ -193,7 +193,9 @@ impl Dataset {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn keys(&self) -> impl Iterator<Item = (&str, &[u64])> {
-        self.keys.iter().map(|(name, keys)| (name.as_str(), &**keys))
+        self.keys
+            .iter()
+            .map(|(name, keys)| (name.as_str(), &**keys))
     }
 
     /// How often each of the [`keys`](Self::keys) of a vocabulary occurs in these rows.

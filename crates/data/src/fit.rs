@@ -348,7 +348,11 @@ pub(crate) fn encode(
             collisions: None,
         };
         let column = &table.columns[field.column];
-        let places = parts.iter().zip(&mut columns).zip(&mut dense).zip(&mut keys);
+        let places = parts
+            .iter()
+            .zip(&mut columns)
+            .zip(&mut dense)
+            .zip(&mut keys);
         for ((((part, rows), columns), dense), keys) in places {
             let vocabulary = fitted.vocabularies.get(field.vocabulary());
             let (lists, counts) = match &learned.transform {

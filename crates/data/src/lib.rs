@@ -28,8 +28,8 @@ pub mod synth;
 mod tabular;
 
 pub use config::{
-    AdmitConfig, Buckets, CrossConfig, DataConfig, DataSpec, Encoding, FieldConfig, Format, Header, JoinConfig,
-    LabelConfig, Pooling, RowsPart, SplitConfig, TransformKind, Unseen, expand,
+    AdmitConfig, Buckets, CrossConfig, DataConfig, DataSpec, Encoding, FieldConfig, Format, Header,
+    JoinConfig, LabelConfig, Pooling, RowsPart, SplitConfig, TransformKind, Unseen, expand,
 };
 pub use dataset::Dataset;
 pub use error::Error;

@@ -6,7 +6,9 @@ use std::ops::Range;
 use crossfield_core::FieldKind;
 
 use crate::cache;
-use crate::config::{AdmitConfig, DataSpec, FieldConfig, Format, Pooling, SplitConfig, Unseen, expand};
+use crate::config::{
+    AdmitConfig, DataSpec, FieldConfig, Format, Pooling, SplitConfig, Unseen, expand,
+};
 use crate::cross;
 use crate::dataset::Dataset;
 use crate::error::{At, Error};

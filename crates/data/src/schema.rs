@@ -391,9 +391,9 @@ impl FittedSchema {
             Vocabulary::Keys { counts, .. } | Vocabulary::Combinations { counts, .. } => {
                 counts.get((row as usize).checked_sub(1)?).copied()
             }
-            Vocabulary::Indices { .. } | Vocabulary::Hashed { .. } | Vocabulary::Admitted { .. } => {
-                None
-            }
+            Vocabulary::Indices { .. }
+            | Vocabulary::Hashed { .. }
+            | Vocabulary::Admitted { .. } => None,
         }
     }
 

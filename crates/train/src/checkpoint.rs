@@ -14,6 +14,7 @@ use crossfield_embedding::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Admissions;
 use crate::dense::{self, Number};
 use crate::executor::Executor;
 use crate::{Error, FinalMetrics};
@@ -214,10 +215,15 @@ impl Checkpoints {
     }
 
     /// Saves a checkpoint; the older ones go when it is complete, except the best.
-    pub(crate) fn save(&self, state: &mut State, executor: &impl Executor) -> Result<(), Error> {
+    pub(crate) fn save(
+        &self,
+        state: &mut State,
+        executor: &impl Executor,
+        admissions: &Admissions,
+    ) -> Result<(), Error> {
         let complete = self.at(state.step);
         let part = complete.with_extension("part");
-        let saved = write(&part, state, executor);
+        let saved = write(&part, state, executor, admissions);
         if let Err(error) = saved {
             // The checkpoints before this one are untouched; make room again, if that is possible.
             let _ = fs::remove_dir_all(&part);
@@ -236,9 +242,14 @@ impl Checkpoints {
     }
 
     /// Makes the checkpoint of `step` the run's model. Can be repeated if it was interrupted.
-    pub(crate) fn publish(&self, step: u64, run: &Path) -> Result<(), Error> {
-        for name in FILES {
-            let (from, to) = (self.at(step).join(name), run.join(name));
+    pub(crate) fn publish(
+        &self,
+        step: u64,
+        run: &Path,
+        admissions: &Admissions,
+    ) -> Result<(), Error> {
+        for name in admissions.files().chain(FILES.map(str::to_owned)) {
+            let (from, to) = (self.at(step).join(&name), run.join(&name));
             let beside = run.join(format!("{name}.part"));
             let _ = fs::remove_file(&beside);
             // A second name costs no space; where the file system has none, a copy does.
@@ -275,9 +286,15 @@ pub fn save_imported(
     sync_folder(run)
 }
 
-fn write(folder: &Path, state: &mut State, executor: &impl Executor) -> Result<(), Error> {
+fn write(
+    folder: &Path,
+    state: &mut State,
+    executor: &impl Executor,
+    admissions: &Admissions,
+) -> Result<(), Error> {
     fs::create_dir(folder).map_err(Error::io(folder, "create"))?;
     executor.save(folder, state)?;
+    admissions.save(folder, state)?;
     write_synced(&folder.join(STATE), &json(state))?;
     sync_folder(folder)
 }

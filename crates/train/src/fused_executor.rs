@@ -79,6 +79,7 @@ impl Scorer for FusedTrained {
     }
 
     fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
+        assert!(data.keys().next().is_none(), "keys were not looked up");
         let rows = RowData::new(data.examples());
         Ok(self.fused.score(&self.tables, &rows, each)?)
     }
@@ -152,7 +153,8 @@ impl<'a> FusedExecutor<'a> {
             .map_or(0.0, |mean| link.score(mean) as f32);
         let fused = make(model, bias, setup.optimizer.dense, setup.train.fast)?;
         let tables = EmbeddingCollection::new(setup.plans, setup.train.seed)?;
-        if let Some(rows) = held {
+        // Rows whose keys have none yet are checked block by block.
+        if let Some(rows) = held.filter(|rows| rows.keys().next().is_none()) {
             fused.check(&tables, &RowData::new(rows.examples()))?;
         }
         Ok(Self {
@@ -170,6 +172,7 @@ impl Scorer for FusedExecutor<'_> {
     }
 
     fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
+        assert!(data.keys().next().is_none(), "keys were not looked up");
         let rows = RowData::new(data.examples());
         Ok(self.fused.score(&self.tables, &rows, each)?)
     }

@@ -292,7 +292,7 @@ impl Admission {
             while self
                 .clocks
                 .front()
-                .is_some_and(|&end| self.clock - end > after)
+                .is_some_and(|&end| self.clock.saturating_sub(end) > after)
             {
                 self.clocks.pop_front();
             }

@@ -29,6 +29,10 @@ fn log(rows: u64, first_once: u64, seed: u64) -> String {
 const ADMIT: &str = "{ min_count = 2, max_rows = 200, evict_after = 600, sketch = \"16kB\" }";
 
 fn run_file(executor: &str, stream: bool) -> String {
+    let batch_size = match executor {
+        "burn" => "batch_size = 16",
+        _ => "",
+    };
     format!(
         r#"
 [data]
@@ -60,7 +64,7 @@ embedding_dim = 4
 
 [train]
 executor = "{executor}"
-batch_size = 16
+{batch_size}
 epochs = 3
 checkpoint_every = 50
 early_stop = {{ patience = 2 }}

@@ -54,9 +54,12 @@ struct Keys {
 
 #[derive(Args)]
 struct Clicks {
-    /// Distinct users, about; there are three rows for each.
+    /// Distinct users, about.
     #[arg(long, default_value_t = 2_500_000)]
     keys: u64,
+    /// Share of the rows that are of users seen once or twice; two of three such rows are of a new one.
+    #[arg(long, default_value_t = 0.25)]
+    rare: f64,
     /// Occurrences after which a user is given a row.
     #[arg(long, default_value_t = 2)]
     min_count: u32,
@@ -152,20 +155,23 @@ fn adagrad() -> BiasOptimizer {
 /// Values of the two other fields.
 const OTHERS: [u32; 2] = [1000, 100];
 
-/// Rows of a user, an ad and a site: half of the rows are of users whose popularity is Zipf's, the
-/// others of users that are seen once, with one in three of them seen again at some later time.
+/// Rows of a user, an ad and a site: most are of users whose popularity is Zipf's, the others of users
+/// that are seen once, or again at some later time.
 struct Log {
     rng: rand_chacha::ChaCha8Rng,
     zipf: Zipf<f64>,
+    /// Share of the rows that are of users of the second kind.
+    share: f64,
     /// Users of the second kind so far.
     rare: u64,
 }
 
 impl Log {
-    fn new(frequent: u64) -> Self {
+    fn new(frequent: u64, share: f64) -> Self {
         Self {
             rng: rng(1, Purpose::Synth, 0, 0),
             zipf: Zipf::new(frequent as f64, 1.05).expect("a legal exponent"),
+            share,
             rare: 0,
         }
     }
@@ -178,7 +184,7 @@ impl Log {
     }
 
     fn user(&mut self) -> u64 {
-        if self.rng.random::<bool>() {
+        if self.rng.random::<f64>() >= self.share {
             return self.zipf.sample(&mut self.rng) as u64;
         }
         let number = if self.rare > 0 && self.rng.random_ratio(1, 3) {
@@ -262,8 +268,8 @@ impl Clicks {
 
     /// The AUC, on later rows, of a pass with the users that are admitted.
     fn train(&self, config: AdmissionConfig) -> Result<f64, Box<dyn Error>> {
-        let rows = 3 * self.keys;
-        let mut log = Log::new((self.keys / 50).max(1));
+        let rows = (1.5 * self.keys as f64 / self.rare) as u64;
+        let mut log = Log::new((self.keys / 50).max(1), self.rare);
         let mut admission = Admission::new(config)?;
         let most = AdmissionConfig::MOST_ROWS as usize + 1;
         let mut plans = vec![

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 
 use crossfield_core::metrics::{AucMethod, Report};
+use crossfield_data::{Progress, grouped};
 use crossfield_train::{Evaluation, FinalMetrics, Observer, State, Timing, bytes};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -117,6 +118,60 @@ impl Drop for Console {
     }
 }
 
+/// Passes over files on stderr: rows as they are read on a terminal, a line a pass elsewhere.
+pub(crate) struct Reading {
+    bar: Option<ProgressBar>,
+    last: Option<Progress>,
+}
+
+impl Reading {
+    pub(crate) fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(ProgressBar::no_length);
+        let style = ProgressStyle::with_template("{msg} {per_sec}");
+        let style = style.expect("the template is well-formed");
+        Self {
+            bar: bar.map(|bar| bar.with_style(style)),
+            last: None,
+        }
+    }
+
+    pub(crate) fn see(&mut self, at: Progress) {
+        if self.last.is_some_and(|last| last.pass != at.pass) {
+            self.end_pass();
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_position(at.rows);
+            bar.set_message(line(at));
+        }
+        self.last = Some(at);
+    }
+
+    fn end_pass(&mut self) {
+        let Some(last) = self.last.take() else { return };
+        match &self.bar {
+            Some(bar) => {
+                bar.suspend(|| eprintln!("{}", line(last)));
+                bar.reset();
+            }
+            None => eprintln!("{}", line(last)),
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.end_pass();
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn line(at: Progress) -> String {
+    let Progress { pass, passes, rows } = at;
+    format!("pass {pass} of {passes}: {} rows", grouped(rows))
+}
+
 /// `33 k`, `1.2 M`.
 fn thousands(count: f64) -> String {
     match count {
@@ -219,6 +274,15 @@ pub(crate) fn memory_line(weights: u64, state: u64) -> String {
         bytes(weights),
         bytes(state),
         bytes(weights + state)
+    )
+}
+
+/// What mapped tables take: bytes of their files, and of these in memory at most.
+pub(crate) fn mapped_line(files: u64, left: u64) -> String {
+    format!(
+        "mapped: files of {} in the run directory until it is finished; up to {} of them in memory\n",
+        bytes(files),
+        bytes(left.min(files))
     )
 }
 

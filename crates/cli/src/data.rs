@@ -1,10 +1,11 @@
-//! `data synth`, `data fetch`, `data sequences` and `data stats`.
+//! `data synth`, `data fetch`, `data sequences`, `data stats` and `data prepare`.
 
 use std::path::PathBuf;
 
 use crossfield_data::synth::{SynthConfig, generate};
 use crossfield_data::{
     EventFormat, SampleSplit, SampleTargets, SequenceSamples, Ties, grouped, prepare,
+    prepare_in_passes,
 };
 use crossfield_train::{Error, RunFile};
 
@@ -13,7 +14,8 @@ use crate::model::ModelConfig;
 /// `crossfield data`.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum DataCommand {
-    /// Writes a planted ad log as CSV; its true click probabilities are known.
+    /// Writes a planted ad log, as CSV or by its ending as Parquet; its true click probabilities
+    /// are known.
     Synth {
         /// The file to write; `-` is stdout.
         #[arg(long, value_name = "FILE")]
@@ -51,6 +53,14 @@ pub(crate) enum DataCommand {
         #[arg(long = "set", value_name = "KEY=VALUE")]
         sets: Vec<String>,
     },
+    /// Builds the cache of a run file (data.cache) in memory that does not grow with the files.
+    Prepare {
+        /// The run file (TOML).
+        run_file: PathBuf,
+        /// Overrides a key of the run file.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        sets: Vec<String>,
+    },
 }
 
 pub(crate) fn run(command: &DataCommand) -> Result<(), Box<dyn std::error::Error>> {
@@ -65,8 +75,13 @@ pub(crate) fn run(command: &DataCommand) -> Result<(), Box<dyn std::error::Error
                 log.write_csv(std::io::stdout().lock())?;
             } else {
                 let file = std::fs::File::create(out).map_err(Error::io(out, "create"))?;
-                log.write_csv(std::io::BufWriter::new(file))
-                    .map_err(Error::io(out, "write"))?;
+                let file = std::io::BufWriter::new(file);
+                let written = match out.extension().and_then(|extension| extension.to_str()) {
+                    #[cfg(feature = "parquet")]
+                    Some("parquet") => log.write_parquet(file),
+                    _ => log.write_csv(file),
+                };
+                written.map_err(Error::io(out, "write"))?;
                 eprintln!("{} rows in {}", log.len(), out.display());
             }
             Ok(())
@@ -98,6 +113,15 @@ pub(crate) fn run(command: &DataCommand) -> Result<(), Box<dyn std::error::Error
             let run = RunFile::<ModelConfig>::read(run_file, sets)?;
             let label = crate::run::label_kind(run.train.loss);
             let prepared = prepare(&run.data_spec(), run.train.seed, label)?;
+            crate::run::print(&prepared.report.to_string())
+        }
+        DataCommand::Prepare { run_file, sets } => {
+            let run = RunFile::<ModelConfig>::read(run_file, sets)?;
+            let (seed, label) = (run.train.seed, crate::run::label_kind(run.train.loss));
+            let mut reading = crate::console::Reading::new();
+            let see = &mut |at| reading.see(at);
+            let prepared = prepare_in_passes(&run.data_spec(), seed, label, see)?;
+            drop(reading);
             crate::run::print(&prepared.report.to_string())
         }
     }

@@ -9,14 +9,14 @@ use crossfield_core::{
     ComponentConfig, Init, Loss, Model, Schema, Scored, TableConfig, merge_tables,
 };
 use crossfield_data::{
-    Dataset, FittedSchema, LabelKind, Labels, encode_files, expand, prepare, stream,
+    Dataset, FittedSchema, LabelKind, Labels, encode_files, expand, prepare, stream_with,
 };
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 use crossfield_train::{
     Admissions, Continued, Error, Executor, FinalMetrics, FusedModel, FusedTrained, Objective,
     Observer, Parts, RunFile, Scorer, Setup, SolverModel, SolverTrained, Trained, bytes,
-    check_draws, check_memory, describe_admitted, describe_tables, in_pool, table_bytes,
-    train_solver,
+    check_draws, check_memory_of, describe_admitted, describe_tables, in_pool, mapped_bytes,
+    table_bytes, train_solver,
 };
 
 pub(crate) use crossfield_train::{check_schema, vocabulary};
@@ -148,7 +148,9 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         && directory.join("metrics.json").exists()
     {
         // An interrupt between the last file and the last clean-up leaves only leftovers.
-        let _ = std::fs::remove_dir_all(directory.join("checkpoints"));
+        for folder in ["checkpoints", "tables"] {
+            let _ = std::fs::remove_dir_all(directory.join(folder));
+        }
         eprintln!("{} is finished; nothing to do", directory.display());
         return Ok(());
     }
@@ -239,7 +241,9 @@ struct Data {
 fn read(run: &Run) -> Anyhow<Data> {
     let (spec, kind) = (run.data_spec(), label_kind(run.train.loss));
     if spec.data.stream {
-        let streamed = stream(&spec, run.train.seed, kind)?;
+        let mut reading = console::Reading::new();
+        let streamed = stream_with(&spec, run.train.seed, kind, &mut |at| reading.see(at))?;
+        drop(reading);
         eprintln!("{}", streamed.report);
         let fitted = streamed.schema.clone();
         let parts = Parts::from(streamed);
@@ -353,6 +357,8 @@ pub(crate) fn fit(
     let fill = |tables: &mut EmbeddingCollection| {
         WarmStart::open(&run.optimizer, plans, &FittedSchema::load(out)?)?.fill(tables)
     };
+    let check_block =
+        |block: &Dataset| Ok(run.model.check_rows(block.schema(), &block.examples())?);
     let begins_with_another = run.optimizer.table.iter().any(|t| t.init_from.is_some());
     let before = run.data.continue_from.as_ref();
     let before = before.map(|before| expand(before)).transpose()?;
@@ -371,6 +377,7 @@ pub(crate) fn fit(
         out,
         fill: begins_with_another.then_some(&fill),
         continues: continues.transpose()?,
+        check_block: Some(&check_block),
     };
     let mean = parts.train.label_mean().unwrap_or(0.5);
     Ok(match Fitted::of(run)? {
@@ -693,7 +700,11 @@ pub(crate) fn plan(
             describe_tables(&plans),
             describe_admitted(fitted)
         ));
-        check_memory(&plans)?;
+        let left = check_memory_of(&plans, run.train.memory()?)?;
+        let mapped = mapped_bytes(&plans);
+        if mapped > 0 {
+            say(&console::mapped_line(mapped, left));
+        }
         return Ok(plans);
     }
     let each = tables.iter().map(|table| 4 * table.rows * table.dim);

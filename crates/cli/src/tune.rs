@@ -772,6 +772,7 @@ mod tests {
             total: text(),
             available: text(),
             tables: text(),
+            largest: String::new(),
         };
         assert!(is_of_settings(&memory));
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);

@@ -12,7 +12,7 @@ const HEADER: &str = "label,user,item,price\n";
 fn day(users: std::ops::Range<u32>, items: std::ops::Range<u32>, rows: usize, seed: u64) -> String {
     let mut draws = Draws(seed);
     let mut text = HEADER.to_owned();
-    let mut pick = |range: &std::ops::Range<u32>, draws: &mut Draws| {
+    let pick = |range: &std::ops::Range<u32>, draws: &mut Draws| {
         range.start + (draws.next() * f64::from(range.end - range.start)) as u32
     };
     for _ in 0..rows {
@@ -271,4 +271,48 @@ fn what_cannot_go_on_is_refused() {
             .starts_with("unfinished: not finished; go on with: crossfield train --resume")
     );
     assert!(!folder.path("x/metrics.json").exists());
+}
+
+/// Beside rows that are held, those of a stream are checked block by block.
+#[test]
+fn rows_that_a_model_cannot_read_are_refused_in_streams_too() {
+    let folder = Folder::new();
+    folder.write(
+        "a.csv",
+        "label,item,kind,past,past_kind\n1,a,x,b|c,x|y\n0,b,y,a,x\n1,c,x,a|b,y\n",
+    );
+    folder.write(
+        "run.toml",
+        r#"
+[data]
+train = "a.csv"
+
+[[field]]
+name = "item"
+[[field]]
+name = "kind"
+[[field]]
+name = "past"
+kind = "sequence"
+vocabulary = "item"
+[[field]]
+name = "past_kind"
+kind = "sequence"
+vocabulary = "kind"
+
+[model]
+kind = "din"
+
+[[model.din.behaviour]]
+target = ["item", "kind"]
+history = ["past", "past_kind"]
+
+[train]
+epochs = 1
+"#,
+    );
+    let held = folder.fail("train run.toml --out held");
+    let streamed = folder.fail("train run.toml --out streamed --set data.stream=true");
+    assert!(held.contains("past_kind"), "{held}");
+    assert_eq!(streamed, held);
 }

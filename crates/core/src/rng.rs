@@ -49,8 +49,12 @@ pub enum Purpose {
     Permutation = 13,
     /// Settings of the trials of a search: `a` = number of the trial, `b` = [`name_key`] of the setting.
     Trials = 14,
+    /// Numbers that quantiles are taken of, where they are too many: `a` = [`name_key`] of the field.
+    Sample = 15,
+    /// The order of the blocks of a stream: `a` = epoch.
+    Blocks = 16,
     /// The row that a key begins with: `a` = [`name_key`] of the table, `b` = key.
-    KeyInit = 15,
+    KeyInit = 17,
 }
 
 /// The stream of random numbers for one purpose.

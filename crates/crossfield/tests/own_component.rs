@@ -82,6 +82,7 @@ fn run(
         out,
         fill: None,
         continues: None,
+        check_block: None,
     };
     let make = |init: &Init| {
         Ok(Scored::new(

@@ -1,5 +1,6 @@
 //! The sections `[data]`, `[label]`, `[[field]]` and `[[cross]]` of a run file.
 
+use bytesize::ByteSize;
 use crossfield_core::FieldKind;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -122,6 +123,9 @@ pub enum Format {
     Ratings,
     /// The generated ad log.
     Synth,
+    /// Parquet files: columns by name. Lists are bags and sequences, and a null is a missing value.
+    /// Needs the feature `parquet`.
+    Parquet,
 }
 
 impl Format {
@@ -138,7 +142,8 @@ impl Format {
 pub struct DataConfig {
     /// Format of all files. Default: csv.
     pub format: Format,
-    /// Files to train on: a path or a list; `.gz` and `.zst` are decompressed.
+    /// Files to train on: a path or a list; `.gz` and `.zst` are decompressed. `*`, `?` and `[…]`
+    /// stand for all files that match, sorted by name, unless there is a file of just that name.
     #[serde(deserialize_with = "one_or_many")]
     pub train: Vec<String>,
     /// Files to validate on. Default: none.
@@ -189,6 +194,15 @@ pub struct DataConfig {
     /// Rows of a block that is read at once; those of a block are shuffled. Default: 131072.
     #[serde(skip_serializing_if = "is_block_rows")]
     pub block_rows: usize,
+    /// Whether an epoch visits the training rows in the order of their files, as logs in order of
+    /// time need it. Default: false, they are shuffled.
+    #[serde(skip_serializing_if = "is_false")]
+    pub in_order: bool,
+    /// Memory for what is counted and collected while rows are read block by block, such as
+    /// "512MB"; what does not fit is spilled to files, in the folder of the cache if there is one.
+    /// Default: 512MB.
+    #[serde(skip_serializing_if = "is_memory")]
+    pub memory: String,
     /// A finished run that this one goes on from, as `train --continue` has it: its vocabularies, to
     /// which new values are added, its transforms, and its weights. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -203,6 +217,13 @@ pub struct DataConfig {
 
 /// Rows of a block, unless `data.block_rows` says otherwise.
 const BLOCK_ROWS: usize = 1 << 17;
+
+/// What may be collected, unless `data.memory` says otherwise.
+const MEMORY: &str = "512MB";
+
+fn is_memory(text: &str) -> bool {
+    text == MEMORY
+}
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 fn is_false(value: &bool) -> bool {
@@ -235,6 +256,8 @@ impl Default for DataConfig {
             shuffle_block: 0,
             stream: false,
             block_rows: BLOCK_ROWS,
+            in_order: false,
+            memory: MEMORY.to_owned(),
             continue_from: None,
             join: Vec::new(),
             synth: None,
@@ -243,6 +266,35 @@ impl Default for DataConfig {
 }
 
 impl DataConfig {
+    /// Refuses keys of text files where the files are none.
+    pub(crate) fn check_parquet(&self) -> Result<(), Error> {
+        if self.format != Format::Parquet {
+            return Ok(());
+        }
+        if !cfg!(feature = "parquet") {
+            return Err(Error::Config {
+                key: "data.format".to_owned(),
+                value: "parquet".to_owned(),
+                expected: "another format: this build lacks the feature `parquet`".to_owned(),
+            });
+        }
+        for (key, set) in [
+            ("data.separator", self.separator.is_some()),
+            ("data.header", self.header.is_some()),
+            ("data.join", !self.join.is_empty()),
+            ("data.encoding", self.encoding != Encoding::Utf8),
+        ] {
+            if set {
+                return Err(Error::Config {
+                    key: key.to_owned(),
+                    value: "(set)".to_owned(),
+                    expected: "no such key with parquet".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Leaves the files of the test part out. A split takes no other rows in their place: the other
     /// parts are as they were.
     ///
@@ -292,6 +344,33 @@ impl DataConfig {
         no_valid
     }
 
+    /// What `memory` says, in bytes.
+    pub(crate) fn memory_bytes(&self) -> Result<usize, Error> {
+        let bytes = self.memory.parse().ok().map(|size: ByteSize| size.as_u64());
+        let least = ByteSize::mb(1).as_u64();
+        let bytes = bytes.filter(|&bytes| bytes >= least);
+        let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
+        bytes.ok_or_else(|| Error::Config {
+            key: "data.memory".to_owned(),
+            value: self.memory.clone(),
+            expected: "a size such as \"512MB\", at least 1MB".to_owned(),
+        })
+    }
+
+    /// What decides how rows are read, and nothing about what they are, as if it was never set.
+    pub(crate) fn without_ways(&self) -> Self {
+        let default = Self::default();
+        Self {
+            cache: None,
+            shuffle_block: default.shuffle_block,
+            stream: default.stream,
+            block_rows: default.block_rows,
+            in_order: default.in_order,
+            memory: default.memory,
+            ..self.clone()
+        }
+    }
+
     /// The same with every default that the format implies written out.
     pub fn complete(&self) -> Self {
         let mut complete = self.clone();
@@ -313,7 +392,7 @@ impl DataConfig {
                 });
                 (",", Header::Present(true))
             }
-            Format::Libsvm | Format::Libffm => return complete,
+            Format::Libsvm | Format::Libffm | Format::Parquet => return complete,
         };
         complete.separator.get_or_insert(separator.to_owned());
         complete.header.get_or_insert(header);

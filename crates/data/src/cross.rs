@@ -1,6 +1,7 @@
 //! Crosses: values of several encoded fields together, as one more field.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossfield_core::rng::name_key;
@@ -174,7 +175,10 @@ pub(crate) fn learn(
                     }
                     column
                 }
-                _ => column(&fitted_cross, vocabulary.as_ref(), columns, part)?,
+                _ => {
+                    let learned = vocabulary.as_ref();
+                    column(&fitted_cross, learned, columns, part, &mut |_| {})?
+                }
             };
             report.seen.push(column.indices.len() as u64);
             if vocabulary.as_ref().is_some_and(|it| it.oov_row().is_some()) {
@@ -183,32 +187,70 @@ pub(crate) fn learn(
             }
             columns.push(column);
         }
-        Arc::make_mut(&mut fitted.schema).fields.push(Field {
-            name: cross.name().to_owned(),
-            kind: FieldKind::Cross,
-            vocabulary: cross.name().to_owned(),
-            rows: vocabulary.as_ref().map_or(1, Vocabulary::rows),
-            oov_row: vocabulary.as_ref().and_then(Vocabulary::oov_row),
-        });
-        if let Some(vocabulary) = vocabulary {
-            let name = cross.name().to_owned();
-            fitted.vocabularies.insert(name, vocabulary);
-        }
-        fitted.crosses.push(fitted_cross);
+        add(fitted, fitted_cross, vocabulary);
         reports.push(report);
     }
     Ok(reports)
 }
 
-/// Adds the columns of all crosses of `fitted` to those of its fields.
+/// Adds the field of a cross.
+fn add(fitted: &mut FittedSchema, cross: FittedCross, vocabulary: Option<Vocabulary>) {
+    let name = cross.config.name().to_owned();
+    Arc::make_mut(&mut fitted.schema).fields.push(Field {
+        name: name.clone(),
+        kind: FieldKind::Cross,
+        vocabulary: name.clone(),
+        rows: vocabulary.as_ref().map_or(1, Vocabulary::rows),
+        oov_row: vocabulary.as_ref().and_then(Vocabulary::oov_row),
+    });
+    if let Some(vocabulary) = vocabulary {
+        fitted.vocabularies.insert(name, vocabulary);
+    }
+    fitted.crosses.push(cross);
+}
+
+/// Adds the fields of `crosses`, which are complete, and of which nothing is to be learned: those
+/// with hashed rows, and conditions.
+pub(crate) fn declare(crosses: &[CrossConfig], fitted: &mut FittedSchema) -> Result<(), Error> {
+    for cross in crosses {
+        let fitted_cross = FittedCross {
+            config: cross.clone(),
+            rule: rule(cross, crosses, fitted)?,
+        };
+        add(fitted, fitted_cross, without_rows(cross)?);
+    }
+    Ok(())
+}
+
+/// The vocabulary of a cross that has one of which nothing is to be learned.
+pub(crate) fn without_rows(cross: &CrossConfig) -> Result<Option<Vocabulary>, Error> {
+    match (&cross.when, cross.hash_rows) {
+        (Some(_), _) => Ok(None),
+        (None, Some(rows)) => Ok(Some(Vocabulary::Hashed { rows })),
+        (None, None) => {
+            let count = cross.min_count.unwrap_or(1).to_string();
+            let expected = format!("hash_rows in its place, {IN_MEMORY}");
+            refuse(cross, "min_count", &count, &expected)
+        }
+    }
+}
+
+/// Why something cannot be, and what to do about it.
+pub(crate) const IN_MEMORY: &str = "for rows are read block by block here (or train with data.stream = false, which reads them all \
+     into memory)";
+
+/// Adds the columns of all crosses of `fitted` to those of its fields. `see` is called with the
+/// number of a cross with hashed rows and each of its combinations.
 pub(crate) fn encode(
     fitted: &FittedSchema,
     part: &'static str,
     columns: &mut Vec<Jagged>,
+    see: &mut dyn FnMut(usize, &[u32]),
 ) -> Result<(), Error> {
-    for cross in &fitted.crosses {
+    for (number, cross) in fitted.crosses.iter().enumerate() {
         let vocabulary = fitted.vocabularies.get(cross.config.name());
-        columns.push(column(cross, vocabulary, columns, part)?);
+        let mut see = |tuple: &[u32]| see(number, tuple);
+        columns.push(column(cross, vocabulary, columns, part, &mut see)?);
     }
     Ok(())
 }
@@ -291,12 +333,13 @@ fn wanted(
     }
 }
 
-/// The features of a cross in each row.
+/// The features of a cross in each row. `see` is called with each combination that is hashed.
 fn column(
     cross: &FittedCross,
     vocabulary: Option<&Vocabulary>,
     columns: &[Jagged],
     part: &'static str,
+    see: &mut dyn FnMut(&[u32]),
 ) -> Result<Jagged, Error> {
     let config = &cross.config;
     match (&cross.rule, vocabulary) {
@@ -306,7 +349,10 @@ fn column(
             products(config, members, columns, part, row)
         }
         (CrossRule::Product { members }, Some(Vocabulary::Hashed { rows })) => {
-            let row = |tuple: &[u32]| hashed_row(tuple_key(tuple), *rows);
+            let row = |tuple: &[u32]| {
+                see(tuple);
+                hashed_row(tuple_key(tuple), *rows)
+            };
             products(config, members, columns, part, row)
         }
         _ => unreachable!("a cross of fields has combinations or hashed rows"),
@@ -405,6 +451,19 @@ fn extend(
     }
 }
 
+/// How often the rarest, the median and the most frequent combination occur; `counts` has how many
+/// occur so often.
+pub(crate) fn spread(counts: &BTreeMap<u64, u64>) -> Option<[u64; 3]> {
+    let all: u64 = counts.values().sum();
+    let mut before = 0;
+    let median = counts.iter().find(|&(_, combinations)| {
+        before += combinations;
+        before > all / 2
+    });
+    let (&smallest, &largest) = (counts.keys().next()?, counts.keys().next_back()?);
+    Some([smallest, *median?.0, largest])
+}
+
 /// The combinations of the training rows, by first appearance.
 struct Seen {
     tuples: Tuples,
@@ -439,12 +498,11 @@ impl Seen {
     ) -> (Vocabulary, Vec<u32>) {
         let Self { tuples, counts } = self;
         report.distinct = Some(counts.len() as u64);
-        let mut sorted = counts.clone();
-        sorted.sort_unstable();
-        if let (Some(&smallest), Some(&largest)) = (sorted.first(), sorted.last()) {
-            report.counts = Some([smallest, sorted[sorted.len() / 2], largest]);
-        }
-        drop(sorted);
+        let mut of_count = BTreeMap::new();
+        counts
+            .iter()
+            .for_each(|&count| *of_count.entry(count).or_insert(0) += 1);
+        report.counts = spread(&of_count);
         if let Some(rows) = cross.hash_rows {
             let places = tuples.iter().map(|it| hashed_row(tuple_key(it), rows));
             let places: Vec<u32> = places.collect();

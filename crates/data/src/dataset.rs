@@ -56,6 +56,8 @@ pub struct Dataset {
     /// By vocabulary: the distinct keys of fields whose indices are numbers of these keys, for they
     /// were not looked up yet.
     pub(crate) keys: BTreeMap<String, Slice<u64>>,
+    /// Whether an epoch visits the rows as they stand.
+    pub(crate) in_order: bool,
 }
 
 /// A field that is not one-hot.
@@ -159,6 +161,7 @@ impl Dataset {
             negative_rate: 1.0,
             shuffle_block: 0,
             keys: BTreeMap::new(),
+            in_order: false,
         }
     }
 
@@ -343,11 +346,15 @@ impl Dataset {
     }
 
     /// The order in which epoch `epoch` (from 0) of a run with `seed` visits the rows: the one
-    /// that [`Loader`](crate::Loader) follows, in blocks if `data.shuffle_block` says so.
+    /// that [`Loader`](crate::Loader) follows, in blocks if `data.shuffle_block` says so, and as
+    /// they stand with `data.in_order`.
     ///
     /// `block` is the number of these rows among the blocks of a stream (from 0), 0 where they are
     /// all.
     pub fn epoch_order(&self, seed: u64, epoch: u64, block: u64) -> Vec<u32> {
+        if self.in_order {
+            return (0..self.rows as u32).collect();
+        }
         order::epoch_order(self.rows, self.shuffle_block, seed, epoch, block)
     }
 
@@ -480,6 +487,7 @@ impl Dataset {
             negative_rate: self.negative_rate,
             shuffle_block: self.shuffle_block,
             keys: self.keys.clone(),
+            in_order: self.in_order,
             ..Self::new(self.schema.clone(), self.rows, columns)
         }
     }
@@ -496,14 +504,83 @@ impl Dataset {
     }
 
     fn mean_by(&self, weights: Option<&[f32]>) -> Option<f64> {
-        let mut sum = 0.0;
-        let mut total = 0.0;
-        for (row, &label) in self.labels.iter().enumerate() {
-            let weight = weights.map_or(1.0, |all| f64::from(all[row]));
-            sum += weight * f64::from(label);
-            total += weight;
+        let mut mean = LabelMean::default();
+        mean.see(&self.labels, weights);
+        mean.mean()
+    }
+
+    /// A copy of consecutive rows, in memory.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    pub(crate) fn range(&self, rows: Range<usize>) -> Self {
+        let of_rows = |values: &Slice<f32>, width: usize| -> Slice<f32> {
+            match values.is_empty() {
+                true => Vec::new().into(),
+                false => values[rows.start * width..rows.end * width].to_vec().into(),
+            }
+        };
+        let mut one_each: Option<Slice<u64>> = None;
+        let lists = self.lists.iter().map(|list| {
+            let values = list.offsets[rows.start] as usize..list.offsets[rows.end] as usize;
+            let first = list.offsets[rows.start];
+            let offsets = || -> Slice<u64> {
+                let offsets = list.offsets[rows.start..=rows.end].iter();
+                offsets.map(|&end| end - first).collect::<Vec<_>>().into()
+            };
+            Lists {
+                field: list.field,
+                one_a_row: list.one_a_row,
+                offsets: match list.one_a_row {
+                    true => one_each.get_or_insert_with(offsets).clone(),
+                    false => offsets(),
+                },
+                weights: (list.weights.as_ref())
+                    .map(|weights| weights[values.clone()].to_vec().into()),
+                indices: list.indices[values].to_vec().into(),
+            }
+        });
+        let width = self.one_hot_fields.len();
+        let one_hot = &self.one_hot[rows.start * width..rows.end * width];
+        Self {
+            schema: self.schema.clone(),
+            rows: rows.len(),
+            one_hot_fields: self.one_hot_fields.clone(),
+            lists: lists.collect(),
+            one_hot: one_hot.to_vec().into(),
+            dense: of_rows(&self.dense, self.schema.dense.len()),
+            labels: of_rows(&self.labels, 1),
+            weights: self.weights.as_ref().map(|values| of_rows(values, 1)),
+            groups: (self.groups.as_ref()).map(|groups| groups[rows.clone()].to_vec().into()),
+            probabilities: (self.probabilities.as_ref()).map(|values| of_rows(values, 1)),
+            negative_rate: self.negative_rate,
+            shuffle_block: 0,
+            keys: self.keys.clone(),
+            in_order: self.in_order,
         }
-        (total > 0.0).then(|| sum / total)
+    }
+
+    /// Lets go of the memory that consecutive rows of a mapped file take: they are read again when
+    /// they are asked for.
+    pub(crate) fn give_back(&self, rows: Range<usize>) {
+        let of_rows = |width: usize| rows.start * width..rows.end * width;
+        self.one_hot.give_back(of_rows(self.one_hot_fields.len()));
+        for list in &self.lists {
+            let values = list.offsets[rows.start] as usize..list.offsets[rows.end] as usize;
+            list.offsets.give_back(rows.clone());
+            list.indices.give_back(values.clone());
+            if let Some(weights) = &list.weights {
+                weights.give_back(values);
+            }
+        }
+        self.dense.give_back(of_rows(self.schema.dense.len()));
+        let others = [&self.weights, &self.probabilities].into_iter().flatten();
+        for values in std::iter::once(&self.labels).chain(others) {
+            values.give_back(rows.clone());
+        }
+        if let Some(groups) = &self.groups {
+            groups.give_back(rows.clone());
+        }
     }
 
     /// Rows that have nothing but their number as their label.
@@ -514,6 +591,29 @@ impl Dataset {
             labels: labels.into(),
             ..Self::new(Arc::new(Schema::default()), rows as usize, Vec::new())
         }
+    }
+}
+
+/// Mean of labels, each with its weight, which come one after the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LabelMean {
+    sum: f64,
+    total: f64,
+}
+
+impl LabelMean {
+    /// The next labels, and their weights if not all are 1.
+    pub(crate) fn see(&mut self, labels: &[f32], weights: Option<&[f32]>) {
+        for (row, &label) in labels.iter().enumerate() {
+            let weight = weights.map_or(1.0, |all| f64::from(all[row]));
+            self.sum += weight * f64::from(label);
+            self.total += weight;
+        }
+    }
+
+    /// `None` without weight.
+    pub(crate) fn mean(self) -> Option<f64> {
+        (self.total > 0.0).then(|| self.sum / self.total)
     }
 }
 
@@ -622,6 +722,25 @@ mod tests {
         assert_eq!(selected.len(), 2);
         assert_eq!(selected.batch(&[0, 1]), data.batch(&[2, 0]));
         assert_eq!(selected.groups(), Some(&[9, 7][..]));
+    }
+
+    #[test]
+    fn consecutive_rows_are_those_that_are_selected() {
+        let schema = Schema {
+            fields: ["a", "b", "c", "d"].map(field).to_vec(),
+            dense: vec!["b".into()],
+        };
+        let mut data = Dataset::new(Arc::new(schema), 3, columns());
+        data.dense = vec![0.5, 1.0, -2.0].into();
+        data.labels = vec![1.0, 0.0, 1.0].into();
+        data.weights = Some(vec![1.0, 2.0, 3.0].into());
+        for rows in [0..3usize, 1..3, 2..3, 1..1] {
+            let picked: Vec<u32> = rows.clone().map(|row| row as u32).collect();
+            let range = data.range(rows);
+            let all: Vec<u32> = (0..range.len() as u32).collect();
+            assert_eq!(range.batch(&all), data.batch(&picked));
+            assert_eq!(range.one_hot_fields, [0, 3]);
+        }
     }
 
     #[test]

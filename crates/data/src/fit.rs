@@ -58,7 +58,8 @@ pub(crate) fn fit(
                 let mut vocabulary = count_keys(table, &fields, &table.dicts[dict], train);
                 for field in &fields {
                     if let Some(run) = &field.config.keys_from {
-                        vocabulary.take_keys(name, &field.config.name, run)?;
+                        let keys = Vocabulary::keys_of(name, &field.config.name, run)?;
+                        vocabulary.take_keys(keys.iter());
                     }
                 }
                 vocabulary
@@ -77,25 +78,30 @@ pub(crate) fn fit(
         };
         vocabularies.insert(name.to_owned(), vocabulary);
     }
+    let transforms = fields
+        .iter()
+        .map(|field| match &table.columns[field.column] {
+            Column::Number(numbers) => match before {
+                Some(before) => Ok(before.transform(&field.config.name)),
+                None => learn_transform(&field.config, numbers, train),
+            },
+            _ => Ok(Transform::None {}),
+        });
+    let transforms = transforms.collect::<Result<_, _>>()?;
+    Ok(fitted(fields, vocabularies, transforms))
+}
+
+/// What was learned of `fields`, put together; the transforms are by field.
+pub(crate) fn fitted(
+    fields: &[Planned],
+    vocabularies: BTreeMap<String, Vocabulary>,
+    transforms: Vec<Transform>,
+) -> FittedSchema {
     let mut schema = Schema::default();
     let mut fitted = Vec::new();
     let mut indicators = Vec::new();
-    for field in fields {
+    for (field, transform) in fields.iter().zip(transforms) {
         let config = &field.config;
-        let transform = match &table.columns[field.column] {
-            // What a number means to the weights that there are does not change.
-            Column::Number(numbers) => match before {
-                Some(before) => {
-                    let same = before
-                        .fields
-                        .iter()
-                        .find(|it| it.config.name == config.name);
-                    same.expect("the fields are the same").transform.clone()
-                }
-                None => learn_transform(config, numbers, train)?,
-            },
-            _ => Transform::None {},
-        };
         let (rows, oov_row) = match &transform {
             Transform::None {} => {
                 let vocabulary = &vocabularies[field.vocabulary()];
@@ -123,46 +129,75 @@ pub(crate) fn fit(
         });
     }
     schema.dense.extend(indicators);
-    Ok(FittedSchema {
+    FittedSchema {
         schema: Arc::new(schema),
         fields: fitted,
         crosses: Vec::new(),
         vocabularies,
-    })
+    }
+}
+
+/// What the ids of a dictionary are seen by.
+pub(crate) struct Seen {
+    /// How often.
+    pub(crate) counts: Vec<u64>,
+    /// Row and field of the first appearance.
+    first: Vec<u64>,
+    /// The fields, as bits; of those from the 64th on, nothing.
+    pub(crate) fields: Vec<u64>,
+}
+
+impl Seen {
+    /// The ids of `dict` in the rows `train` of these `fields` of its vocabulary.
+    pub(crate) fn of(table: &Table, fields: &[&Planned], dict: &Interner, train: &[u32]) -> Self {
+        let mut seen = Self {
+            counts: vec![0; dict.len()],
+            first: vec![u64::MAX; dict.len()],
+            fields: vec![0; dict.len()],
+        };
+        for (position, field) in fields.iter().enumerate() {
+            let bit = 1u64.checked_shl(position as u32).unwrap_or(0);
+            let mut see = |row: usize, id: u32| {
+                let id = id as usize;
+                seen.counts[id] += 1;
+                let place = (row * fields.len() + position) as u64;
+                seen.first[id] = seen.first[id].min(place);
+                seen.fields[id] |= bit;
+            };
+            for &row in train {
+                let row = row as usize;
+                match &table.columns[field.column] {
+                    Column::Text(ids) => see(row, ids[row]),
+                    Column::List(list) => {
+                        list.lists
+                            .range(row)
+                            .for_each(|at| see(row, list.lists.indices[at]));
+                    }
+                    Column::Hash(_) | Column::Number(_) => {
+                        unreachable!("only texts and lists have a dictionary")
+                    }
+                }
+            }
+        }
+        seen
+    }
+
+    /// Puts ids in the order of their first appearance. Ids break ties inside one list: they follow
+    /// the order of its values.
+    pub(crate) fn place(&self, id: u32) -> (u64, u32) {
+        (self.first[id as usize], id)
+    }
 }
 
 /// Keys by falling count, then by first appearance in the training rows.
 fn count_keys(table: &Table, fields: &[&Planned], dict: &Interner, train: &[u32]) -> Vocabulary {
-    let mut counts = vec![0u64; dict.len()];
-    // Row and field of the first appearance.
-    let mut first = vec![u64::MAX; dict.len()];
-    for (position, field) in fields.iter().enumerate() {
-        let mut see = |row: usize, id: u32| {
-            counts[id as usize] += 1;
-            let place = (row * fields.len() + position) as u64;
-            first[id as usize] = first[id as usize].min(place);
-        };
-        for &row in train {
-            let row = row as usize;
-            match &table.columns[field.column] {
-                Column::Text(ids) => see(row, ids[row]),
-                Column::List(list) => {
-                    list.lists
-                        .range(row)
-                        .for_each(|at| see(row, list.lists.indices[at]));
-                }
-                Column::Hash(_) | Column::Number(_) => {
-                    unreachable!("only texts and lists have a dictionary")
-                }
-            }
-        }
-    }
+    let seen = Seen::of(table, fields, dict, train);
+    let counts = &seen.counts;
     let min_count = fields[0].config.min_count.unwrap_or(1);
     let mut kept: Vec<u32> = (0..dict.len() as u32)
         .filter(|&id| counts[id as usize] >= min_count)
         .collect();
-    // Ids break ties inside one list: they follow the order of its values.
-    kept.sort_by_key(|&id| (u64::MAX - counts[id as usize], first[id as usize], id));
+    kept.sort_by_key(|&id| (u64::MAX - counts[id as usize], seen.place(id)));
     let mut keys = Interner::default();
     for &id in &kept {
         keys.intern(dict.text(id));
@@ -190,23 +225,117 @@ fn seen_indices(
             }
         }
     }
-    // The largest index is at most u32::MAX - 2: the run file's limit is checked.
-    let Some(largest) = seen.largest() else {
-        return Err(Error::NoValues {
-            field: fields[0].config.name.clone(),
-        });
-    };
-    if unseen == Unseen::Own {
-        seen = Bits::up_to(largest);
-    }
-    Ok(Vocabulary::Indices {
-        seen,
-        rows: largest + 2,
+    indices(seen, unseen).ok_or_else(|| Error::NoValues {
+        field: fields[0].config.name.clone(),
     })
+}
+
+/// The vocabulary of the indices that were seen, if there are any.
+pub(crate) fn indices(seen: Bits, unseen: Unseen) -> Option<Vocabulary> {
+    // The largest index is at most u32::MAX - 2: the run file's limit is checked.
+    let largest = seen.largest()?;
+    let seen = match unseen {
+        Unseen::Own => Bits::up_to(largest),
+        Unseen::Shared => seen,
+    };
+    let rows = largest + 2;
+    Some(Vocabulary::Indices { seen, rows })
 }
 
 fn log(x: f64) -> f64 {
     x.signum() * x.abs().ln_1p()
+}
+
+/// Mean and deviation of the numbers of a field, which are seen twice, in the same order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moments {
+    as_log: bool,
+    rows: u64,
+    count: u64,
+    /// Away from the first value, so that a constant has the deviation 0 exactly.
+    origin: f64,
+    from_origin: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Moments {
+    pub(crate) fn new(kind: TransformKind) -> Self {
+        Self {
+            as_log: kind == TransformKind::Log,
+            rows: 0,
+            count: 0,
+            origin: 0.0,
+            from_origin: 0.0,
+            mean: 0.0,
+            squares: 0.0,
+        }
+    }
+
+    fn value(&self, number: f64) -> f64 {
+        if self.as_log { log(number) } else { number }
+    }
+
+    /// The first time, of each row; NaN is a missing one.
+    pub(crate) fn see(&mut self, number: f64) {
+        self.rows += 1;
+        if number.is_nan() {
+            return;
+        }
+        let value = self.value(number);
+        if self.count == 0 {
+            self.origin = value;
+        }
+        self.count += 1;
+        self.from_origin += value - self.origin;
+    }
+
+    /// Ends the first time; whether there was a number.
+    pub(crate) fn end(&mut self) -> bool {
+        self.mean = self.origin + self.from_origin / self.count as f64;
+        self.count > 0
+    }
+
+    /// The second time.
+    pub(crate) fn see_again(&mut self, number: f64) {
+        if !number.is_nan() {
+            let from_mean = self.value(number) - self.mean;
+            self.squares += from_mean * from_mean;
+        }
+    }
+
+    pub(crate) fn transform(&self) -> Transform {
+        let deviation = (self.squares / self.count as f64).sqrt();
+        Transform::Standard {
+            log: self.as_log,
+            mean: self.mean,
+            deviation: if deviation > 0.0 { deviation } else { 1.0 },
+            indicator: self.count < self.rows,
+        }
+    }
+}
+
+/// The edges of buckets between `count` quantiles of all numbers, at least one, and of those that
+/// are not zero.
+pub(crate) fn bucket_edges(mut all: Vec<f64>, count: usize) -> Vec<f64> {
+    all.sort_by(f64::total_cmp);
+    let smallest = all[0];
+    let mut edges = quantile_edges(&all, count);
+    all.retain(|&x| x != 0.0);
+    edges.extend(quantile_edges(&all, count));
+    // Nothing in training is left of the smallest value.
+    edges.retain(|&edge| edge > smallest);
+    edges.sort_by(f64::total_cmp);
+    edges.dedup();
+    edges
+}
+
+/// The quantiles that the buckets of a field lie between, unless its edges are given.
+pub(crate) fn quantiles(config: &FieldConfig) -> usize {
+    match config.buckets {
+        Some(Buckets::Count(count)) => count as usize,
+        _ => 33,
+    }
 }
 
 fn learn_transform(
@@ -220,52 +349,28 @@ fn learn_transform(
             .map(|&row| numbers[row as usize])
             .filter(|x| !x.is_nan())
     };
-    let count = present().count();
-    if count == 0 {
+    if present().next().is_none() {
         return Err(Error::NoValues {
             field: config.name.clone(),
         });
     }
     let kind = config.transform.unwrap_or_default();
-    match (kind, &config.buckets) {
+    Ok(match (kind, &config.buckets) {
         (TransformKind::Standardise | TransformKind::Log, _) => {
-            let as_log = kind == TransformKind::Log;
-            let values = || present().map(move |x| if as_log { log(x) } else { x });
-            // Away from the first value, so that a constant has the deviation 0 exactly.
-            let origin = values().next().unwrap_or_default();
-            let n = count as f64;
-            let mean = origin + values().map(|x| x - origin).sum::<f64>() / n;
-            let variance = values().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
-            let deviation = variance.sqrt();
-            let deviation = if deviation > 0.0 { deviation } else { 1.0 };
-            Ok(Transform::Standard {
-                log: as_log,
-                mean,
-                deviation,
-                indicator: count < train.len(),
-            })
+            let mut moments = Moments::new(kind);
+            let all = || train.iter().map(|&row| numbers[row as usize]);
+            all().for_each(|number| moments.see(number));
+            moments.end();
+            all().for_each(|number| moments.see_again(number));
+            moments.transform()
         }
-        (TransformKind::Buckets, Some(Buckets::Edges(edges))) => Ok(Transform::Buckets {
+        (TransformKind::Buckets, Some(Buckets::Edges(edges))) => Transform::Buckets {
             edges: edges.clone(),
-        }),
-        (_, buckets) => {
-            let quantiles = match buckets {
-                Some(Buckets::Count(count)) => *count as usize,
-                _ => 33,
-            };
-            let mut all: Vec<f64> = present().collect();
-            all.sort_by(f64::total_cmp);
-            let smallest = all[0];
-            let mut edges = quantile_edges(&all, quantiles);
-            all.retain(|&x| x != 0.0);
-            edges.extend(quantile_edges(&all, quantiles));
-            // Nothing in training is left of the smallest value.
-            edges.retain(|&edge| edge > smallest);
-            edges.sort_by(f64::total_cmp);
-            edges.dedup();
-            Ok(Transform::Buckets { edges })
-        }
-    }
+        },
+        _ => Transform::Buckets {
+            edges: bucket_edges(present().collect(), quantiles(config)),
+        },
+    })
 }
 
 /// `count` quantiles of sorted values, from the smallest to the largest, linear in between.
@@ -300,12 +405,20 @@ pub(crate) struct Encoded {
     table: Table,
 }
 
+/// Whether reports say how many distinct values a field has in the first part.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Distinct {
+    Counted,
+    LeftOut,
+}
+
 /// Encodes `parts`, rows of `table`, field by field; the raw columns are dropped on the way.
 pub(crate) fn encode(
     table: Table,
     fields: &[Planned],
     fitted: &FittedSchema,
     parts: &[(&'static str, &[u32])],
+    distinct: Distinct,
 ) -> Result<(Encoded, Vec<FieldReport>), Error> {
     let n_dense = fitted.schema.dense.len();
     let mut table = table;
@@ -338,15 +451,7 @@ pub(crate) fn encode(
         .count();
     let mut reports = Vec::new();
     for (id, (field, learned)) in fields.iter().zip(&fitted.fields).enumerate() {
-        let mut report = FieldReport {
-            name: field.config.name.clone(),
-            kind: field.config.kind,
-            distinct: None,
-            kept: None,
-            out_of_vocabulary: Vec::new(),
-            missing: Vec::new(),
-            collisions: None,
-        };
+        let mut report = FieldReport::new(&field.config);
         let column = &table.columns[field.column];
         let places = parts
             .iter()
@@ -386,11 +491,13 @@ pub(crate) fn encode(
             dense_column += 1;
             indicator_column += usize::from(indicator);
         }
-        let vocabulary = fitted.vocabularies.get(field.vocabulary());
-        let rows = row_of
-            .get(field.vocabulary())
-            .map_or(&[][..], Vec::as_slice);
-        describe(&mut report, column, vocabulary, rows, parts[0].1);
+        if distinct == Distinct::Counted {
+            let vocabulary = fitted.vocabularies.get(field.vocabulary());
+            let rows = row_of
+                .get(field.vocabulary())
+                .map_or(&[][..], Vec::as_slice);
+            describe(&mut report, column, vocabulary, rows, parts[0].1);
+        }
         reports.push(report);
         // Two copies of a large column only as long as both are needed.
         if fields[id + 1..]

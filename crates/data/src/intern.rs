@@ -15,7 +15,7 @@ pub(crate) struct Interner {
 
 /// Ids by the hash of what they stand for: open addressing.
 #[derive(Clone, Debug, Default)]
-struct Slots {
+pub(crate) struct Slots {
     /// Ids, or `FREE`. Its length is a power of two, at most half full.
     ids: Vec<u32>,
 }
@@ -31,18 +31,23 @@ impl Slots {
     }
 
     /// Whether one more than `len` ids would fill more than half.
-    fn is_full(&self, len: usize) -> bool {
+    pub(crate) fn is_full(&self, len: usize) -> bool {
         self.ids.len() < 2 * (len + 1)
     }
 
     /// Twice the room, for the ids from 0 whose hashes these are.
-    fn grow(&mut self, hashes: impl Iterator<Item = u64>) {
+    pub(crate) fn grow(&mut self, hashes: impl Iterator<Item = u64>) {
         let mask = (self.ids.len() * 2).max(16) - 1;
         self.ids = vec![FREE; mask + 1];
         for (id, hash) in hashes.enumerate() {
             let slot = self.slot(hash, |_| false);
             self.ids[slot] = id as u32;
         }
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(self.ids.as_slice())
     }
 
     /// The slot of the id with this hash that `is_it`, or the free one where it belongs.
@@ -65,7 +70,12 @@ impl Slots {
     }
 
     /// As [`get`](Self::get); where there is none, `new` takes its slot.
-    fn get_or_take(&mut self, hash: u64, new: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+    pub(crate) fn get_or_take(
+        &mut self,
+        hash: u64,
+        new: u32,
+        is_it: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
         let slot = self.slot(hash, is_it);
         let id = self.ids[slot];
         if id == FREE {

@@ -1,9 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod cache;
-mod checksum;
 mod condition;
 mod config;
+mod count;
 mod cross;
 mod dataset;
 mod error;
@@ -15,6 +15,9 @@ mod intern;
 mod line;
 mod loader;
 mod order;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod passes;
 mod planted;
 mod prepare;
 mod raw;
@@ -32,8 +35,9 @@ pub use config::{
     JoinConfig, LabelConfig, Pooling, RowsPart, SplitConfig, TransformKind, Unseen, expand,
 };
 pub use dataset::Dataset;
-pub use error::Error;
+pub use error::{Error, Place};
 pub use loader::{Loader, Order};
+pub use passes::{Progress, prepare_in_passes};
 pub use prepare::{Candidates, Generated, Prepared, encode_files, prepare, prepare_generated};
 pub use raw::{LabelKind, Labels};
 pub use report::{CacheUse, CrossReport, DataReport, FieldReport, Negatives, PartReport, grouped};
@@ -41,5 +45,5 @@ pub use schema::{FittedSchema, file_name};
 pub use sequences::{
     EventFormat, SampleSplit, SampleTargets, SequencePart, SequenceReport, SequenceSamples, Ties,
 };
-pub use stream::{Blocks, RowStream, Streamed, TrainingRows, stream};
+pub use stream::{Blocks, RowStream, Streamed, TrainingRows, stream, stream_with};
 pub use tabular::side_column;

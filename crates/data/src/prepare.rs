@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 
 use crossfield_core::FieldKind;
 
@@ -12,8 +13,10 @@ use crate::config::{
 use crate::cross;
 use crate::dataset::Dataset;
 use crate::error::{At, Error};
-use crate::fit::{Planned, encode, fit};
+use crate::fit::{Distinct, Planned, encode, fit};
 use crate::indexed;
+#[cfg(feature = "parquet")]
+use crate::parquet;
 use crate::raw::{Column, LabelKind, Labels, Read, SequenceCheck, Spec, Table};
 use crate::report::{DataReport, PartReport};
 use crate::schema::FittedSchema;
@@ -52,15 +55,19 @@ pub trait Generated {
 
 /// Which columns to keep for which field.
 pub(crate) struct Plan {
-    specs: Vec<Spec>,
-    n_dicts: usize,
-    fields: Vec<Planned>,
-    checks: Vec<SequenceCheck>,
+    pub(crate) specs: Vec<Spec>,
+    pub(crate) n_dicts: usize,
+    pub(crate) fields: Vec<Planned>,
+    pub(crate) checks: Vec<SequenceCheck>,
     time: Option<usize>,
     user: Option<usize>,
 }
 
-fn config_error(key: impl Into<String>, value: impl Into<String>, expected: &str) -> Error {
+pub(crate) fn config_error(
+    key: impl Into<String>,
+    value: impl Into<String>,
+    expected: &str,
+) -> Error {
     Error::Config {
         key: key.into(),
         value: value.into(),
@@ -70,7 +77,7 @@ fn config_error(key: impl Into<String>, value: impl Into<String>, expected: &str
 
 impl Plan {
     /// `spec` is complete.
-    fn new(spec: &DataSpec, split: Option<&SplitConfig>) -> Result<Self, Error> {
+    pub(crate) fn new(spec: &DataSpec, split: Option<&SplitConfig>) -> Result<Self, Error> {
         let mut plan = Self {
             specs: Vec::new(),
             n_dicts: 0,
@@ -232,8 +239,25 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Takes the fields that the train files have, where the run file names none.
+    pub(crate) fn take_fields(
+        &mut self,
+        columns: &mut indexed::Columns,
+        spec: &DataSpec,
+    ) -> Result<(), Error> {
+        columns.close();
+        for (number, column) in columns.numbers() {
+            self.fields.push(Planned {
+                config: indexed::default_field(spec.data.format, number),
+                column,
+                dict: None,
+            });
+        }
+        self.check_crosses(spec)
+    }
+
     /// Whether the crosses of `spec` can be made of the fields.
-    fn check_crosses(&self, spec: &DataSpec) -> Result<(), Error> {
+    pub(crate) fn check_crosses(&self, spec: &DataSpec) -> Result<(), Error> {
         let fields: Vec<_> = self.fields.iter().map(|field| &field.config).collect();
         cross::check(&spec.cross, &fields)
     }
@@ -355,7 +379,7 @@ fn check_sharing(vocabulary: &str, first: &FieldConfig, field: &FieldConfig) -> 
 pub(crate) struct Reader<'a> {
     spec: &'a DataSpec,
     sides: Vec<Side>,
-    columns: indexed::Columns,
+    pub(crate) columns: indexed::Columns,
 }
 
 impl<'a> Reader<'a> {
@@ -384,26 +408,113 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Reads files into `table`; `after` is called after each record.
+    /// From now on, a field of an indexed file that training lacks is an error.
+    pub(crate) fn close(&mut self) {
+        self.columns.close();
+    }
+
+    /// Reads files into `table`; `after` is called after each record, of a Parquet file after some
+    /// thousand.
     pub(crate) fn read(
         &mut self,
         table: &mut Table,
         files: &[String],
         after: &mut dyn FnMut(&mut Table) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        for file in files {
-            if self.spec.data.format.is_indexed() {
-                indexed::read(table, &mut self.columns, file, &self.spec.data, after)?;
-            } else {
-                tabular::read(table, file, &self.spec.data, &self.sides, after)?;
+        let units = self.units(table, files)?;
+        self.read_units(table, &units, 0, after)
+    }
+
+    /// What of `files` is read as a whole, in their order. Parquet files are opened, and their columns
+    /// found.
+    pub(crate) fn units(&self, table: &Table, files: &[String]) -> Result<Vec<Unit>, Error> {
+        let _ = table;
+        #[cfg(feature = "parquet")]
+        if self.spec.data.format == Format::Parquet {
+            return parquet::open(table, files);
+        }
+        Ok(files.iter().cloned().map(Unit::File).collect())
+    }
+
+    /// As [`read`](Self::read), without the first `skip` records, which are passed over as cheaply as
+    /// can be. [`Table::full_at`] is kept to.
+    pub(crate) fn read_units<E: From<Error>>(
+        &mut self,
+        table: &mut Table,
+        units: &[Unit],
+        mut skip: u64,
+        after: &mut dyn FnMut(&mut Table) -> Result<(), E>,
+    ) -> Result<(), E> {
+        #[cfg(feature = "parquet")]
+        if self.spec.data.format == Format::Parquet {
+            return parquet::read(table, units, skip, after);
+        }
+        let (data, skip) = (&self.spec.data, &mut skip);
+        for unit in units {
+            match unit {
+                Unit::File(file) if data.format.is_indexed() => {
+                    indexed::read(table, &mut self.columns, file, data, skip, after)?;
+                }
+                Unit::File(file) => tabular::read(table, file, data, &self.sides, skip, after)?,
+                #[cfg(feature = "parquet")]
+                Unit::RowGroup(_) => unreachable!("text files have no row groups"),
             }
         }
         Ok(())
     }
 }
 
+/// What is read as a whole, and shuffled among others of its kind.
+#[derive(Clone)]
+pub(crate) enum Unit {
+    /// A text file.
+    File(String),
+    /// A row group of a Parquet file.
+    #[cfg(feature = "parquet")]
+    RowGroup(parquet::RowGroup),
+}
+
+/// The files that `files` name: variables are replaced, and patterns stand for what they match.
 pub(crate) fn expanded(files: &[String]) -> Result<Vec<String>, Error> {
-    files.iter().map(|file| expand(file)).collect()
+    let mut all = Vec::new();
+    for file in files {
+        all.extend(matching(expand(file)?)?);
+    }
+    Ok(all)
+}
+
+/// The files that match `pattern`, sorted; `pattern` itself if it is none, or there is such a file.
+fn matching(pattern: String) -> Result<Vec<String>, Error> {
+    if !pattern.contains(['*', '?', '[']) || Path::new(&pattern).exists() {
+        return Ok(vec![pattern]);
+    }
+    let fail = |problem: String, expected| Error::Pattern {
+        pattern: pattern.clone(),
+        problem,
+        expected,
+    };
+    let hidden_are_named = glob::MatchOptions {
+        require_literal_leading_dot: true,
+        ..glob::MatchOptions::new()
+    };
+    let paths = glob::glob_with(&pattern, hidden_are_named)
+        .map_err(|error| fail(error.to_string(), "a pattern of `*`, `?` and `[…]`"))?;
+    let mut files = Vec::new();
+    for path in paths {
+        let path = path.map_err(|error| fail(error.to_string(), "folders that can be read"))?;
+        if !path.is_dir() {
+            let path = path.into_os_string().into_string();
+            files.push(path.map_err(|path| {
+                let problem = format!("it matches {}", path.display());
+                fail(problem, "names of files in UTF-8")
+            })?);
+        }
+    }
+    if files.is_empty() {
+        return Err(fail("no file matches".to_owned(), "at least one"));
+    }
+    files.sort_unstable();
+    Ok(files)
 }
 
 /// Reads, splits, learns and encodes the data that `spec` describes. `seed` decides random
@@ -423,17 +534,18 @@ pub fn prepare(spec: &DataSpec, seed: u64, label: LabelKind) -> Result<Prepared,
     }
     check_cached(spec)?;
     let mut prepared = match &spec.data.cache {
-        Some(folder) => cache::through(folder, spec, seed, label, || {
-            assemble(spec, seed, label, None)
+        Some(folder) => cache::through(folder, spec, seed, label, |place| {
+            cache::save(place, &assemble(spec, seed, label, None)?)
         })?,
         None => assemble(spec, seed, label, None)?,
     };
     prepared.train.shuffle_block = spec.data.shuffle_block;
+    prepared.train.in_order = spec.data.in_order;
     Ok(prepared)
 }
 
 /// Refuses a cache of what cannot be kept in one.
-fn check_cached(spec: &DataSpec) -> Result<(), Error> {
+pub(crate) fn check_cached(spec: &DataSpec) -> Result<(), Error> {
     let admitted = spec.field.iter().find(|field| field.admit.is_some());
     match (&spec.data.cache, admitted) {
         (Some(folder), Some(field)) => {
@@ -462,6 +574,7 @@ pub fn prepare_generated(
     }
     let mut prepared = assemble(spec, seed, label, Some(log))?;
     prepared.train.shuffle_block = spec.data.shuffle_block;
+    prepared.train.in_order = spec.data.in_order;
     Ok(prepared)
 }
 
@@ -472,6 +585,7 @@ fn assemble(
     log: Option<&dyn Generated>,
 ) -> Result<Prepared, Error> {
     spec.check_negatives(label)?;
+    spec.data.check_parquet()?;
     let mut spec = spec.complete();
     let before = FittedSchema::continued(&spec)?;
     let names_fields = spec.field.is_empty();
@@ -522,15 +636,7 @@ fn assemble(
         return Err(config_error("label.only_positive", "true", expected));
     }
     if spec.field.is_empty() {
-        reader.columns.close();
-        for (number, column) in reader.columns.numbers() {
-            plan.fields.push(Planned {
-                config: indexed::default_field(spec.data.format, number),
-                column,
-                dict: None,
-            });
-        }
-        plan.check_crosses(&spec)?;
+        plan.take_fields(&mut reader.columns, &spec)?;
     }
     reader.read(&mut table, &valid_files, &mut |_| Ok(()))?;
     let valid_end = table.rows;
@@ -585,7 +691,7 @@ fn assemble(
         .iter()
         .map(|(name, rows, ..)| (*name, *rows))
         .collect();
-    let (mut encoded, fields) = encode(table, &plan.fields, &schema, &rows)?;
+    let (mut encoded, fields) = encode(table, &plan.fields, &schema, &rows, Distinct::Counted)?;
     let crosses = cross::learn(
         &spec.cross,
         &mut schema,
@@ -599,7 +705,7 @@ fn assemble(
         .map(|((name, rows, files, _), dataset)| PartReport {
             name: (*name).to_owned(),
             files: files.to_vec(),
-            rows: rows.len(),
+            rows: Some(rows.len()),
             label_mean: dataset.label_mean(),
         });
     let report = DataReport {
@@ -647,16 +753,13 @@ fn push_generated(table: &mut Table, log: &dyn Generated) -> Result<Vec<f32>, Er
     for row in 0..log.rows() {
         log.record(row, &mut record);
         let cells: Vec<&str> = record.iter().map(String::as_str).collect();
-        let at = At {
-            file: log.name(),
-            line: row as u64 + 1,
-        };
+        let at = At::line(log.name(), row as u64 + 1);
         if cells.len() != log.header().len() {
             let (file, found) = (log.name().to_owned(), cells.len());
             let expected = log.header().len();
             return Err(Error::ColumnCount {
                 file,
-                line: at.line,
+                line: at.number(),
                 found,
                 expected,
             });
@@ -702,6 +805,7 @@ impl<'a> Encoder<'a> {
                 field.beside = of.beside.clone();
             }
         }
+        described.data.check_parquet()?;
         let described = described.complete();
         Ok(Self {
             plan: Plan::new(&described, None)?,
@@ -745,9 +849,15 @@ impl<'a> Encoder<'a> {
     pub(crate) fn encoded(&self, table: Table) -> Result<Dataset, Error> {
         let rows: Vec<u32> = (0..table.rows as u32).collect();
         let parts = [("encoded", rows.as_slice())];
-        let (mut encoded, _) = encode(table, &self.plan.fields, self.schema, &parts)?;
+        let (mut encoded, _) = encode(
+            table,
+            &self.plan.fields,
+            self.schema,
+            &parts,
+            Distinct::LeftOut,
+        )?;
         for (part, columns) in &mut encoded.parts {
-            cross::encode(self.schema, part, columns)?;
+            cross::encode(self.schema, part, columns, &mut |_, _| {})?;
         }
         let datasets = encoded.into_datasets(&self.schema.schema, &parts, None);
         Ok(datasets.into_iter().next().expect("one part was encoded"))
@@ -825,14 +935,16 @@ impl<'a> Candidates<'a> {
         candidates: &str,
         label: LabelKind,
     ) -> Result<Self, Error> {
-        if spec.data.format.is_indexed() {
+        let no_csv = match spec.data.format {
+            Format::Libsvm => Some("libsvm"),
+            Format::Libffm => Some("libffm"),
+            Format::Parquet => Some("parquet"),
+            Format::Csv | Format::Ratings | Format::Synth => None,
+        };
+        if let Some(format) = no_csv {
             return Err(config_error(
                 "data.format",
-                if spec.data.format == Format::Libsvm {
-                    "libsvm"
-                } else {
-                    "libffm"
-                },
+                format,
                 "csv or ratings to put contexts and candidates together by their columns; write \
                  whole rows for `predict`",
             ));

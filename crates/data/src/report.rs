@@ -5,6 +5,8 @@ use std::fmt;
 use crossfield_core::FieldKind;
 use serde::{Deserialize, Serialize};
 
+use crate::config::FieldConfig;
+
 /// Files, rows and values of a data set, by part and by field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataReport {
@@ -91,8 +93,9 @@ pub struct PartReport {
     pub name: String,
     /// The files that its rows come from.
     pub files: Vec<String>,
-    /// Number of rows.
-    pub rows: usize,
+    /// Number of rows; `None` of files that are read block by block where nothing is to be learned
+    /// from them.
+    pub rows: Option<usize>,
     /// Mean label, weighted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_mean: Option<f64>,
@@ -112,13 +115,34 @@ pub struct FieldReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<u64>,
     /// Occurrences that go to the out-of-vocabulary row, by part: in training the rare values, in
-    /// the others rare and unseen ones.
+    /// the others rare and unseen ones. Empty where the training part is encoded block by block
+    /// later.
     pub out_of_vocabulary: Vec<u64>,
     /// Missing values and empty lists, by part.
     pub missing: Vec<u64>,
     /// Hashed fields: share of the distinct values that share their row with another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collisions: Option<f64>,
+    /// How many of its numbers the quantiles are of, if they are too many for `data.memory`: so many
+    /// are drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<u64>,
+}
+
+impl FieldReport {
+    /// Of a field of which nothing is known yet.
+    pub(crate) fn new(config: &FieldConfig) -> Self {
+        Self {
+            name: config.name.clone(),
+            kind: config.kind,
+            distinct: None,
+            kept: None,
+            out_of_vocabulary: Vec::new(),
+            missing: Vec::new(),
+            collisions: None,
+            sample: None,
+        }
+    }
 }
 
 /// One cross.
@@ -259,7 +283,9 @@ impl fmt::Display for DataReport {
             let mean = part
                 .label_mean
                 .map_or("-".to_owned(), |mean| format!("{mean:.4}"));
-            let rows = grouped(part.rows as u64);
+            let rows = part
+                .rows
+                .map_or("-".to_owned(), |rows| grouped(rows as u64));
             let files = clipped(&part.files.join(" "), 66);
             writeln!(f, "{:<7}{rows:>13}{mean:>12}  {files}", part.name)?;
         }
@@ -298,16 +324,25 @@ impl fmt::Display for DataReport {
             let name = clipped(&field.name, names);
             write!(f, "{name:<names$} {:<11}", field.kind.name())?;
             write!(f, "{:>12}{:>12}", count(field.distinct), count(field.kept))?;
-            for &number in &field.out_of_vocabulary {
-                write!(f, "{:>10}", short(number, 9))?;
+            // Of parts that are not encoded yet nothing is known.
+            let number = |number: Option<u64>| number.map_or("-".to_owned(), |it| short(it, 9));
+            for part in 0..parts.len() {
+                let unknown = field.out_of_vocabulary.get(part).copied();
+                write!(f, "{:>10}", number(unknown))?;
             }
-            writeln!(f, "{:>10}", short(field.missing.iter().sum(), 9))?;
+            let missing = field.missing.iter().sum();
+            let missing = (!field.missing.is_empty()).then_some(missing);
+            writeln!(f, "{:>10}", number(missing))?;
         }
         for field in &self.fields {
             if let Some(share) = field.collisions {
                 let percent = 100.0 * share;
                 let name = clipped(&field.name, 40);
                 writeln!(f, "{name}: {percent:.2} % of its values share a hashed row")?;
+            }
+            if let Some(sample) = field.sample {
+                let (name, sample) = (clipped(&field.name, 40), grouped(sample));
+                writeln!(f, "{name}: quantiles of {sample} of its values, drawn")?;
             }
         }
         if !self.crosses.is_empty() {
@@ -317,8 +352,9 @@ impl fmt::Display for DataReport {
         for cross in &self.crosses {
             write!(f, "{cross}")?;
         }
-        let rows = self.parts.first().map_or(0, |part| part.rows);
-        for warning in self.crosses.iter().filter_map(|cross| cross.warning(rows)) {
+        let rows = self.parts.first().and_then(|part| part.rows);
+        let warning = |cross: &CrossReport| cross.warning(rows?);
+        for warning in self.crosses.iter().filter_map(warning) {
             writeln!(f, "warning: {warning}")?;
         }
         match &self.cache {
@@ -347,7 +383,7 @@ mod tests {
         let part = |name: &str, rows| PartReport {
             name: name.to_owned(),
             files: vec!["a.csv".repeat(30)],
-            rows,
+            rows: Some(rows),
             label_mean: Some(0.25),
         };
         let report = DataReport {
@@ -364,6 +400,7 @@ mod tests {
                 out_of_vocabulary: vec![1_787_654_321, 2, 3],
                 missing: vec![4, 5, 6],
                 collisions: Some(0.125),
+                sample: Some(1_000_000),
             }],
             crosses: Vec::new(),
             left_out: 0,
@@ -390,6 +427,10 @@ mod tests {
         assert_eq!(
             lines[7],
             "a field with quite a long name: 12.50 % of its values share a hashed row"
+        );
+        assert_eq!(
+            lines[8],
+            "a field with quite a long name: quantiles of 1,000,000 of its values, drawn"
         );
     }
 }

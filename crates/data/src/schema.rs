@@ -95,31 +95,35 @@ impl Vocabulary {
         }
     }
 
-    /// Gives a row to each key that the vocabulary `name` of a finished run has.
+    /// The keys that the vocabulary `name` of a finished run has.
     ///
     /// # Errors
     /// [`Error::Config`] if that run has no such vocabulary; those of [`FittedSchema::load`].
-    pub(crate) fn take_keys(&mut self, name: &str, field: &str, run: &str) -> Result<(), Error> {
+    pub(crate) fn keys_of(name: &str, field: &str, run: &str) -> Result<Interner, Error> {
+        let mut other = FittedSchema::load(Path::new(&expand(run)?))?;
+        if let Some(Self::Keys { keys, .. }) = other.vocabularies.remove(name) {
+            return Ok(keys);
+        }
+        let known: Vec<&str> = other.vocabularies.keys().map(String::as_str).collect();
+        Err(Error::Config {
+            key: format!("field `{field}`: keys_from"),
+            value: run.to_owned(),
+            expected: format!(
+                "a run with keys of the vocabulary `{name}`; it has {}",
+                known.join(", ")
+            ),
+        })
+    }
+
+    /// Gives a row to each key of `others`.
+    pub(crate) fn take_keys<'a>(&mut self, others: impl Iterator<Item = &'a str>) {
         let Self::Keys { keys, counts } = self else {
             unreachable!("fields with keys_from have learned keys");
         };
-        let other = FittedSchema::load(Path::new(&expand(run)?))?;
-        let Some(Self::Keys { keys: others, .. }) = other.vocabularies.get(name) else {
-            let known: Vec<&str> = other.vocabularies.keys().map(String::as_str).collect();
-            return Err(Error::Config {
-                key: format!("field `{field}`: keys_from"),
-                value: run.to_owned(),
-                expected: format!(
-                    "a run with keys of the vocabulary `{name}`; it has {}",
-                    known.join(", ")
-                ),
-            });
-        };
-        for key in others.iter() {
+        for key in others {
             keys.intern(key);
         }
         counts.resize(keys.len(), 0);
-        Ok(())
     }
 
     /// What was learned here, behind what was learned `before`: rows that there were stay what they
@@ -220,6 +224,7 @@ impl Bits {
         self.0[word] |= 1 << (index % 64);
     }
 
+    /// Takes the numbers of `other` in.
     pub(crate) fn join(&mut self, other: &Self) {
         self.0.resize(self.0.len().max(other.0.len()), 0);
         for (word, other) in self.0.iter_mut().zip(&other.0) {
@@ -311,6 +316,16 @@ impl FittedSchema {
     /// crosses.
     pub fn field_configs(&self) -> impl Iterator<Item = &FieldConfig> {
         self.fields.iter().map(|field| &field.config)
+    }
+
+    /// What is done to the numbers of a field; what a number means to the weights that there are does
+    /// not change in a run that goes on.
+    ///
+    /// # Panics
+    /// If there is no such field.
+    pub(crate) fn transform(&self, field: &str) -> Transform {
+        let same = self.fields.iter().find(|it| it.config.name == field);
+        same.expect("the fields are the same").transform.clone()
     }
 
     /// The schema of the run that `data.continue_from` names.

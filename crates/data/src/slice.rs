@@ -29,6 +29,47 @@ impl<T: Pod> Slice<T> {
             kind: PhantomData,
         })
     }
+
+    /// Lets go of the memory that these values of a mapped file take: they are read again when they
+    /// are asked for. Nothing of an array that is owned.
+    pub(crate) fn give_back(&self, values: Range<usize>) {
+        let Self::Mapped { map, bytes, .. } = self else {
+            return;
+        };
+        let start = bytes.start + values.start * size_of::<T>();
+        let end = (bytes.start + values.end * size_of::<T>()).min(bytes.end);
+        if start >= end {
+            return;
+        }
+        #[cfg(unix)]
+        {
+            // SAFETY: the map is of a file, shared and read-only: nothing was written through it
+            // that could be lost, and pages that are dropped come back from the file with the same
+            // bytes, also under slices that are borrowed meanwhile.
+            let advised = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
+            };
+            // Advice that is not taken changes no value.
+            drop(advised);
+        }
+        #[cfg(not(unix))]
+        let _ = map;
+    }
+
+    /// The values, a few MB and a multiple of `width` at a time; those of a mapped file do not stay
+    /// in memory.
+    pub(crate) fn scan(&self, width: usize, mut see: impl FnMut(&[T])) {
+        const SOME: usize = 8 << 20;
+        let some = (SOME / size_of::<T>() / width).max(1) * width;
+        let mut start = 0;
+        for values in self.chunks(some) {
+            see(values);
+            if self.len() > some {
+                self.give_back(start..start + values.len());
+            }
+            start += values.len();
+        }
+    }
 }
 
 impl<T> From<Vec<T>> for Slice<T> {

@@ -275,7 +275,7 @@ fn damage_is_named() {
     );
     let mut version = whole.clone();
     version[8] = 9;
-    assert_eq!(reason(&version), "the one there has version 9, expected 3");
+    assert_eq!(reason(&version), "the one there has version 9, expected 4");
     let mut header = whole.clone();
     header[24] ^= 1;
     assert_eq!(

@@ -165,6 +165,14 @@ pub enum Error {
         /// Whose they are.
         what: &'static str,
     },
+    /// The file of a mapped table, or a log that leads it back to a checkpoint, is not what it should be.
+    #[error("{path}: {reason}", path = path.display())]
+    MappedTable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Rows of halves are trained by the fused executor, with one accumulator a row.
     #[error("table `{table}`: rows of bf16 need {expected}")]
     HalfRows {

@@ -30,14 +30,15 @@ pub use error::Error;
 pub use executor::{Output, Scorer};
 pub use fused_executor::{FusedModel, FusedTrained};
 pub use memory::{
-    bytes, check_draws, check_memory, cpu_seconds, describe_tables, peak_memory, table_bytes,
+    bytes, check_draws, check_memory, check_memory_of, cpu_seconds, describe_tables, mapped_bytes,
+    peak_memory, table_bytes,
 };
 pub use ranking::{PLACES, RankedRows, item_counts};
 pub use run_file::{RunFile, explain, nearest, read_toml, run_table};
 pub use solver_executor::{Solver, SolverFailure, SolverModel, SolverTrained};
 pub use trainer::{
-    Continued, Fill, FinalMetrics, Observer, Parts, Setup, Timing, best_evaluation, in_pool, train,
-    train_fused, train_solver,
+    CheckBlock, Continued, Fill, FinalMetrics, Observer, Parts, Setup, Timing, best_evaluation,
+    in_pool, train, train_fused, train_solver,
 };
 pub use training::{Finished, Training, check_schema};
 pub use tune::{Between, Range, TuneConfig, TuneScale, rungs, survivors};

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crossfield_core::metrics::{Metrics, MetricsError, Report};
 use crossfield_core::{Init, Model};
 use crossfield_data::{AdmitConfig, Dataset, Prepared, Streamed, TrainingRows};
-use crossfield_embedding::{EmbeddingCollection, SavedRows, TablePlan};
+use crossfield_embedding::{EmbeddingCollection, Place, SavedRows, TablePlan};
 use serde::{Deserialize, Serialize};
 
 use crate::admission::{self, Admissions};
@@ -17,6 +17,7 @@ use crate::burn_executor::BurnExecutor;
 use crate::checkpoint::{Checkpoints, Evaluation, State, json, write_whole};
 use crate::executor::{Epoch, Executor, rows_measured};
 use crate::fused_executor::FusedExecutor;
+use crate::memory::{check_disk, check_memory_of, mapped_bytes};
 use crate::solver_executor::SolverExecutor;
 use crate::{
     Error, FusedModel, OptimizerConfig, Scorer, Solver, SolverModel, TrainConfig, Trained,
@@ -162,7 +163,13 @@ pub struct Setup<'a> {
     /// The finished run whose weights and optimizer's state training begins with, unless there is a
     /// checkpoint to go on from. Tables may have rows behind those of that run.
     pub continues: Option<Continued<'a>>,
+    /// Refuses rows that the model cannot read, where they are read block by block; rows that are
+    /// held are checked before there is a run.
+    pub check_block: Option<&'a CheckBlock<'a>>,
 }
+
+/// Refuses rows that a model cannot read.
+pub type CheckBlock<'a> = dyn Fn(&Dataset) -> Result<(), Error> + Sync + 'a;
 
 /// A finished run that another goes on from.
 #[derive(Clone, Copy, Debug)]
@@ -319,6 +326,40 @@ pub fn train_solver(
     Ok(Run::start(setup, data, executor, observer)?.finish()?.1)
 }
 
+/// The folder of a run that holds the rows of its mapped tables, as long as it is not finished.
+const TABLES: &str = "tables";
+
+/// The tables of a run. Rows of mapped ones are found in its folder if there is a checkpoint to go on
+/// from, and begin anew otherwise.
+pub(crate) fn make_tables(setup: &Setup<'_>) -> Result<EmbeddingCollection, Error> {
+    let (plans, seed) = (setup.plans, setup.train.seed);
+    if mapped_bytes(plans) == 0 {
+        return Ok(EmbeddingCollection::new(plans, seed)?);
+    }
+    let left = check_memory_of(plans, setup.train.memory()?)?;
+    let folder = setup.out.join(TABLES);
+    let exists = Checkpoints::open(setup.out)?.newest()?.is_some();
+    if !exists {
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).map_err(Error::io(&folder, "remove"))?;
+        }
+        std::fs::create_dir(&folder).map_err(Error::io(&folder, "create"))?;
+        check_disk(plans, &folder)?;
+    }
+    let place = Place {
+        folder: &folder,
+        exists,
+    };
+    let tables = EmbeddingCollection::in_place(plans, seed, place)?;
+    tables.bound_mapped(left);
+    Ok(tables)
+}
+
+fn has_kept_rows(executor: &mut impl Executor) -> bool {
+    let tables = executor.tables_mut();
+    tables.is_some_and(|tables| tables.has_kept_rows())
+}
+
 /// The loss is no number any more.
 pub(crate) fn diverged(setup: &Setup<'_>, loss: f32, epoch: usize, step: u64) -> Error {
     let rows = &setup.optimizer.rows;
@@ -391,6 +432,7 @@ impl<'a, E: Executor> Run<'a, E> {
             run.executor.load(&newest, SavedRows::All)?;
             run.executor
                 .load_optimizer(&newest, &run.state, SavedRows::All)?;
+            run.checkpoints.go_back(run.state.step, &mut run.executor)?;
             run.observer.resumed(&run.state);
         } else if let Some(before) = setup.continues {
             let ended = State::read(before.run, before.schema)?;
@@ -418,23 +460,42 @@ impl<'a, E: Executor> Run<'a, E> {
             (Some(_), Some(best)) => best,
             _ => self.state.step,
         };
+        let has_kept_rows = has_kept_rows(&mut self.executor);
         if best != self.state.step {
             let folder = self.checkpoints.at(best);
             let state = State::read_any(&folder, self.data.schema)?;
             self.admissions = Admissions::load(&folder, &self.data.admitted, &state)?;
+            if has_kept_rows {
+                self.checkpoints.remove_after(best)?;
+            }
             self.executor.load(&folder, SavedRows::All)?;
+            if has_kept_rows {
+                self.executor
+                    .load_optimizer(&folder, &state, SavedRows::All)?;
+                self.checkpoints.go_back(best, &mut self.executor)?;
+            }
             let epoch = self.state.evaluations.iter().find(|at| at.step == best);
             self.observer
                 .stopped_early(epoch.map_or(0, |evaluation| evaluation.epoch));
         }
-        self.checkpoints
-            .publish(best, self.setup.out, &self.admissions)?;
+        let published = if has_kept_rows {
+            self.checkpoints
+                .complete(best, &self.executor, &self.admissions)?
+        } else {
+            self.checkpoints.at(best)
+        };
+        Checkpoints::publish(&published, self.setup.out, &self.admissions)?;
         let parts = self.admissions.look_up_parts(self.data);
         let mut metrics = final_metrics(&mut self.executor, &parts)?;
         let first = self.state.evaluations.first();
         metrics.progressive = first.and_then(|evaluation| evaluation.progressive.clone());
         write_whole(&self.setup.out.join("metrics.json"), &json(&metrics))?;
         self.checkpoints.remove()?;
+        if has_kept_rows {
+            // Mapped as they are, they serve on without a name.
+            let folder = self.setup.out.join(TABLES);
+            std::fs::remove_dir_all(&folder).map_err(Error::io(&folder, "remove"))?;
+        }
         Ok((self.executor, metrics))
     }
 
@@ -456,6 +517,10 @@ impl<'a, E: Executor> Run<'a, E> {
         let blocks = (self.data.train).blocks(setup.train.seed, number, self.state.block);
         for block in blocks {
             let mut block = block?;
+            if let (Some(check), TrainingRows::Streamed(_)) = (setup.check_block, &self.data.train)
+            {
+                check(&block)?;
+            }
             block = if self.state.step_in_block > 0 {
                 // Its keys were admitted before the checkpoint that training goes on from.
                 self.admissions.look_up(block)
@@ -537,7 +602,7 @@ impl<'a, E: Executor> Run<'a, E> {
         };
         self.state.evaluations.push(evaluation.clone());
         self.state.best_step = best_evaluation(&self.state.evaluations).map(|best| best.step);
-        let saved = (self.checkpoints).save(&mut self.state, &self.executor, &self.admissions);
+        let saved = (self.checkpoints).save(&mut self.state, &mut self.executor, &self.admissions);
         saved.map_err(|error| refused(error, setup, self.state.epoch, self.state.step))?;
         self.write_metrics_lines()?;
         let timing = Timing {

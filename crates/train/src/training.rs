@@ -319,6 +319,7 @@ impl Training {
             out: &self.out,
             fill: None,
             continues: None,
+            check_block: None,
         };
         let of_rows = parts.held()?;
         let (trained, metrics) =

@@ -146,6 +146,7 @@ impl<C: ComponentConfig + FusedConfig + Sync> Run<'_, C> {
             out,
             fill: None,
             continues: None,
+            check_block: None,
         };
         let mean = self.parts.train.label_mean().unwrap();
         match executor {

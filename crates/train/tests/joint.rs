@@ -79,6 +79,7 @@ fn trained(
         out,
         fill: None,
         continues: None,
+        check_block: None,
     };
     let make = |init: &Init| {
         let component = config.init(schema, init)?;

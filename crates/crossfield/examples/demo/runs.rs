@@ -119,6 +119,7 @@ impl Run {
             out: folder.path(),
             fill: None,
             continues: None,
+            check_block: None,
         };
         let mut seconds = Seconds(0.0);
         let metrics = train_fused(&setup, data, model, &mut seconds)?;
@@ -184,6 +185,7 @@ pub(crate) fn train_on_burn<C: ComponentConfig + Sync>(
         out: folder.path(),
         fill: None,
         continues: None,
+        check_block: None,
     };
     let make = |init: &Init| {
         let component = config.init(schema, init)?;

@@ -236,6 +236,7 @@ impl Demo {
             out: out.path(),
             fill: warm.then_some(&fill),
             continues: None,
+            check_block: None,
         };
         let model = || -> Result<FusedModel, Failure> {
             Ok(FusedModel {

@@ -97,6 +97,13 @@ impl Observer for Console {
         }
     }
 
+    fn admitted(&mut self, vocabulary: &str, keys: usize, size: u64) {
+        let size = bytes(size);
+        self.say(&format!(
+            "keys of {vocabulary}: {keys} with a row, {size} with the counts of others"
+        ));
+    }
+
     fn stopped_early(&mut self, best: usize) {
         self.clear();
         self.say(&format!(

@@ -545,6 +545,7 @@ impl<'a> Writer<'a> {
                 rows: *rows,
             },
             Vocabulary::Hashed { rows } => CachedVocabulary::Hashed { rows: *rows },
+            Vocabulary::Admitted { .. } => unreachable!("no cache is kept of such fields"),
             Vocabulary::Combinations { tuples, counts } => CachedVocabulary::Combinations {
                 width: tuples.width(),
                 numbers: self.array(tuples.numbers())?,
@@ -1097,6 +1098,7 @@ impl Cache {
             probabilities: self.sized_any(&part.probabilities, rows, &what("probabilities"))?,
             negative_rate: part.negative_rate,
             shuffle_block: 0,
+            keys: BTreeMap::new(),
             in_order: false,
         })
     }

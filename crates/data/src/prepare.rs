@@ -7,7 +7,9 @@ use std::path::Path;
 use crossfield_core::FieldKind;
 
 use crate::cache;
-use crate::config::{DataSpec, FieldConfig, Format, Pooling, SplitConfig, Unseen, expand};
+use crate::config::{
+    AdmitConfig, DataSpec, FieldConfig, Format, Pooling, SplitConfig, Unseen, expand,
+};
 use crate::cross;
 use crate::dataset::Dataset;
 use crate::error::{At, Error};
@@ -358,6 +360,18 @@ fn check_sharing(vocabulary: &str, first: &FieldConfig, field: &FieldConfig) -> 
             return Err(config_error(key(name), shown(value), &expected));
         }
     }
+    if first.admit != field.admit {
+        let shown = |admit: &Option<AdmitConfig>| {
+            let admit = admit.as_ref();
+            admit.map_or("none".to_owned(), AdmitConfig::to_string)
+        };
+        let expected = format!(
+            "{} as in field `{}`, which shares the vocabulary `{vocabulary}`",
+            shown(&first.admit),
+            first.name
+        );
+        return Err(config_error(key("admit"), shown(&field.admit), &expected));
+    }
     Ok(())
 }
 
@@ -518,6 +532,7 @@ pub fn prepare(spec: &DataSpec, seed: u64, label: LabelKind) -> Result<Prepared,
         let log = generate(&spec.data.synth.clone().unwrap_or_default())?;
         return prepare_generated(spec, seed, label, &log);
     }
+    check_cached(spec)?;
     let mut prepared = match &spec.data.cache {
         Some(folder) => cache::through(folder, spec, seed, label, |place| {
             cache::save(place, &assemble(spec, seed, label, None)?)
@@ -527,6 +542,19 @@ pub fn prepare(spec: &DataSpec, seed: u64, label: LabelKind) -> Result<Prepared,
     prepared.train.shuffle_block = spec.data.shuffle_block;
     prepared.train.in_order = spec.data.in_order;
     Ok(prepared)
+}
+
+/// Refuses a cache of what cannot be kept in one.
+pub(crate) fn check_cached(spec: &DataSpec) -> Result<(), Error> {
+    let admitted = spec.field.iter().find(|field| field.admit.is_some());
+    match (&spec.data.cache, admitted) {
+        (Some(folder), Some(field)) => {
+            let name = &field.name;
+            let expected = format!("no cache beside `admit` of field `{name}`: leave one out");
+            Err(config_error("data.cache", folder, &expected))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// As [`prepare`], with the rows of `log` in place of train files. The true probabilities go with

@@ -215,7 +215,11 @@ impl EmbeddingCollection {
     /// If there is no such table.
     pub fn vectors(&self, table: &str) -> Result<Vectors, Error> {
         let Whole { config, rows, .. } = self.whole(table);
-        Vectors::build(config.rows, config.dim, |row, vector| {
+        let count = match rows {
+            Composition::Whole(table) => self.tables[*table].rows(),
+            _ => config.rows,
+        };
+        Vectors::build(count, config.dim, |row, vector| {
             rows.read(&self.tables, row as u32, vector);
         })
     }

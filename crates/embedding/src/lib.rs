@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod admission;
 #[cfg(feature = "ann")]
 mod ann;
 mod bag;
@@ -20,6 +21,7 @@ mod vector_files;
 mod vectors;
 mod warm_start;
 
+pub use admission::{Admission, AdmissionConfig, Admitted, KeyRows, Sketch};
 #[cfg(feature = "ann")]
 pub use ann::{Approximate, HnswConfig};
 pub use bag::{EmbeddingBag, Pooling};

@@ -1,6 +1,6 @@
 //! Memory that a table lies in.
 
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapOptions};
 
 use crate::Error;
 use crate::mapped::MappedFile;
@@ -18,8 +18,18 @@ pub(crate) enum Pages {
 
 impl Pages {
     pub(crate) fn zeroed(table: &str, len: usize) -> Result<Self, Error> {
+        Self::anonymous(table, len, &MmapOptions::new())
+    }
+
+    /// As [`zeroed`](Self::zeroed), more than the machine may have: only what is touched is taken.
+    pub(crate) fn reserved(table: &str, len: usize) -> Result<Self, Error> {
+        Self::anonymous(table, len, MmapOptions::new().no_reserve_swap())
+    }
+
+    fn anonymous(table: &str, len: usize, options: &MmapOptions) -> Result<Self, Error> {
         // The system maps nothing of length zero.
-        let map = MmapMut::map_anon(len.max(1)).map_err(|source| Error::NoMemory {
+        let map = options.clone().len(len.max(1)).map_anon();
+        let map = map.map_err(|source| Error::NoMemory {
             table: table.to_owned(),
             bytes: len,
             source,

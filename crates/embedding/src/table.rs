@@ -65,6 +65,10 @@ pub struct Table {
     max_norm: Option<f32>,
     layout: RowLayout,
     memory: Pages,
+    /// Rows in use.
+    rows: usize,
+    /// Whether there may be more of them, up to those of the configuration.
+    grows: bool,
     /// Of a table whose rows lie in a file of the run.
     undo: Option<Undo>,
 }
@@ -92,6 +96,11 @@ pub struct TablePlan {
     /// For each row 1 / its occurrences in training, under [`L2By::Occurrence`]; 0 where there are
     /// none. Set by [`with_counts`](Self::with_counts).
     pub inverse_counts: Option<Arc<[f32]>>,
+    /// Of a table whose rows are given to keys one by one, as an [`Admission`](crate::Admission) says:
+    /// for how many rows memory is counted, all that there can be, or 1 where that is no bound.
+    /// `config.rows` are then those that address space is reserved for. None: all rows are there from
+    /// the start.
+    pub growing: Option<usize>,
     /// Where its rows lie.
     pub storage: Storage,
 }
@@ -149,6 +158,7 @@ impl TablePlan {
             own_rows: None,
             l2_by: L2By::Share,
             inverse_counts: None,
+            growing: None,
             storage: Storage::Memory,
         }
     }
@@ -182,6 +192,9 @@ impl TablePlan {
     /// The same plan, with what [`Compress::Frequent`] and [`L2By::Occurrence`] go by: how often the
     /// value of each row was seen in training. Others go by nothing of the kind.
     pub fn with_counts(mut self, count: impl Fn(u32) -> u64) -> Self {
+        if self.growing.is_some() {
+            return self;
+        }
         if self.l2_by == L2By::Occurrence {
             let inverse = |row| match count(row) {
                 0 => 0.0,
@@ -235,7 +248,7 @@ impl TablePlan {
             let bytes: u64 = parts.iter().map(Self::weight_bytes).sum();
             return bytes + compress.index_bytes(&self.config);
         }
-        (self.config.rows * self.layout().state_at) as u64
+        (self.counted_rows() * self.layout().state_at) as u64
     }
 
     /// Bytes of the optimizer's state, padding included; of the parts of a compressed table.
@@ -244,7 +257,12 @@ impl TablePlan {
             return self.parts().iter().map(Self::state_bytes).sum();
         }
         let layout = self.layout();
-        (self.config.rows * (layout.stride - layout.state_at)) as u64
+        (self.counted_rows() * (layout.stride - layout.state_at)) as u64
+    }
+
+    /// Rows that memory is counted for.
+    pub fn counted_rows(&self) -> usize {
+        self.growing.unwrap_or(self.config.rows)
     }
 
     /// Checks what a table needs to be made, before it is.
@@ -270,7 +288,21 @@ impl TablePlan {
             }
         }
         self.optimizer.check(&self.config.name)?;
+        if self.growing.is_some() && self.storage == Storage::Mapped {
+            return Err(Error::Needs {
+                table: self.config.name.clone(),
+                what: "storage = \"mapped\"",
+                expected: "rows that are all there from the start: leave out admit of its fields",
+            });
+        }
         if let Some(compress) = &self.compress {
+            if self.growing.is_some() {
+                return Err(Error::Needs {
+                    table: self.config.name.clone(),
+                    what: "compress",
+                    expected: "rows that are all there from the start: leave out admit of its fields",
+                });
+            }
             compress.check(self)?;
             if self.storage == Storage::Mapped {
                 return Err(Error::Needs {
@@ -364,6 +396,12 @@ impl Table {
         } = plan.clone();
         let layout = plan.layout();
         let (len, block) = (config.rows * layout.stride, INIT_BLOCK * layout.stride);
+        let grows = plan.growing.is_some();
+        let rows = if grows {
+            config.rows.min(1)
+        } else {
+            config.rows
+        };
         let begin = |from: usize, rows: &mut [u8]| {
             let first = from / block;
             let blocks = rows.par_chunks_mut(block).enumerate();
@@ -371,6 +409,11 @@ impl Table {
         };
         let mut undo = None;
         let memory = match (plan.storage, place) {
+            (Storage::Memory, _) if grows => {
+                let mut memory = Pages::reserved(&config.name, len)?;
+                begin(0, &mut memory.bytes_mut()[..rows * layout.stride]);
+                memory
+            }
             (Storage::Memory, _) => {
                 let mut memory = Pages::zeroed(&config.name, len)?;
                 begin(0, memory.bytes_mut());
@@ -397,6 +440,8 @@ impl Table {
             max_norm,
             layout,
             memory,
+            rows,
+            grows,
             undo,
         })
     }
@@ -471,6 +516,11 @@ impl Table {
         &self.config
     }
 
+    /// Rows in use: all, or of a table that grows those that were given so far.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// How touched rows are updated.
     pub fn optimizer(&self) -> &RowOptimizer {
         &self.optimizer
@@ -486,18 +536,18 @@ impl Table {
         self.layout
     }
 
-    /// The rows, one after the other as [`layout`](Self::layout) says: for kernels.
+    /// The rows in use, one after the other as [`layout`](Self::layout) says: for kernels.
     pub fn bytes(&self) -> &[u8] {
-        self.memory.bytes()
+        &self.memory.bytes()[..self.rows * self.layout.stride]
     }
 
-    /// The rows, to be changed by kernels.
+    /// The rows in use, to be changed by kernels.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.memory.bytes_mut()
+        &mut self.memory.bytes_mut()[..self.rows * self.layout.stride]
     }
 
     fn row(&self, row: usize) -> &[u8] {
-        &self.memory.bytes()[row * self.layout.stride..][..self.layout.stride]
+        &self.bytes()[row * self.layout.stride..][..self.layout.stride]
     }
 
     /// The weights of a row.
@@ -584,6 +634,26 @@ impl Table {
         let state = &mut row[layout.state_at..];
         let state = &mut state[..optimizer.state_len(layout.dim) * size_of::<f32>()];
         optimizer.init_state(weights, bytemuck::cast_slice_mut(state));
+    }
+
+    /// Begins the rows that were given to keys, of a table that grows: weights that depend on nothing
+    /// but the seed, the name of the table and the key, so that it does not matter which row a key
+    /// has, and the optimizer's state that belongs to them. The example of
+    /// [`Admission`](crate::Admission) begins one.
+    ///
+    /// # Panics
+    /// If the table does not grow, or has no room for such a row.
+    pub fn begin_keys(&mut self, seed: u64, begun: &[(u32, u64)]) {
+        assert!(self.grows, "table `{}` does not grow", self.config.name);
+        let name = name_key(&self.config.name);
+        let fills = Fills::new(self.config.initializer);
+        let mut weights = vec![0f32; self.layout.dim];
+        for &(row, key) in begun {
+            self.rows = self.rows.max(row as usize + 1);
+            assert!(self.rows <= self.config.rows, "row {row}");
+            fills.fill(&mut rng(seed, Purpose::KeyInit, name, key), &mut weights);
+            self.begin_row(row, &weights);
+        }
     }
 
     /// Updates rows by their gradients, unless the table is frozen; `step` is asked for each by
@@ -678,9 +748,9 @@ impl Table {
         copy: impl Fn(&[u8], &mut Vec<f32>) + 'a,
     ) -> SnapshotTensor<'a> {
         SnapshotTensor {
-            shape: vec![self.config.rows, width],
+            shape: vec![self.rows, width],
             values: Box::new(move |write| {
-                let mut values = Vec::with_capacity(SNAPSHOT_ROWS.min(self.config.rows) * width);
+                let mut values = Vec::with_capacity(SNAPSHOT_ROWS.min(self.rows) * width);
                 self.each_rows(&mut |rows| {
                     values.clear();
                     for row in rows.chunks_exact(self.layout.stride) {
@@ -716,11 +786,18 @@ impl Table {
             .collect()
     }
 
-    /// Reads the weights from the tensor `name` of a snapshot.
+    /// Reads the weights from the tensor `name` of a snapshot. A table that grows has then as many
+    /// rows as it.
     ///
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn load_weights(&mut self, snapshot: &mut Snapshot, name: &str) -> Result<(), Error> {
+        if self.grows
+            && let Some([rows, _]) = snapshot.shape(name)
+            && (1..=self.config.rows).contains(rows)
+        {
+            self.rows = *rows;
+        }
         let (count, taken) = self.rows_taken(snapshot, name);
         let (shape, layout) = ([count, self.config.dim], self.layout);
         let (mut at, end) = (0, taken * layout.stride);
@@ -737,7 +814,7 @@ impl Table {
 
     /// Rows that the tensor `name` of a snapshot has, and how many of them, from the first on, are taken.
     fn rows_taken(&self, snapshot: &Snapshot, name: &str) -> (usize, usize) {
-        let rows = self.config.rows;
+        let rows = self.rows;
         let saved = snapshot
             .shape(name)
             .and_then(|shape| shape.first().copied());
@@ -983,6 +1060,58 @@ mod tests {
         // FTRL computes weights from its state: a tiny gradient does not throw them back to zero.
         table.update_row(1, &[1e-6, 1e-6], STEP);
         assert!((table.weights(1)[0] - 0.5).abs() < 1e-4);
+    }
+
+    fn growing() -> Table {
+        let plan = TablePlan {
+            max_norm: None,
+            growing: Some(1),
+            config: TableConfig {
+                rows: 1 << 30,
+                initializer: Initializer::Normal { std: 0.5 },
+                ..plan(RowOptimizerKind::Adagrad, 1.0).config
+            },
+            ..plan(RowOptimizerKind::Adagrad, 1.0)
+        };
+        assert_eq!(plan.weight_bytes() + plan.state_bytes(), 16);
+        Table::new(&plan, 1).unwrap()
+    }
+
+    #[test]
+    fn what_a_key_begins_with_does_not_depend_on_its_row() {
+        let (mut table, mut other) = (growing(), growing());
+        assert_eq!((table.rows(), table.weights(0)), (1, &[0.0; 2][..]));
+        table.begin_keys(1, &[(1, 77), (2, 88)]);
+        other.begin_keys(1, &[(5, 77)]);
+        assert_eq!((table.rows(), other.rows()), (3, 6));
+        assert_eq!(table.weights(1), other.weights(5));
+        assert_ne!(table.weights(1), table.weights(2));
+        // Another key takes a row that was trained: nothing is left of the one before.
+        table.update_row(2, &[1.0, 1.0], STEP);
+        table.begin_keys(1, &[(2, 77)]);
+        assert_eq!(table.row(2), table.row(1));
+    }
+
+    #[test]
+    fn a_table_that_grows_takes_as_many_rows_as_were_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let mut table = growing();
+        table.begin_keys(1, &[(1, 77), (2, 88)]);
+        table.update_row(2, &[1.0, 1.0], STEP);
+        let mut tensors = std::collections::BTreeMap::new();
+        tensors.insert("t".to_owned(), table.weight_tensor());
+        for (part, tensor) in table.state_tensors() {
+            tensors.insert(format!("t.{part}"), tensor);
+        }
+        assert_eq!(tensors["t"].shape, [3, 2]);
+        crate::write_snapshot(&path, tensors).unwrap();
+        let mut loaded = growing();
+        loaded.begin_keys(1, &[(7, 99)]);
+        let mut snapshot = Snapshot::open(&path).unwrap();
+        loaded.load_weights(&mut snapshot, "t").unwrap();
+        loaded.load_state(&mut snapshot, "t").unwrap();
+        assert!(loaded.bytes() == table.bytes());
     }
 
     fn normal(storage: Storage) -> TablePlan {

@@ -14,6 +14,7 @@ use crossfield_embedding::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Admissions;
 use crate::dense::{self, Number};
 use crate::executor::{Executor, SavedTables};
 use crate::{Error, FinalMetrics};
@@ -221,10 +222,11 @@ impl Checkpoints {
         &self,
         state: &mut State,
         executor: &mut impl Executor,
+        admissions: &Admissions,
     ) -> Result<(), Error> {
         let complete = self.at(state.step);
         let part = complete.with_extension("part");
-        let mapped = match write(&part, state, executor) {
+        let mapped = match write(&part, state, executor, admissions) {
             Ok(mapped) => mapped,
             Err(error) => {
                 // The checkpoints before this one are untouched; make room again, if that is
@@ -293,7 +295,12 @@ impl Checkpoints {
 
     /// Writes the checkpoint of `step`, which `executor` is at, with the tables that it leaves out;
     /// gives the folder to publish.
-    pub(crate) fn complete(&self, step: u64, executor: &impl Executor) -> Result<PathBuf, Error> {
+    pub(crate) fn complete(
+        &self,
+        step: u64,
+        executor: &impl Executor,
+        admissions: &Admissions,
+    ) -> Result<PathBuf, Error> {
         let folder = self.folder.join("complete.part");
         if folder.exists() {
             fs::remove_dir_all(&folder).map_err(Error::io(&folder, "remove"))?;
@@ -302,16 +309,18 @@ impl Checkpoints {
         // The state that was saved is the one to publish.
         let mut ignored = State::new(0, 0);
         executor.save(&folder, &mut ignored, SavedTables::OfRun)?;
-        let (from, to) = (self.at(step).join(STATE), folder.join(STATE));
-        fs::copy(&from, &to).map_err(Error::io(&to, "write"))?;
+        for name in admissions.files().chain([STATE.to_owned()]) {
+            let (from, to) = (self.at(step).join(&name), folder.join(&name));
+            fs::copy(&from, &to).map_err(Error::io(&to, "write"))?;
+        }
         Ok(folder)
     }
 
     /// Makes what a folder holds, a checkpoint's, the run's model. Can be repeated if it was
     /// interrupted.
-    pub(crate) fn publish(from: &Path, run: &Path) -> Result<(), Error> {
-        for name in FILES {
-            let (from, to) = (from.join(name), run.join(name));
+    pub(crate) fn publish(from: &Path, run: &Path, admissions: &Admissions) -> Result<(), Error> {
+        for name in admissions.files().chain(FILES.map(str::to_owned)) {
+            let (from, to) = (from.join(&name), run.join(&name));
             let beside = run.join(format!("{name}.part"));
             let _ = fs::remove_file(&beside);
             // A second name costs no space; where the file system has none, a copy does.
@@ -352,9 +361,11 @@ fn write(
     folder: &Path,
     state: &mut State,
     executor: &mut impl Executor,
+    admissions: &Admissions,
 ) -> Result<BTreeMap<String, MappedRows>, Error> {
     fs::create_dir(folder).map_err(Error::io(folder, "create"))?;
     executor.save(folder, state, SavedTables::OfCheckpoint)?;
+    admissions.save(folder, state)?;
     let mapped = match executor.tables_mut() {
         Some(tables) => tables.settle_mapped()?,
         None => BTreeMap::new(),

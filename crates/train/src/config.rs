@@ -183,6 +183,11 @@ impl OptimizerConfig {
     ) -> Result<Vec<TablePlan>, Error> {
         let plans = self.plan(tables)?.into_iter().map(|plan| {
             let vocabulary = vocabulary(&plan.config, fitted);
+            if let Some(admit) = fitted.admit(vocabulary) {
+                let bound = admit.max_rows.map(|_| admit.rows() as usize);
+                let growing = Some(bound.unwrap_or(1));
+                return TablePlan { growing, ..plan };
+            }
             // Only values of texts are counted.
             if fitted.count(vocabulary, 1).is_none() {
                 return plan;

@@ -91,6 +91,7 @@ fn score(
     data: &Dataset,
     each: &mut dyn FnMut(&[f32]),
 ) -> Result<(), Error> {
+    assert!(data.keys().next().is_none(), "keys were not looked up");
     let rows = RowData::new(data.examples());
     let mut from = 0;
     let scored = fused.score(tables, &rows, |scores| {
@@ -170,7 +171,8 @@ impl<'a> FusedExecutor<'a> {
             .map_or(0.0, |mean| link.score(mean) as f32);
         let fused = make(model, bias, setup.optimizer.dense, setup.train.fast)?;
         let tables = make_tables(setup)?;
-        if let Some(rows) = held {
+        // Rows whose keys have none yet are checked block by block.
+        if let Some(rows) = held.filter(|rows| rows.keys().next().is_none()) {
             fused.check(&tables, &RowData::new(rows.examples()))?;
         }
         Ok(Self {

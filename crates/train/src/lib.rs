@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod admission;
 mod average;
 mod burn_executor;
 mod checkpoint;
@@ -16,6 +17,7 @@ mod trainer;
 mod training;
 mod tune;
 
+pub use admission::{Admissions, describe_admitted};
 pub use average::average_weights;
 pub use burn_executor::Trained;
 pub use checkpoint::{Evaluation, Posterior, State, save_imported, write_whole};

@@ -130,7 +130,7 @@ fn arithmetic(table: &TablePlan) -> String {
     let state: usize = parts.map(|(_, width)| width.values(dim)).sum();
     format!(
         "{:>11} rows × {} B ({dim} {} weights + {state} {}{})",
-        table.config.rows,
+        table.counted_rows(),
         table.layout().stride,
         match table.precision {
             Precision::F32 => "f32",

@@ -15,6 +15,7 @@ use crate::cross::MOST;
 use crate::error::Error;
 use crate::indexed;
 use crate::intern::{Interner, Tuples};
+use crate::manifest::Manifest;
 
 /// The schema of a run: the fields as models see them, and the vocabularies and transforms that
 /// were learned from the training part to encode them.
@@ -96,12 +97,15 @@ impl Vocabulary {
     /// Gives a row to each key that the vocabulary `name` of a finished run has.
     ///
     /// # Errors
-    /// [`Error::Config`] if that run has no such vocabulary; those of [`FittedSchema::load`].
+    /// [`Error::Config`] if that run has no such vocabulary; [`Error::Damaged`]; those of
+    /// [`FittedSchema::load`].
     pub(crate) fn take_keys(&mut self, name: &str, field: &str, run: &str) -> Result<(), Error> {
         let Self::Keys { keys, counts } = self else {
             unreachable!("fields with keys_from have learned keys");
         };
-        let other = FittedSchema::load(Path::new(&expand(run)?))?;
+        let folder = expand(run)?;
+        verify(Path::new(&folder))?;
+        let other = FittedSchema::load(Path::new(&folder))?;
         let Some(Self::Keys { keys: others, .. }) = other.vocabularies.get(name) else {
             let known: Vec<&str> = other.vocabularies.keys().map(String::as_str).collect();
             return Err(Error::Config {
@@ -319,7 +323,9 @@ impl FittedSchema {
         let Some(run) = &spec.data.continue_from else {
             return Ok(None);
         };
-        let before = Self::load(Path::new(&expand(run)?))?;
+        let folder = expand(run)?;
+        verify(Path::new(&folder))?;
+        let before = Self::load(Path::new(&folder))?;
         let refuse = |problem: String| {
             Err(Error::Config {
                 key: "data.continue_from".to_owned(),
@@ -773,6 +779,17 @@ impl FittedSchema {
             vocabularies,
         })
     }
+}
+
+/// Compares what a run has learned of its data with the run's list of checksums; a schema that was
+/// saved by itself has none.
+fn verify(run: &Path) -> Result<(), Error> {
+    if !run.join(Manifest::FILE).exists() {
+        return Ok(());
+    }
+    let is_of_schema = |name: &str| name == SCHEMA_FILE || name.starts_with("vocabularies/");
+    let manifest = Manifest::read(run)?;
+    manifest.without(|name| !is_of_schema(name)).verify(run)
 }
 
 /// What has the value `x` where that is not 1.

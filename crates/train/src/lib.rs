@@ -8,6 +8,7 @@ mod dense;
 mod error;
 mod executor;
 mod fused_executor;
+mod manifest;
 mod memory;
 mod ranking;
 mod run_file;
@@ -18,7 +19,7 @@ mod tune;
 
 pub use average::average_weights;
 pub use burn_executor::Trained;
-pub use checkpoint::{Evaluation, Posterior, State, save_imported, write_whole};
+pub use checkpoint::{Evaluation, Posterior, State, go_back, save_imported, write_whole};
 pub use config::{
     DenseOptimizer, DenseOptimizerKind, DeviceConfig, EarlyStop, Executor, Negatives, Objective,
     OptimizerConfig, RateSchedule, Schedule, ScheduleKind, SolverOptions, TableOptions,
@@ -27,6 +28,7 @@ pub use config::{
 pub use error::Error;
 pub use executor::{Output, Scorer};
 pub use fused_executor::{FusedModel, FusedTrained};
+pub use manifest::{begin_run, check_begun, check_run};
 pub use memory::{
     bytes, check_draws, check_memory, cpu_seconds, describe_tables, peak_memory, table_bytes,
 };

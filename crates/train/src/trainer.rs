@@ -15,6 +15,7 @@ use crate::burn_executor::BurnExecutor;
 use crate::checkpoint::{Checkpoints, Evaluation, State, json, write_whole};
 use crate::executor::{Epoch, Executor, rows_measured};
 use crate::fused_executor::FusedExecutor;
+use crate::manifest;
 use crate::solver_executor::SolverExecutor;
 use crate::{
     Error, FusedModel, OptimizerConfig, Scorer, Solver, SolverModel, TrainConfig, Trained,
@@ -378,12 +379,21 @@ impl<'a, E: Executor> Run<'a, E> {
             observer,
         };
         if let Some(newest) = run.checkpoints.newest()? {
+            run.checkpoints.verify_newest()?;
             run.state = State::read_any(&newest, data.schema)?;
+            // What early stopping may go back to: better missed now than at the end.
+            if let (Some(_), Some(best)) = (setup.train.early_stop, run.state.best_step)
+                && best != run.state.step
+                && run.checkpoints.at(best).exists()
+            {
+                run.checkpoints.verify(best)?;
+            }
             run.executor.load(&newest, SavedRows::All)?;
             run.executor
                 .load_optimizer(&newest, &run.state, SavedRows::All)?;
             run.observer.resumed(&run.state);
         } else if let Some(before) = setup.continues {
+            manifest::check_run(before.run)?;
             let ended = State::read(before.run, before.schema)?;
             run.executor.load(before.run, SavedRows::Fewer)?;
             run.executor
@@ -392,6 +402,7 @@ impl<'a, E: Executor> Run<'a, E> {
             fill(tables)?;
         }
         run.write_metrics_lines()?;
+        run.cut_timing()?;
         Ok(run)
     }
 
@@ -409,17 +420,18 @@ impl<'a, E: Executor> Run<'a, E> {
             _ => self.state.step,
         };
         if best != self.state.step {
+            self.checkpoints.verify(best)?;
             self.executor
                 .load(&self.checkpoints.at(best), SavedRows::All)?;
             let epoch = self.state.evaluations.iter().find(|at| at.step == best);
             self.observer
                 .stopped_early(epoch.map_or(0, |evaluation| evaluation.epoch));
         }
-        self.checkpoints.publish(best, self.setup.out)?;
+        let model = self.checkpoints.publish(best, self.setup.out)?;
         let mut metrics = final_metrics(&mut self.executor, self.data)?;
         let first = self.state.evaluations.first();
         metrics.progressive = first.and_then(|evaluation| evaluation.progressive.clone());
-        write_whole(&self.setup.out.join("metrics.json"), &json(&metrics))?;
+        manifest::finish(self.setup.out, &model, &json(&metrics))?;
         self.checkpoints.remove()?;
         Ok((self.executor, metrics))
     }
@@ -545,6 +557,30 @@ impl<'a, E: Executor> Run<'a, E> {
             .map(|line| serde_json::to_string(line).expect("numbers and names") + "\n")
             .collect();
         write_whole(&self.setup.out.join("metrics.jsonl"), &lines)
+    }
+
+    /// Leaves in timing.jsonl the whole lines of epochs that are done: an interrupt may have cut the
+    /// last, and others be of epochs that are done again.
+    fn cut_timing(&self) -> Result<(), Error> {
+        let path = self.setup.out.join("timing.jsonl");
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            text => text.map_err(Error::io(&path, "read"))?,
+        };
+        let text = String::from_utf8_lossy(&text);
+        let is_done = |line: &&str| {
+            let timing: Result<Timing, _> = serde_json::from_str(line);
+            timing.is_ok_and(|timing| timing.epoch <= self.state.epoch)
+        };
+        let lines: String = text
+            .lines()
+            .filter(is_done)
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        if lines == text {
+            return Ok(());
+        }
+        write_whole(&path, &lines)
     }
 
     /// Whether the newest checkpoint is of all steps so far: each evaluation has one.

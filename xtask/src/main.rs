@@ -1,4 +1,4 @@
-//! Development commands: `cargo xtask train|data|demo|guide|bench|check|test`. Spawns cargo; holds
+//! Development commands: `cargo xtask train|data|demo|guide|bench|faults|check|test`. Spawns cargo; holds
 //! no product code.
 
 mod guide;
@@ -18,6 +18,8 @@ cargo xtask bench [ARGS]   all criterion benches, or those that ARGS name, as `c
 cargo xtask bench all [NAMES]
                            every model on every data set, or on those whose names hold
                            NAMES, on three seeds: benches/RESULTS.md and its HTML
+cargo xtask faults [ARGS]  runs that are killed, damaged and starved: 1,000 kills, 10,000 damaged
+                           files; ARGS may name scenarios, and --kills, --corruptions
 cargo xtask check          formatting, lints, docs, spelling; all warnings are errors
 cargo xtask test           check, then every test, those of the ndarray backend and of the package
                            outside the workspace, a short run";
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         "guide" => guide::build(),
         "bench" if args.first().is_some_and(|what| what == "all") => bench_all(&args[1..]),
         "bench" => cargo(&["bench", "--workspace", "--profile", "dev"], &args),
+        "faults" => faults(&args),
         "check" => check(),
         "test" => test(),
         _ => {
@@ -141,6 +144,12 @@ fn bench_all(args: &[String]) -> Result<(), String> {
     run(Command::new(built("bench-all")?)
         .arg(built("crossfield")?)
         .args(args))
+}
+
+/// Builds what disturbs runs, and lets it disturb those of the `crossfield` command.
+fn faults(args: &[String]) -> Result<(), String> {
+    build(&["--bin", "faults"])?;
+    run(Command::new(built("faults")?).args(args))
 }
 
 /// Builds the `crossfield` command and the demos.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crossfield_core::Link;
 use crossfield_core::metrics::Report;
-use crossfield_data::Labels;
+use crossfield_data::{Labels, Manifest};
 use crossfield_train::{Error, FinalMetrics, average_weights, read_toml, write_whole};
 use serde::{Deserialize, Serialize};
 
@@ -289,11 +289,22 @@ fn mean(each: &[&Predicted], weights: &[f64]) -> Predicted {
 
 /// Fills the directory; metrics.json, which marks a finished run, comes last.
 fn save(out: &Path, file: &AverageFile, metrics: &FinalMetrics) -> Anyhow<()> {
+    let mut list = Manifest::default();
     for (number, member) in (1..).zip(&file.model.average) {
-        copy(Path::new(member), &member_directory(out, number))?;
+        let (from, to) = (Path::new(member), member_directory(out, number));
+        copy(from, &to)?;
+        // Of the originals, so that a copy that went wrong is noticed.
+        let of_member = Manifest::read(from)?;
+        of_member
+            .without(|name| LEFT_OUT.contains(&name))
+            .save(&to)?;
+        list.add(out, format!("{MEMBERS}/{number}/{}", Manifest::FILE))?;
     }
     write_whole(&out.join("run.toml"), &toml::to_string(file)?)?;
+    list.add(out, "run.toml")?;
     let metrics = serde_json::to_string_pretty(metrics)? + "\n";
+    list.add_text("metrics.json", &metrics);
+    list.save(out)?;
     write_whole(&out.join("metrics.json"), &metrics)?;
     Ok(())
 }
@@ -333,6 +344,7 @@ impl Average {
         if !is_average(&run_file) {
             return Ok(None);
         }
+        Manifest::read(directory)?.verify(directory)?;
         let AverageFile { model: config } = read_toml(&run_file, &[])?;
         let members = 1..=config.average.len();
         let open = |number| Finished::open(&member_directory(directory, number), sets);

@@ -9,14 +9,14 @@ use crossfield_core::{
     ComponentConfig, Init, Loss, Model, Schema, Scored, TableConfig, merge_tables,
 };
 use crossfield_data::{
-    Dataset, FittedSchema, LabelKind, Labels, encode_files, expand, prepare, stream_with,
+    Dataset, FittedSchema, LabelKind, Labels, Manifest, encode_files, expand, prepare, stream_with,
 };
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 use crossfield_train::{
     Admissions, Continued, Error, Executor, FinalMetrics, FusedModel, FusedTrained, Objective,
-    Observer, Parts, RunFile, Scorer, Setup, SolverModel, SolverTrained, Trained, bytes,
-    check_draws, check_memory_of, describe_admitted, describe_tables, in_pool, mapped_bytes,
-    table_bytes, train_solver,
+    Observer, Parts, RunFile, Scorer, Setup, SolverModel, SolverTrained, Trained, begin_run, bytes,
+    check_begun, check_draws, check_memory_of, check_run, describe_admitted, describe_tables,
+    go_back, in_pool, mapped_bytes, table_bytes, train_solver,
 };
 
 pub(crate) use crossfield_train::{check_schema, vocabulary};
@@ -50,6 +50,9 @@ pub(crate) struct TrainArgs {
     /// Goes on with an interrupted run, from its last checkpoint.
     #[arg(long, value_name = "DIR")]
     resume: Option<PathBuf>,
+    /// Goes on from the checkpoint of this step, and removes the newer ones.
+    #[arg(long, value_name = "N", requires = "resume")]
+    step: Option<u64>,
     /// Goes on from a finished run with new rows, in a run directory of its own: with its settings,
     /// its vocabularies and those of the new rows behind them, its weights and its optimizer's state.
     #[arg(
@@ -115,10 +118,15 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         return crate::average::train(file, &args.sets, args.out.as_deref());
     }
     let (run, place) = match (&args.resume, &args.run_file) {
-        (Some(directory), _) => (
-            Run::read(&directory.join("run.toml"), &[])?,
-            Place::Resumed(directory),
-        ),
+        (Some(directory), _) => {
+            if directory.join("metrics.json").exists() {
+                check_run(directory)?;
+            } else if directory.join("run.toml").exists() {
+                check_begun(directory)?;
+            }
+            let run = Run::read(&directory.join("run.toml"), &[])?;
+            (run, Place::Resumed(directory))
+        }
         (None, file) => {
             let mut sets = args.sets.clone();
             sets.extend(
@@ -155,6 +163,9 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         return Ok(());
     }
     check(&run)?;
+    if let (Place::Resumed(directory), Some(step)) = (place, args.step) {
+        go_back(directory, step)?;
+    }
 
     let Data { fitted, parts } = read(&run)?;
     if let Place::Resumed(directory) = place {
@@ -186,8 +197,9 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
             out
         }
     };
-    if !out.join("schema.json").exists() {
+    if !out.join(Manifest::FILE).exists() {
         fitted.save(&out)?;
+        begin_run(&out)?;
     }
     eprintln!(
         "run directory: {0}\nif interrupted: crossfield train --resume {0}\n",
@@ -470,8 +482,12 @@ impl Finished {
             }
             .into());
         }
+        let is_finished = directory.join("metrics.json").exists();
+        if is_finished {
+            check_run(directory)?;
+        }
         let run = Run::read(&directory.join("run.toml"), sets)?;
-        if !directory.join("metrics.json").exists() {
+        if !is_finished {
             return Err(Error::RunDirectory {
                 path: directory.to_owned(),
                 reason: format!(

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use crossfield_core::metrics::Report;
 use crossfield_core::{ComponentConfig, Schema};
-use crossfield_data::{DataSpec, FittedSchema, LabelKind, prepare};
+use crossfield_data::{DataSpec, FittedSchema, LabelKind, Manifest, prepare};
 use crossfield_embedding::TablePlan;
 use crossfield_train::{
-    Error, Evaluation, Executor, Observer, Parts, ScheduleKind, TuneConfig, best_evaluation,
-    nearest, run_table, rungs, survivors, write_whole,
+    Error, Evaluation, Executor, Observer, Parts, ScheduleKind, TuneConfig, begin_run,
+    best_evaluation, check_begun, check_run, nearest, run_table, rungs, survivors, write_whole,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,9 @@ use crate::run::{
     refuse_taken, rows_a_step, tables,
 };
 
+/// The run file of a search, and what its trials have reached.
+const SEARCH: &str = "tune.toml";
+const TRIALS: &str = "trials.jsonl";
 /// Trials of the table at the end.
 const SHOWN: usize = 5;
 
@@ -56,9 +59,11 @@ pub(crate) fn tune(args: &TuneArgs) -> Anyhow<()> {
         .and_then(|time| Instant::now().checked_add(time));
     let mut search = match (&args.resume, &args.run_file) {
         (Some(directory), _) => {
-            let mut search = Search::read(&directory.join("tune.toml"), &[])?;
+            let known = known_lines(directory)?;
+            let mut search = Search::read(&directory.join(SEARCH), &[])?;
             search.begin()?;
-            search.open(directory.clone())?;
+            search.directory = directory.clone();
+            search.open(known)?;
             search
         }
         (None, Some(file)) => {
@@ -74,8 +79,9 @@ pub(crate) fn tune(args: &TuneArgs) -> Anyhow<()> {
             let name = file.file_stem().unwrap_or(file.as_os_str());
             let name = format!("{}-tune.toml", name.to_string_lossy());
             let directory = make_directory(args.out.as_deref(), Path::new(&name))?;
-            search.save(&directory.join("tune.toml"))?;
-            search.open(directory)?;
+            search.save(&directory.join(SEARCH))?;
+            search.directory = directory;
+            search.list()?;
             search
         }
         (None, None) => unreachable!("clap asks for one of the two"),
@@ -86,6 +92,24 @@ pub(crate) fn tune(args: &TuneArgs) -> Anyhow<()> {
     );
     let is_complete = search.halve(deadline)?;
     search.report(is_complete)
+}
+
+/// Compares a search with its list of checksums; how many bytes of trials.jsonl are listed.
+fn known_lines(directory: &Path) -> Result<u64, Error> {
+    let (search, trials) = (directory.join(SEARCH), directory.join(TRIALS));
+    let is_made = directory.join(Manifest::FILE).exists() || trials.exists();
+    // Without, it was interrupted when its folder was made, or is no search.
+    if !search.exists() || !is_made {
+        return Ok(0);
+    }
+    let list = Manifest::read(directory)?;
+    list.verify_file(directory, SEARCH)?;
+    let has_trials = list.names().any(|name| name == TRIALS);
+    Ok(if has_trials {
+        list.verify_beginning(directory, TRIALS)?
+    } else {
+        0
+    })
 }
 
 /// A figure of the validation part that trials are compared by.
@@ -253,7 +277,11 @@ fn is_of_settings(error: &Error) -> bool {
         ),
         error => !matches!(
             error,
-            Error::Io { .. } | Error::RunDirectory { .. } | Error::OtherSchema { .. }
+            Error::Io { .. }
+                | Error::RunDirectory { .. }
+                | Error::OtherSchema { .. }
+                | Error::Checkpoint { .. }
+                | Error::Data(crossfield_data::Error::Damaged { .. })
         ),
     }
 }
@@ -311,26 +339,35 @@ impl Search {
         write_whole(path, &table.to_string())
     }
 
-    /// Reads what a search of that directory has found so far. A last line that was cut is dropped.
-    fn open(&mut self, directory: PathBuf) -> Result<(), Error> {
-        self.directory = directory;
-        let path = self.directory.join("trials.jsonl");
-        let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+    /// Reads what the search has found so far: what is listed of it. A line behind that, which an
+    /// interrupt came upon, is dropped, and its trial measured again.
+    fn open(&mut self, known: u64) -> Result<(), Error> {
+        let path = self.directory.join(TRIALS);
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             text => text.map_err(Error::io(&path, "read"))?,
         };
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        for (number, line) in text[..whole].lines().enumerate() {
+        let listed = String::from_utf8_lossy(&text[..text.len().min(known as usize)]);
+        for (number, line) in listed.lines().enumerate() {
             let line = serde_json::from_str(line).map_err(|error| Error::RunDirectory {
                 path: path.clone(),
                 reason: format!("line {}: not what a trial has reached: {error}", number + 1),
             })?;
             self.lines.push(line);
         }
-        if whole < text.len() {
-            write_whole(&path, &text[..whole])?;
+        if listed.len() < text.len() {
+            write_whole(&path, &listed)?;
         }
-        Ok(())
+        self.list()
+    }
+
+    /// Lists the checksums of what a resumed search goes by.
+    fn list(&self) -> Result<(), Error> {
+        let names = [SEARCH, TRIALS];
+        let there = names
+            .into_iter()
+            .filter(|name| self.directory.join(name).exists());
+        Ok(Manifest::of(&self.directory, there)?.save(&self.directory)?)
     }
 
     /// The run of these settings, as trials train it: without a test part.
@@ -505,7 +542,8 @@ impl Search {
             seconds,
         };
         append(&self.directory.join("timing.jsonl"), &seconds)?;
-        append(&self.directory.join("trials.jsonl"), &line)?;
+        append(&self.directory.join(TRIALS), &line)?;
+        self.list()?;
         let place = format!("{rung}/{} trial {trial:>3}", self.rungs.len());
         match (&line.failed, line.figure) {
             (None, Some(figure)) => eprintln!(
@@ -538,9 +576,11 @@ impl Search {
         let is_finished = out.join("metrics.json").exists();
         if !is_finished {
             std::fs::create_dir_all(&out).map_err(Error::io(&out, "create"))?;
+            check_begun(&out)?;
             check_schema(&out, &rows.fitted)?;
             run.save(&out.join("run.toml"))?;
             rows.fitted.save(&out)?;
+            begin_run(&out)?;
             let mut watch = Watch {
                 console: Console::new(run.train.epochs(), rows_a_step(run, &rows.parts)?),
                 until,
@@ -555,6 +595,9 @@ impl Search {
                     Err(error) => return Err(error),
                 }
             }
+        }
+        if is_finished {
+            check_run(&out)?;
         }
         let evaluations = evaluations(&out.join("metrics.jsonl"))?;
         let epochs = evaluations.last().map_or(0, |last| last.epoch);

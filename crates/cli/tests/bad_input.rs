@@ -521,11 +521,9 @@ fn a_checkpoint_of_another_schema_is_refused() {
         "a/vocabularies/campaign.csv",
         format!("key,count\n{first}x,{rest}"),
     );
+    let damaged = "`a/vocabularies/campaign.csv` is damaged: it has ";
     let message = folder.fail("train --resume a");
-    assert!(
-        message.starts_with("a/schema.json: belongs to another schema (fingerprint "),
-        "{message}"
-    );
+    assert!(message.starts_with(damaged), "{message}");
     folder.write("a/vocabularies/campaign.csv", &vocabulary);
 
     // With everything as it was the run goes on, and is refused again when it is finished and its
@@ -538,12 +536,16 @@ fn a_checkpoint_of_another_schema_is_refused() {
     );
     for command in ["eval", "predict"] {
         let message = folder.fail(&format!("{command} a --data log.csv"));
-        assert!(
-            message.starts_with("a/state.json: belongs to another schema (fingerprint "),
-            "{message}"
-        );
-        assert!(message.ends_with(other), "{message}");
+        assert!(message.starts_with(damaged), "{message}");
     }
+    // Even where the checksums agree.
+    folder.list_all("a");
+    let message = folder.fail("eval a --data log.csv");
+    assert!(
+        message.starts_with("a/state.json: belongs to another schema (fingerprint "),
+        "{message}"
+    );
+    assert!(message.ends_with(other), "{message}");
 }
 
 #[test]
@@ -560,57 +562,146 @@ fn an_unfinished_run_is_not_measured() {
     assert_same_files(&folder.files("a"), &before, "a");
 }
 
-#[test]
-fn damaged_models_and_checkpoints_are_recognised() {
-    let folder = long();
-    folder.interrupt("long.toml", "a");
-    let newest = folder
-        .files("a")
-        .into_keys()
-        .rfind(|name| name.ends_with("/model.safetensors"))
-        .unwrap();
-    let checkpoint = std::fs::read(folder.path("a").join(&newest)).unwrap();
-    let cut = |name: &str, bytes: &[u8]| folder.write(name, &bytes[..bytes.len() - 100]);
-    let says = |name: &str, bytes: &[u8]| {
-        format!(
-            "{name}: not an intact safetensors file: {} bytes long, its header says {}",
-            bytes.len() - 100,
-            bytes.len()
-        )
-    };
-    let name = format!("a/{newest}");
-    cut(&name, &checkpoint);
-    let message = folder.fail("train --resume a");
-    assert!(message.contains(&says(&name, &checkpoint)), "{message}");
-    folder.write(&name, &checkpoint);
-    folder.succeed("train --resume a");
+/// Flips a bit in the middle of a file.
+fn damage(folder: &Folder, name: &str) -> Vec<u8> {
+    let whole = std::fs::read(folder.path(name)).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 4;
+    folder.write(name, damaged);
+    whole
+}
 
+#[test]
+fn damaged_files_of_a_finished_run_are_named_by_whoever_opens_it() {
+    let folder = long();
+    folder.succeed("train long.toml --out a --set train.epochs=1");
+    folder.succeed("eval a --data log.csv");
+    for name in [
+        "run.toml",
+        "schema.json",
+        "vocabularies/campaign.csv",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+        "metrics.json",
+        "metrics.jsonl",
+        "timing.jsonl",
+        "checksums.json",
+    ] {
+        let name = format!("a/{name}");
+        let whole = damage(&folder, &name);
+        for command in [
+            "eval a --data log.csv",
+            "predict a --data log.csv",
+            "train --resume a",
+            "train --continue a --data log.csv --out b",
+            "describe a",
+            "report a",
+        ] {
+            let message = folder.fail(command);
+            let begin = format!("`{name}` is damaged: ");
+            assert!(message.contains(&begin), "{command}: {message}");
+        }
+        folder.write(&name, &whole[1..]);
+        let message = folder.fail("eval a --data log.csv");
+        assert!(message.contains(&name), "{message}");
+        std::fs::remove_file(folder.path(&name)).unwrap();
+        let message = folder.fail("train --resume a");
+        assert!(message.contains(&name), "{message}");
+        folder.write(&name, &whole);
+    }
+    folder.succeed("eval a --data log.csv");
+
+    // A setting of a finished run is changed otherwise.
+    let run_file = folder.read("a/run.toml");
+    folder.write("a/run.toml", format!("{run_file}# better\n"));
+    let message = folder.fail("eval a --data log.csv");
+    assert!(
+        message.starts_with("`a/run.toml` is damaged: it has "),
+        "{message}"
+    );
+    assert!(
+        message.ends_with("(settings of a finished run are changed by --set, not in the file)"),
+        "{message}"
+    );
+}
+
+#[test]
+fn files_whose_checksums_agree_are_looked_at_all_the_same() {
+    let folder = long();
+    folder.succeed("train long.toml --out a --set train.epochs=1");
     let name = "a/model.safetensors";
     let model = std::fs::read(folder.path(name)).unwrap();
-    cut(name, &model);
-    for command in ["eval", "predict"] {
-        let message = folder.fail(&format!("{command} a --data log.csv"));
-        assert!(message.contains(&says(name, &model)), "{message}");
-    }
     folder.write(name, &model[..5]);
+    folder.list_all("a");
     let message = folder.fail("eval a --data log.csv");
     assert!(
         message.contains("a/model.safetensors: not an intact safetensors file: only 5 bytes long"),
         "{message}"
     );
-    std::fs::remove_file(folder.path(name)).unwrap();
-    let message = folder.fail("eval a --data log.csv");
-    assert!(
-        message
-            .contains("a/model.safetensors: cannot open: No such file or directory (os error 2)"),
-        "{message}"
-    );
+    folder.write(name, &model);
     folder.write("a/state.json", "{");
+    folder.list_all("a");
     let message = folder.fail("eval a --data log.csv");
     assert!(
         message.starts_with("a/state.json: not the state of a run: "),
         "{message}"
     );
+}
+
+#[test]
+fn from_a_damaged_checkpoint_the_one_before_it_is_offered_and_ends_with_the_same_bytes() {
+    let folder = long();
+    folder.succeed("train long.toml --out undisturbed");
+    let undisturbed = folder.files("undisturbed");
+    folder.interrupt_at("long.toml", "a", 2);
+    let checkpoints = |run: &str| -> Vec<String> {
+        let names = folder.files(run).into_keys();
+        let steps = names.filter_map(|name| {
+            let step = name.strip_prefix("checkpoints/")?.strip_suffix('/')?;
+            (!step.ends_with(".part")).then(|| step.to_owned())
+        });
+        steps.collect()
+    };
+    let steps = checkpoints("a");
+    let [.., before, newest] = steps.as_slice() else {
+        panic!("{steps:?}");
+    };
+    let step = |name: &str| name["step-".len()..].parse::<u64>().unwrap();
+    let damaged = format!("a/checkpoints/{newest}/model.safetensors");
+    damage(&folder, &damaged);
+    let message = folder.fail("train --resume a");
+    assert!(
+        message.starts_with(&format!("`{damaged}` is damaged: its checksum is ")),
+        "{message}"
+    );
+    let advice = format!(
+        "; go on from step {0}: crossfield train --resume a --step {0}",
+        step(before)
+    );
+    assert!(message.ends_with(&advice), "{message}");
+    assert_eq!(checkpoints("a"), steps, "nothing is removed unasked");
+    let message = folder.fail("train --resume a --step 7");
+    assert!(
+        message.starts_with("--step 7: a has no such checkpoint: expected one of "),
+        "{message}"
+    );
+    // Neither can be gone on from.
+    let older = format!("a/checkpoints/{before}/state.json");
+    let whole = damage(&folder, &older);
+    let message = folder.fail("train --resume a");
+    let none = "; there is no intact checkpoint before it: train anew with another --out";
+    assert!(message.ends_with(none) || steps.len() > 2, "{message}");
+    let message = folder.fail(&format!("train --resume a --step {}", step(before)));
+    assert!(
+        message.starts_with(&format!("`{older}` is damaged: ")),
+        "{message}"
+    );
+    folder.write(&older, whole);
+
+    folder.succeed(&format!("train --resume a --step {}", step(before)));
+    assert_same_files(&folder.files("a"), &undisturbed, "a");
+    assert_eq!(folder.read("a/timing.jsonl").lines().count(), 12);
 }
 
 #[test]
@@ -769,6 +860,21 @@ fn a_disk_that_is_full_from_the_start_leaves_a_run_that_can_go_on() {
     assert!(folder.files("b").is_empty());
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn tables_that_do_not_fit_into_the_memory_that_is_allowed_are_refused_with_the_arithmetic() {
+    let folder = long();
+    // 2 × 20 million rows of 8 weights and one: 1.4 GB, and as much state, in 600 MB.
+    let rows = "--set field.0.hash_rows=20000000 --set field.1.hash_rows=20000000";
+    let output = folder.run_limited("-v 600000", &format!("train long.toml --out a {rows}"));
+    let message = output.message();
+    assert!(
+        message.starts_with("not enough memory: the tables need "),
+        "{message}"
+    );
+    assert!(!folder.path("a").exists());
+}
+
 /// A model of two features, two fields and one entry a vector, as libffm 1.14 wrote them.
 const LIBFFM: &str = "n 2\nm 2\nk 1\nnormalization 1\nw0,0 0.5 \nw0,1 -1 \nw1,0 2 \nw1,1 0.25 \n";
 
@@ -919,6 +1025,7 @@ fn a_row_of_a_hundred_thousand_features_is_predicted_but_not_taken_apart() {
     );
     let run_file = folder.read("a/run.toml").replace("1048576", "10000000");
     folder.write("a/run.toml", run_file);
+    folder.list_all("a");
     assert_eq!(
         folder.fail("explain a --data a.ffm"),
         "--row 1: has 100000 features, 4999950000 pairs: expected at most 2000 features"
@@ -1014,6 +1121,14 @@ fn a_fused_run_that_diverges_says_what_to_try_and_keeps_its_checkpoints() {
     assert!(run_file.contains(rate), "{run_file}");
     let huge = rate.replace("0.1", "1e30");
     folder.write("a/run.toml", run_file.replace(rate, &huge));
+    let message = folder.fail("train --resume a");
+    assert!(
+        message.ends_with(
+            "(the settings of a run that has begun stay: train anew with another --out)"
+        ),
+        "{message}"
+    );
+    folder.list_all("a");
     let before = folder.files("a");
     let kept = |files: &std::collections::BTreeMap<String, Vec<u8>>| {
         let complete = |name: &str| name.starts_with("checkpoints/") && !name.contains(".part");
@@ -1035,6 +1150,7 @@ fn a_fused_run_that_diverges_says_what_to_try_and_keeps_its_checkpoints() {
     assert!(!folder.path("a/metrics.json").exists());
     assert_same_files(&kept(&folder.files("a")), &kept(&before), "a");
     folder.write("a/run.toml", run_file);
+    folder.list_all("a");
     folder.succeed("train --resume a");
 }
 

@@ -43,6 +43,7 @@ fn planted() -> Folder {
     });
     let tensors = BTreeMap::from(tensors);
     write_snapshot(&folder.path("a/model.safetensors"), tensors).unwrap();
+    folder.list_all("a");
     folder
 }
 

@@ -271,15 +271,28 @@ fn a_search_that_is_killed_at_random_moments_ends_with_the_same_files() {
 }
 
 #[test]
-fn a_line_that_was_cut_is_done_again() {
+fn a_line_that_an_interrupt_came_upon_is_done_again() {
     let folder = log();
     folder.succeed("tune run.toml --out s --set tune.trials=2");
     let (whole, best) = (folder.read("s/trials.jsonl"), folder.read("s/best.toml"));
-    let cut = whole.len() - 20;
-    folder.write("s/trials.jsonl", &whole[..cut]);
-    folder.succeed("tune --resume s");
-    assert_eq!(folder.read("s/trials.jsonl"), whole);
-    assert_eq!(folder.read("s/best.toml"), best);
+    let lines: Vec<&str> = whole.split_inclusive('\n').collect();
+    let before = lines[..lines.len() - 1].concat();
+    // Before the line was whole, and before it was listed.
+    for interrupted in [&whole[..whole.len() - 20], &whole] {
+        folder.write("s/trials.jsonl", &before);
+        folder.list("s", &["trials.jsonl", "tune.toml"]);
+        folder.write("s/trials.jsonl", interrupted);
+        folder.succeed("tune --resume s");
+        assert_eq!(folder.read("s/trials.jsonl"), whole);
+        assert_eq!(folder.read("s/best.toml"), best);
+    }
+    // What is listed was whole once.
+    folder.write("s/trials.jsonl", &whole[..whole.len() - 20]);
+    let (bytes, listed) = (whole.len() - 20, whole.len());
+    assert_eq!(
+        folder.fail("tune --resume s"),
+        format!("`s/trials.jsonl` is damaged: it has {bytes} bytes, expected {listed}")
+    );
 }
 
 #[test]

@@ -45,6 +45,14 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+    /// A file that is not as it was written.
+    #[error("`{file}` is damaged: {problem}")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// What was found, and what was expected.
+        problem: String,
+    },
     /// A file without a single record.
     #[error("`{file}` is empty; expected {expected}")]
     Empty {

@@ -14,6 +14,7 @@ mod indexed;
 mod intern;
 mod line;
 mod loader;
+mod manifest;
 mod order;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -37,6 +38,7 @@ pub use config::{
 pub use dataset::Dataset;
 pub use error::{Error, Place};
 pub use loader::{Loader, Order};
+pub use manifest::Manifest;
 pub use passes::{Progress, prepare_in_passes};
 pub use prepare::{Candidates, Generated, Prepared, encode_files, prepare, prepare_generated};
 pub use raw::{LabelKind, Labels};

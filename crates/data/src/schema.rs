@@ -15,6 +15,7 @@ use crate::cross::MOST;
 use crate::error::Error;
 use crate::indexed;
 use crate::intern::{Interner, Tuples};
+use crate::manifest::Manifest;
 
 /// The schema of a run: the fields as models see them, and the vocabularies and transforms that
 /// were learned from the training part to encode them.
@@ -98,9 +99,12 @@ impl Vocabulary {
     /// The keys that the vocabulary `name` of a finished run has.
     ///
     /// # Errors
-    /// [`Error::Config`] if that run has no such vocabulary; those of [`FittedSchema::load`].
+    /// [`Error::Config`] if that run has no such vocabulary; [`Error::Damaged`]; those of
+    /// [`FittedSchema::load`].
     pub(crate) fn keys_of(name: &str, field: &str, run: &str) -> Result<Interner, Error> {
-        let mut other = FittedSchema::load(Path::new(&expand(run)?))?;
+        let folder = expand(run)?;
+        verify(Path::new(&folder))?;
+        let mut other = FittedSchema::load(Path::new(&folder))?;
         if let Some(Self::Keys { keys, .. }) = other.vocabularies.remove(name) {
             return Ok(keys);
         }
@@ -337,7 +341,9 @@ impl FittedSchema {
         let Some(run) = &spec.data.continue_from else {
             return Ok(None);
         };
-        let before = Self::load(Path::new(&expand(run)?))?;
+        let folder = expand(run)?;
+        verify(Path::new(&folder))?;
+        let before = Self::load(Path::new(&folder))?;
         let refuse = |problem: String| {
             Err(Error::Config {
                 key: "data.continue_from".to_owned(),
@@ -813,6 +819,17 @@ impl FittedSchema {
             vocabularies,
         })
     }
+}
+
+/// Compares what a run has learned of its data with the run's list of checksums; a schema that was
+/// saved by itself has none.
+fn verify(run: &Path) -> Result<(), Error> {
+    if !run.join(Manifest::FILE).exists() {
+        return Ok(());
+    }
+    let is_of_schema = |name: &str| name == SCHEMA_FILE || name.starts_with("vocabularies/");
+    let manifest = Manifest::read(run)?;
+    manifest.without(|name| !is_of_schema(name)).verify(run)
 }
 
 /// What has the value `x` where that is not 1.

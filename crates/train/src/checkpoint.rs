@@ -9,6 +9,7 @@ use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use crossfield_core::PredictionLink;
 use crossfield_core::metrics::{Metrics, Report};
+use crossfield_data::Manifest;
 use crossfield_embedding::{
     EmbeddingCollection, MappedRows, SavedRows, Snapshot, SnapshotTensor, write_snapshot,
 };
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::admission::Admissions;
 use crate::dense::{self, Number};
 use crate::executor::{Executor, SavedTables};
-use crate::{Error, FinalMetrics};
+use crate::{Error, FinalMetrics, manifest};
 
 /// Weights of tables and dense layers.
 pub(crate) const MODEL: &str = "model.safetensors";
@@ -201,6 +202,14 @@ impl Checkpoints {
         read().map_err(Error::io(&self.folder, "list"))
     }
 
+    /// The steps of all checkpoints, rising.
+    fn steps(&self) -> Result<Vec<u64>, Error> {
+        let step = |name: String| name.strip_prefix("step-")?.parse().ok();
+        let mut steps: Vec<u64> = self.entries()?.into_iter().filter_map(step).collect();
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
     /// The checkpoint of a step.
     pub(crate) fn at(&self, step: u64) -> PathBuf {
         self.folder.join(format!("step-{step:010}"))
@@ -208,16 +217,50 @@ impl Checkpoints {
 
     /// The newest complete checkpoint.
     pub(crate) fn newest(&self) -> Result<Option<PathBuf>, Error> {
-        let newest = self
-            .entries()?
-            .into_iter()
-            .filter(|name| name.starts_with("step-"))
-            .max();
-        Ok(newest.map(|name| self.folder.join(name)))
+        Ok(self.steps()?.last().map(|&step| self.at(step)))
     }
 
-    /// Saves a checkpoint; the older ones go when it is complete, except the best. What leads mapped
-    /// tables back goes with them.
+    /// The list of a checkpoint's files, which are as it says.
+    fn verified(&self, step: u64) -> Result<Manifest, Error> {
+        let folder = self.at(step);
+        let list = Manifest::read(&folder)?;
+        list.verify(&folder)?;
+        for name in FILES {
+            list.verify_file(&folder, name)?;
+        }
+        Ok(list)
+    }
+
+    /// Compares a checkpoint with its list of checksums.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] names the file that is damaged, and the newest checkpoint before it that
+    /// is not.
+    pub(crate) fn verify(&self, step: u64) -> Result<Manifest, Error> {
+        self.verified(step).or_else(|damage| {
+            let before = self.steps()?.into_iter().filter(|&other| other < step);
+            let intact = before.rev().find(|&other| self.verified(other).is_ok());
+            Err(Error::Checkpoint {
+                damage: damage.to_string(),
+                run: self.folder.parent().unwrap_or(&self.folder).to_owned(),
+                intact,
+            })
+        })
+    }
+
+    /// Compares the newest checkpoint, if there is one, with its list.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub(crate) fn verify_newest(&self) -> Result<(), Error> {
+        match self.steps()?.last() {
+            Some(&step) => self.verify(step).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// Saves a checkpoint; the older ones go when it is complete, except the one before it and the
+    /// best. What leads mapped tables back goes with them.
     pub(crate) fn save(
         &self,
         state: &mut State,
@@ -241,28 +284,21 @@ impl Checkpoints {
         if let Some(tables) = executor.tables_mut() {
             tables.begin_undo(state.step, &mapped)?;
         }
-        let keep = [Some(state.step), state.best_step].map(|step| step.map(|step| self.at(step)));
-        for name in self.entries()? {
-            let path = self.folder.join(name);
-            if !keep.contains(&Some(path.clone())) {
-                fs::remove_dir_all(&path).map_err(Error::io(&path, "remove"))?;
-            }
-        }
-        if let (Some(tables), Some(oldest)) = (executor.tables_mut(), self.oldest()?) {
+        let steps = self.steps()?;
+        let newest = &steps[steps.len().saturating_sub(2)..];
+        let goes = |step: &&u64| !newest.contains(step) && Some(**step) != state.best_step;
+        steps
+            .iter()
+            .filter(goes)
+            .try_for_each(|&step| self.remove_one(step))?;
+        if let (Some(tables), Some(&oldest)) = (executor.tables_mut(), self.steps()?.first()) {
             tables.remove_undo_before(oldest)?;
         }
         Ok(())
     }
 
-    /// The step of the oldest complete checkpoint.
-    fn oldest(&self) -> Result<Option<u64>, Error> {
-        let names = self.entries()?.into_iter();
-        let steps = names.filter_map(|name| name.strip_prefix("step-")?.parse().ok());
-        Ok(steps.min())
-    }
-
     /// Leads the mapped tables of a run back to the checkpoint of `step`.
-    pub(crate) fn go_back(&self, step: u64, executor: &mut impl Executor) -> Result<(), Error> {
+    pub(crate) fn lead_back(&self, step: u64, executor: &mut impl Executor) -> Result<(), Error> {
         let Some(tables) = executor.tables_mut().filter(|of| of.has_kept_rows()) else {
             return Ok(());
         };
@@ -279,18 +315,20 @@ impl Checkpoints {
     /// Removes the checkpoints after that of `step`, the newest first, so that whoever goes on finds
     /// one that can be gone back to.
     pub(crate) fn remove_after(&self, step: u64) -> Result<(), Error> {
-        let mut later = self.entries()?;
-        let best = self.at(step);
-        later.retain(|name| self.folder.join(name) > best);
-        later.sort();
-        for name in later.into_iter().rev() {
-            let path = self.folder.join(name);
-            // Whole or gone: a kill in between must not leave a part of it under its name.
-            let part = path.with_extension("part");
-            fs::rename(&path, &part).map_err(Error::io(&path, "rename"))?;
-            fs::remove_dir_all(&part).map_err(Error::io(&part, "remove"))?;
-        }
+        let later = self.steps()?.into_iter().rev();
+        later
+            .take_while(|&other| other > step)
+            .try_for_each(|later| self.remove_one(later))?;
         sync_folder(&self.folder)
+    }
+
+    /// Removes the checkpoint of a step: at once, as far as whoever reads it can tell.
+    fn remove_one(&self, step: u64) -> Result<(), Error> {
+        let path = self.at(step);
+        let part = path.with_extension("part");
+        fs::rename(&path, &part)
+            .and_then(|()| fs::remove_dir_all(&part))
+            .map_err(Error::io(&path, "remove"))
     }
 
     /// Writes the checkpoint of `step`, which `executor` is at, with the tables that it leaves out;
@@ -313,14 +351,21 @@ impl Checkpoints {
             let (from, to) = (self.at(step).join(&name), folder.join(&name));
             fs::copy(&from, &to).map_err(Error::io(&to, "write"))?;
         }
+        Manifest::of_all(&folder)?.save(&folder)?;
         Ok(folder)
     }
 
-    /// Makes what a folder holds, a checkpoint's, the run's model. Can be repeated if it was
-    /// interrupted.
-    pub(crate) fn publish(from: &Path, run: &Path, admissions: &Admissions) -> Result<(), Error> {
-        for name in admissions.files().chain(FILES.map(str::to_owned)) {
-            let (from, to) = (from.join(&name), run.join(&name));
+    /// Makes what a folder holds, a checkpoint's, the run's model, and gives the list of its files.
+    /// Can be repeated if it was interrupted.
+    pub(crate) fn publish(
+        from: &Path,
+        run: &Path,
+        admissions: &Admissions,
+    ) -> Result<Manifest, Error> {
+        let names: Vec<String> = admissions.files().chain(FILES.map(str::to_owned)).collect();
+        let list = Manifest::read(from)?.without(|name| !names.iter().any(|other| other == name));
+        for name in &names {
+            let (from, to) = (from.join(name), run.join(name));
             let beside = run.join(format!("{name}.part"));
             let _ = fs::remove_file(&beside);
             // A second name costs no space; where the file system has none, a copy does.
@@ -332,7 +377,8 @@ impl Checkpoints {
             // interrupted, both are names of one file, and such a rename does nothing.
             let _ = fs::remove_file(&beside);
         }
-        sync_folder(run)
+        sync_folder(run)?;
+        Ok(list)
     }
 
     /// Removes the folder when the run is finished.
@@ -342,7 +388,7 @@ impl Checkpoints {
 }
 
 /// Makes a finished run of weights that were trained elsewhere: `model.safetensors`, `state.json` of
-/// no epochs, and, last, `metrics.json` without figures. `run.toml` and the schema are the caller's.
+/// no epochs, `checksums.json` of all, and, last, `metrics.json` without figures. `run.toml` and the schema are the caller's.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Tables`]; what was written until then stays.
@@ -353,8 +399,33 @@ pub fn save_imported(
 ) -> Result<(), Error> {
     write_snapshot(&run.join(MODEL), tensors)?;
     write_synced(&run.join(STATE), &json(&State::new(schema, 0)))?;
-    write_whole(&run.join("metrics.json"), &json(&FinalMetrics::default()))?;
+    let model = Manifest::of(run, [MODEL, STATE])?;
+    manifest::finish(run, &model, &json(&FinalMetrics::default()))?;
     sync_folder(run)
+}
+
+/// Goes back to an older checkpoint of an interrupted run: removes the newer ones, so that the run
+/// goes on from there.
+///
+/// # Errors
+/// [`Error::Option`] for a step without a checkpoint; [`Error::Checkpoint`] if it is damaged. The newer
+/// ones are then still there.
+pub fn go_back(run: &Path, step: u64) -> Result<(), Error> {
+    let checkpoints = Checkpoints::open(run)?;
+    let steps = checkpoints.steps()?;
+    if !steps.contains(&step) {
+        let steps: Vec<String> = steps.iter().map(u64::to_string).collect();
+        return Err(Error::Option {
+            option: format!("--step {step}"),
+            reason: format!(
+                "{} has no such checkpoint: expected one of {}",
+                run.display(),
+                steps.join(", ")
+            ),
+        });
+    }
+    checkpoints.verify(step)?;
+    checkpoints.remove_after(step)
 }
 
 fn write(
@@ -374,6 +445,7 @@ fn write(
         write_synced(&folder.join(MAPPED), &json(&mapped))?;
     }
     write_synced(&folder.join(STATE), &json(state))?;
+    Manifest::of_all(folder)?.save(folder)?;
     sync_folder(folder)?;
     Ok(mapped)
 }

@@ -90,6 +90,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A checkpoint that is not as it was saved.
+    #[error("{damage}{}", offer(run, *intact))]
+    Checkpoint {
+        /// Which file is damaged, and how.
+        damage: String,
+        /// The run directory.
+        run: PathBuf,
+        /// The step of the newest checkpoint before it that is whole, if there is one.
+        intact: Option<u64>,
+    },
     /// A checkpoint that was made under other vocabularies or fields.
     #[error(
         "{path}: belongs to another schema (fingerprint {got}, this data gives {expected}): \
@@ -187,6 +197,17 @@ pub enum Error {
         /// What is wrong, and what was expected.
         reason: String,
     },
+}
+
+/// What can be done about a damaged checkpoint.
+fn offer(run: &Path, intact: Option<u64>) -> String {
+    match intact {
+        Some(step) => format!(
+            "; go on from step {step}: crossfield train --resume {} --step {step}",
+            run.display()
+        ),
+        None => "; there is no intact checkpoint before it: train anew with another --out".into(),
+    }
 }
 
 impl Error {

@@ -9,6 +9,7 @@ mod dense;
 mod error;
 mod executor;
 mod fused_executor;
+mod manifest;
 mod memory;
 mod ranking;
 mod run_file;
@@ -20,7 +21,7 @@ mod tune;
 pub use admission::{Admissions, describe_admitted};
 pub use average::average_weights;
 pub use burn_executor::Trained;
-pub use checkpoint::{Evaluation, Posterior, State, save_imported, write_whole};
+pub use checkpoint::{Evaluation, Posterior, State, go_back, save_imported, write_whole};
 pub use config::{
     DenseOptimizer, DenseOptimizerKind, DeviceConfig, EarlyStop, Executor, Negatives, Objective,
     OptimizerConfig, RateSchedule, Schedule, ScheduleKind, SolverOptions, TableOptions,
@@ -29,6 +30,7 @@ pub use config::{
 pub use error::Error;
 pub use executor::{Output, Scorer};
 pub use fused_executor::{FusedModel, FusedTrained};
+pub use manifest::{begin_run, check_begun, check_run};
 pub use memory::{
     bytes, check_draws, check_memory, check_memory_of, cpu_seconds, describe_tables, mapped_bytes,
     peak_memory, table_bytes,

@@ -249,11 +249,28 @@ fn check_against(plans: &[TablePlan], available: u64) -> Result<(), Error> {
     })
 }
 
-/// Bytes that the system, or the control group around this process, can still give.
+/// Bytes of address space that are left to this process, where the system tells and limits them
+/// (`ulimit -v`).
+fn address_space() -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max address space"))?;
+    let limit: u64 = line.split_whitespace().next()?.parse().ok()?;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let size = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmSize:"))?;
+    let kilobytes: u64 = size.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(limit.saturating_sub(kilobytes * 1024))
+}
+
+/// Bytes that the system, the control group around this process, or its own limit can still give.
 fn available() -> u64 {
     let mut system = System::new();
     system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
     let machine = system.available_memory();
+    let machine = address_space().map_or(machine, |left| machine.min(left));
     match system.cgroup_limits() {
         Some(limits) if limits.total_memory > 0 => machine.min(limits.free_memory),
         _ => machine,

@@ -17,6 +17,7 @@ use crate::burn_executor::BurnExecutor;
 use crate::checkpoint::{Checkpoints, Evaluation, State, json, write_whole};
 use crate::executor::{Epoch, Executor, rows_measured};
 use crate::fused_executor::FusedExecutor;
+use crate::manifest;
 use crate::memory::{check_disk, check_memory_of, mapped_bytes};
 use crate::solver_executor::SolverExecutor;
 use crate::{
@@ -427,14 +428,24 @@ impl<'a, E: Executor> Run<'a, E> {
             observer,
         };
         if let Some(newest) = run.checkpoints.newest()? {
+            run.checkpoints.verify_newest()?;
             run.state = State::read_any(&newest, data.schema)?;
             run.admissions = Admissions::load(&newest, admitted, &run.state)?;
+            // What early stopping may go back to: better missed now than at the end.
+            if let (Some(_), Some(best)) = (setup.train.early_stop, run.state.best_step)
+                && best != run.state.step
+                && run.checkpoints.at(best).exists()
+            {
+                run.checkpoints.verify(best)?;
+            }
             run.executor.load(&newest, SavedRows::All)?;
             run.executor
                 .load_optimizer(&newest, &run.state, SavedRows::All)?;
-            run.checkpoints.go_back(run.state.step, &mut run.executor)?;
+            run.checkpoints
+                .lead_back(run.state.step, &mut run.executor)?;
             run.observer.resumed(&run.state);
         } else if let Some(before) = setup.continues {
+            manifest::check_run(before.run)?;
             let ended = State::read(before.run, before.schema)?;
             run.admissions = Admissions::load(before.run, admitted, &ended)?;
             run.executor.load(before.run, SavedRows::Fewer)?;
@@ -444,6 +455,7 @@ impl<'a, E: Executor> Run<'a, E> {
             fill(tables)?;
         }
         run.write_metrics_lines()?;
+        run.cut_timing()?;
         Ok(run)
     }
 
@@ -462,6 +474,7 @@ impl<'a, E: Executor> Run<'a, E> {
         };
         let has_kept_rows = has_kept_rows(&mut self.executor);
         if best != self.state.step {
+            self.checkpoints.verify(best)?;
             let folder = self.checkpoints.at(best);
             let state = State::read_any(&folder, self.data.schema)?;
             self.admissions = Admissions::load(&folder, &self.data.admitted, &state)?;
@@ -472,7 +485,7 @@ impl<'a, E: Executor> Run<'a, E> {
             if has_kept_rows {
                 self.executor
                     .load_optimizer(&folder, &state, SavedRows::All)?;
-                self.checkpoints.go_back(best, &mut self.executor)?;
+                self.checkpoints.lead_back(best, &mut self.executor)?;
             }
             let epoch = self.state.evaluations.iter().find(|at| at.step == best);
             self.observer
@@ -484,12 +497,12 @@ impl<'a, E: Executor> Run<'a, E> {
         } else {
             self.checkpoints.at(best)
         };
-        Checkpoints::publish(&published, self.setup.out, &self.admissions)?;
+        let model = Checkpoints::publish(&published, self.setup.out, &self.admissions)?;
         let parts = self.admissions.look_up_parts(self.data);
         let mut metrics = final_metrics(&mut self.executor, &parts)?;
         let first = self.state.evaluations.first();
         metrics.progressive = first.and_then(|evaluation| evaluation.progressive.clone());
-        write_whole(&self.setup.out.join("metrics.json"), &json(&metrics))?;
+        manifest::finish(self.setup.out, &model, &json(&metrics))?;
         self.checkpoints.remove()?;
         if has_kept_rows {
             // Mapped as they are, they serve on without a name.
@@ -632,6 +645,30 @@ impl<'a, E: Executor> Run<'a, E> {
             .map(|line| serde_json::to_string(line).expect("numbers and names") + "\n")
             .collect();
         write_whole(&self.setup.out.join("metrics.jsonl"), &lines)
+    }
+
+    /// Leaves in timing.jsonl the whole lines of epochs that are done: an interrupt may have cut the
+    /// last, and others be of epochs that are done again.
+    fn cut_timing(&self) -> Result<(), Error> {
+        let path = self.setup.out.join("timing.jsonl");
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            text => text.map_err(Error::io(&path, "read"))?,
+        };
+        let text = String::from_utf8_lossy(&text);
+        let is_done = |line: &&str| {
+            let timing: Result<Timing, _> = serde_json::from_str(line);
+            timing.is_ok_and(|timing| timing.epoch <= self.state.epoch)
+        };
+        let lines: String = text
+            .lines()
+            .filter(is_done)
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        if lines == text {
+            return Ok(());
+        }
+        write_whole(&path, &lines)
     }
 
     /// Whether the newest checkpoint is of all steps so far: each evaluation has one.

@@ -9,9 +9,12 @@ use crossfield_core::metrics::Report;
 use crossfield_core::{
     ComponentConfig, Examples, Init, Loss, Model, Schema, Scored, TableConfig, merge_tables,
 };
-use crossfield_data::{DataSpec, Dataset, FittedSchema, LabelKind, Labels, encode_files, prepare};
+use crossfield_data::{
+    DataSpec, Dataset, FittedSchema, LabelKind, Labels, Manifest, encode_files, prepare,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::manifest::{begin_run, check_begun, check_run};
 use crate::trainer::{FinalMetrics, Observer, Parts, Setup, in_pool, train};
 use crate::{
     Admissions, Error, Executor, OptimizerConfig, RunFile, Scorer, TrainConfig, Trained,
@@ -232,8 +235,11 @@ impl Training {
     where
         C: ComponentConfig + Send + Sync + 'static,
     {
-        let (run, fitted) = (self.complete(), FittedSchema::load(&self.out)?);
         let file = self.out.join("metrics.json");
+        if file.exists() {
+            check_run(&self.out)?;
+        }
+        let (run, fitted) = (self.complete(), FittedSchema::load(&self.out)?);
         if !file.exists() {
             return Err(self.refuse("is not finished: `fit` goes on with it"));
         }
@@ -307,8 +313,9 @@ impl Training {
         // Only now, so that a mistake leaves no folder behind.
         std::fs::create_dir_all(&self.out).map_err(Error::io(&self.out, "create"))?;
         run.save(&self.out.join("run.toml"))?;
-        if !self.out.join("schema.json").exists() {
+        if !self.out.join(Manifest::FILE).exists() {
             prepared.schema.save(&self.out)?;
+            begin_run(&self.out)?;
         }
         let fitted = prepared.schema.clone();
         let parts = Parts::from(prepared);
@@ -347,6 +354,7 @@ impl Training {
                           `Training::open` and `load`";
             return Err(self.refuse(reason));
         }
+        check_begun(&self.out)?;
         if RunFileWithoutModel::read(&file, &[])? != *run {
             let reason = "holds an interrupted run with other settings (its run.toml has them): name \
                           another folder, or remove this one";

@@ -72,7 +72,12 @@ impl Folder {
     /// As `sh -c 'ulimit -f …; exec crossfield …'`: no file may grow beyond `limit` blocks of 512
     /// or 1024 bytes, as the shell counts. A write beyond fails as it does on a full disk.
     pub(crate) fn run_with_little_disk(&self, limit: u32, args: &str) -> Output {
-        let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" {args}");
+        self.run_limited(&format!("-f {limit}"), args)
+    }
+
+    /// As `sh -c 'ulimit …; exec crossfield …'`.
+    pub(crate) fn run_limited(&self, limit: &str, args: &str) -> Output {
+        let script = format!("trap '' XFSZ; ulimit {limit}; exec \"$0\" {args}");
         let mut shell = Command::new("sh");
         shell
             .args(["-c", &script, env!("CARGO_BIN_EXE_crossfield")])
@@ -92,14 +97,20 @@ impl Folder {
 
     /// Trains into `out` until there is a checkpoint, and kills it there.
     pub(crate) fn interrupt(&self, run_file: &str, out: &str) {
+        self.interrupt_at(run_file, out, 1);
+    }
+
+    /// Trains into `out` until there are `count` checkpoints, and kills it there.
+    pub(crate) fn interrupt_at(&self, run_file: &str, out: &str, count: usize) {
         let mut child = self.start(&format!("train {run_file} --out {out}"));
         let begin = Instant::now();
         let checkpoints = self.path(out).join("checkpoints");
         let is_complete = || {
             checkpoints.read_dir().is_ok_and(|entries| {
-                entries
-                    .map(|entry| entry.unwrap().file_name())
-                    .any(|name| !name.to_string_lossy().ends_with(".part"))
+                let names = entries.flatten().map(|entry| entry.file_name());
+                let complete =
+                    |name: &std::ffi::OsString| !name.to_string_lossy().ends_with(".part");
+                names.filter(complete).count() >= count
             })
         };
         while !is_complete() {
@@ -113,11 +124,27 @@ impl Folder {
         assert!(!finished, "the run was finished before it was killed");
     }
 
-    /// All files below a folder, but timing.jsonl, which holds clocks.
+    /// Lists files of a folder as they are now, as if they had been written so.
+    pub(crate) fn list(&self, folder: &str, names: &[&str]) {
+        let path = self.path(folder);
+        let manifest = crossfield_data::Manifest::of(&path, names.iter().copied()).unwrap();
+        manifest.save(&path).unwrap();
+    }
+
+    /// Lists the files of a run as they are now.
+    pub(crate) fn list_all(&self, run: &str) {
+        let path = self.path(run);
+        let names = crossfield_data::Manifest::read(&path).unwrap();
+        self.list(run, &names.names().collect::<Vec<_>>());
+    }
+
+    /// All files below a folder, but timing.jsonl, which holds clocks, and the lists of checksums, which
+    /// hold its.
     pub(crate) fn files(&self, folder: &str) -> BTreeMap<String, Vec<u8>> {
         let mut files = BTreeMap::new();
         collect(&self.path(folder), "", &mut files);
         files.remove("timing.jsonl");
+        files.retain(|name, _| !name.ends_with("checksums.json"));
         files
     }
 

@@ -473,15 +473,9 @@ impl Dataset {
             }
         }
         self.dense.give_back(of_rows(self.schema.dense.len()));
-        for each in [
-            Some(&self.labels),
-            self.weights.as_ref(),
-            self.probabilities.as_ref(),
-        ] {
-            if let Some(values) = each {
-                values.give_back(rows.clone());
-            }
-        }
+        let optional = [&self.weights, &self.probabilities];
+        let values = optional.into_iter().flatten().chain([&self.labels]);
+        values.for_each(|values| values.give_back(rows.clone()));
         if let Some(groups) = &self.groups {
             groups.give_back(rows.clone());
         }

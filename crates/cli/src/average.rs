@@ -17,7 +17,7 @@ use crate::run::{Anyhow, Finished, make_directory, print, refuse_taken};
 
 const MEMBERS: &str = "members";
 /// What only training goes on from.
-const LEFT_OUT: [&str; 2] = ["optimizer.safetensors", "checkpoints"];
+const LEFT_OUT: [&str; 3] = ["optimizer.safetensors", "checkpoints", "tables"];
 
 /// A run file of an average.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -97,6 +97,13 @@ impl Observer for Console {
         }
     }
 
+    fn admitted(&mut self, vocabulary: &str, keys: usize, size: u64) {
+        let size = bytes(size);
+        self.say(&format!(
+            "keys of {vocabulary}: {keys} with a row, {size} with the counts of others"
+        ));
+    }
+
     fn stopped_early(&mut self, best: usize) {
         self.clear();
         self.say(&format!(
@@ -267,6 +274,15 @@ pub(crate) fn memory_line(weights: u64, state: u64) -> String {
         bytes(weights),
         bytes(state),
         bytes(weights + state)
+    )
+}
+
+/// What mapped tables take: bytes of their files, and of these in memory at most.
+pub(crate) fn mapped_line(files: u64, left: u64) -> String {
+    format!(
+        "mapped: files of {} in the run directory until it is finished; up to {} of them in memory\n",
+        bytes(files),
+        bytes(left.min(files))
     )
 }
 

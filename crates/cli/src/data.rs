@@ -14,7 +14,8 @@ use crate::model::ModelConfig;
 /// `crossfield data`.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum DataCommand {
-    /// Writes a planted ad log as CSV; its true click probabilities are known.
+    /// Writes a planted ad log, as CSV or by its ending as Parquet; its true click probabilities
+    /// are known.
     Synth {
         /// The file to write; `-` is stdout.
         #[arg(long, value_name = "FILE")]
@@ -74,8 +75,13 @@ pub(crate) fn run(command: &DataCommand) -> Result<(), Box<dyn std::error::Error
                 log.write_csv(std::io::stdout().lock())?;
             } else {
                 let file = std::fs::File::create(out).map_err(Error::io(out, "create"))?;
-                log.write_csv(std::io::BufWriter::new(file))
-                    .map_err(Error::io(out, "write"))?;
+                let file = std::io::BufWriter::new(file);
+                let written = match out.extension().and_then(|extension| extension.to_str()) {
+                    #[cfg(feature = "parquet")]
+                    Some("parquet") => log.write_parquet(file),
+                    _ => log.write_csv(file),
+                };
+                written.map_err(Error::io(out, "write"))?;
                 eprintln!("{} rows in {}", log.len(), out.display());
             }
             Ok(())

@@ -287,7 +287,7 @@ fn parameters(plan: &TablePlan) -> usize {
     let parts = plan.parts();
     parts
         .iter()
-        .map(|part| part.config.rows * part.config.dim)
+        .map(|part| part.counted_rows() * part.config.dim)
         .sum()
 }
 
@@ -398,7 +398,12 @@ fn tables(facts: &Facts<'_>) -> Anyhow<Section> {
     let mut section = Section::new("Tables");
     for plan in &facts.plans {
         let config = &plan.config;
-        let shape = format!("{} rows × {}", count(config.rows), config.dim);
+        let rows = if plan.growing == Some(1) {
+            "as many rows as keys".to_owned()
+        } else {
+            format!("{} rows", count(plan.counted_rows()))
+        };
+        let shape = format!("{rows} × {}", config.dim);
         section.say(0, &config.name, shape);
         section.say(1, "vocabulary", vocabulary(config, &finished.fitted));
         let of = readers

@@ -30,7 +30,7 @@ use clap::Parser;
 use crossfield_attention::BehaviourConfig;
 use crossfield_core::Initializer;
 use crossfield_data::CrossConfig;
-use crossfield_embedding::{Compress, L2By, Precision, RowOptimizer};
+use crossfield_embedding::{Compress, L2By, Precision, RowOptimizer, Storage};
 use crossfield_train::{
     Between, Executor, Objective, Range, TableOptions, TrainConfig, TuneConfig, TuneScale,
 };
@@ -152,6 +152,8 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
     };
     let behaviour = toml::to_string(&behaviour)?;
     text.extend(behaviour.lines().map(|line| format!("# {line}\n")));
+    text += "\n# what tables may take of the memory; left out, what the machine has\n\
+             # [train]\n# memory = \"6GB\"\n";
     // No other executor takes these.
     let solvers = [
         (Executor::Als, Objective::Squared),
@@ -197,6 +199,7 @@ fn models() -> Result<(), Box<dyn std::error::Error>> {
         beta: Some(rows.beta),
         initial_accumulator: Some(rows.initial_accumulator),
         precision: Precision::default(),
+        storage: Storage::default(),
         initializer: Some(Initializer::Normal { std: 0.01 }),
         frozen: false,
         max_norm: Some(1.0),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossfield_core::metrics::{Kind, Metrics, Report};
 use crossfield_data::{Dataset, Prepared, prepare};
-use crossfield_train::{Error, Scorer, check_schema, in_pool};
+use crossfield_train::{Admissions, Error, Scorer, check_schema, in_pool};
 
 use crate::run::{Anyhow, Finished, label_kind};
 
@@ -86,7 +86,8 @@ impl Finished {
         let (spec, seed) = (self.run.data_spec(), self.run.train.seed);
         let prepared = prepare(&spec, seed, label_kind(self.run.train.loss))?;
         check_schema(&self.directory, &prepared.schema)?;
-        Ok(prepared)
+        let admissions = Admissions::open(&self.directory, &self.fitted)?;
+        Ok(admissions.look_up_prepared(prepared))
     }
 
     /// Refuses a run that is measured by lists, not by predictions of rows.

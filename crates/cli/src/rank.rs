@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossfield_data::Candidates;
-use crossfield_train::{Error, Output, in_pool};
+use crossfield_train::{Admissions, Error, Output, in_pool};
 
 #[cfg(feature = "report")]
 use crate::attention::Reader;
@@ -61,10 +61,11 @@ pub(crate) fn rank(args: &RankArgs) -> Anyhow<()> {
         &args.candidates,
         label_kind(finished.run.train.loss),
     )?;
+    let admissions = Admissions::open(&finished.directory, &finished.fitted)?;
     let mut scorer = finished.scorer()?;
     let output = scorer.output();
     for context in 0..candidates.contexts() {
-        let data = Arc::new(candidates.encode(context)?);
+        let data = admissions.look_up(Arc::new(candidates.encode(context)?));
         let mut scores = Vec::with_capacity(data.len());
         in_pool(finished.run.train.threads, || {
             scorer.score(&data, &mut |block| scores.extend_from_slice(block))

@@ -13,9 +13,10 @@ use crossfield_data::{
 };
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 use crossfield_train::{
-    Continued, Error, Executor, FinalMetrics, FusedModel, FusedTrained, Objective, Observer, Parts,
-    RunFile, Scorer, Setup, SolverModel, SolverTrained, Trained, bytes, check_draws, check_memory,
-    describe_tables, in_pool, table_bytes, train_solver,
+    Admissions, Continued, Error, Executor, FinalMetrics, FusedModel, FusedTrained, Objective,
+    Observer, Parts, RunFile, Scorer, Setup, SolverModel, SolverTrained, Trained, bytes,
+    check_draws, check_memory_of, describe_admitted, describe_tables, in_pool, mapped_bytes,
+    table_bytes, train_solver,
 };
 
 pub(crate) use crossfield_train::{check_schema, vocabulary};
@@ -147,7 +148,9 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
         && directory.join("metrics.json").exists()
     {
         // An interrupt between the last file and the last clean-up leaves only leftovers.
-        let _ = std::fs::remove_dir_all(directory.join("checkpoints"));
+        for folder in ["checkpoints", "tables"] {
+            let _ = std::fs::remove_dir_all(directory.join(folder));
+        }
         eprintln!("{} is finished; nothing to do", directory.display());
         return Ok(());
     }
@@ -278,6 +281,17 @@ pub(crate) fn check(run: &Run) -> Result<(), Error> {
     }
     if run.data.continue_from.is_some() {
         check_continued(run)?;
+    }
+    let admitted = run.field.iter().find(|field| field.admit.is_some());
+    if let Some(field) = admitted.filter(|_| run.train.executor.is_solver()) {
+        return Err(Error::Option {
+            option: format!("admit of field `{}`", field.name),
+            reason: format!(
+                "gives rows as training goes on, and {} fits all at once: expected the executor burn \
+                 or fused",
+                run.train.executor.name()
+            ),
+        });
     }
     Ok(())
 }
@@ -499,7 +513,8 @@ impl Finished {
         let kind = label_kind(self.run.train.loss);
         let data = encode_files(&self.run.data_spec(), &self.fitted, files, kind, labels)?;
         self.run.model.check_rows(data.schema(), &data.examples())?;
-        Ok(Arc::new(data))
+        let admissions = Admissions::open(&self.directory, &self.fitted)?;
+        Ok(admissions.look_up(Arc::new(data)))
     }
 
     /// The model, to score rows.
@@ -680,11 +695,16 @@ pub(crate) fn plan(
         run.train.check_plans(&plans)?;
         let (weights, state) = table_bytes(&plans);
         say(&format!(
-            "{}\n{}",
+            "{}\n{}{}",
             console::memory_line(weights, state),
-            describe_tables(&plans)
+            describe_tables(&plans),
+            describe_admitted(fitted)
         ));
-        check_memory(&plans)?;
+        let left = check_memory_of(&plans, run.train.memory()?)?;
+        let mapped = mapped_bytes(&plans);
+        if mapped > 0 {
+            say(&console::mapped_line(mapped, left));
+        }
         return Ok(plans);
     }
     let each = tables.iter().map(|table| 4 * table.rows * table.dim);

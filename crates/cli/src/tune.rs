@@ -770,8 +770,9 @@ mod tests {
             weights: text(),
             state: text(),
             total: text(),
-            available: text(),
-            tables: text(),
+            available: text().into(),
+            tables: text().into(),
+            largest: "".into(),
         };
         assert!(is_of_settings(&memory));
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);

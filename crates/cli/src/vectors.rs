@@ -23,6 +23,15 @@ impl<'a> KeyedVectors<'a> {
         asked: Option<&str>,
         dim: Option<usize>,
     ) -> Anyhow<Self> {
+        if finished.fitted.admit(vocabulary).is_some() {
+            return Err(Error::Option {
+                option: format!("vocabulary `{vocabulary}`"),
+                reason: "is of hashes that were given rows as they came (admit), not of values: \
+                         expected one whose rows have texts"
+                    .into(),
+            }
+            .into());
+        }
         let table = find_table(finished, vocabulary, asked, dim)?;
         State::read(&finished.directory, finished.fitted.fingerprint())?;
         let mut plans = finished.plans()?;

@@ -78,6 +78,13 @@ impl WarmStart {
                 );
                 return Err(refuse("init_from", table, reason));
             }
+            if plan.growing.is_some() {
+                let reason = format!(
+                    "is `{from}`: expected values that have their rows before training, which admit \
+                     does not give; leave one of the two out"
+                );
+                return Err(refuse("init_from", table, reason));
+            }
             let known = sources.iter().position(|source| source.from == *from);
             let at = match known {
                 Some(at) => at,

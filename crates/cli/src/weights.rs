@@ -105,7 +105,11 @@ fn read(
     } = &plan.config;
     if plan.compress.is_none() {
         let mut at = 0;
-        snapshot.read(&tensor_name(name), &[*rows, *dim], |block| {
+        let tensor = tensor_name(name);
+        // A table that grows was saved with the rows that it had.
+        let saved = snapshot.shape(&tensor).and_then(|shape| shape.first());
+        let rows = *saved.filter(|_| plan.growing.is_some()).unwrap_or(rows);
+        snapshot.read(&tensor, &[rows, *dim], |block| {
             for &weight in block {
                 each((at / dim) as u32, weight);
                 at += 1;

@@ -18,8 +18,8 @@ fn log(folder: &Folder, name: &str, rows: u32) {
         }
         text
     };
-    folder.write(&format!("{name}.csv"), &text(0, rows));
-    folder.write("valid.csv", &text(rows, rows + 100));
+    folder.write(&format!("{name}.csv"), text(0, rows));
+    folder.write("valid.csv", text(rows, rows + 100));
     let run = format!(
         "[data]\ntrain = \"{name}.csv\"\nvalid = \"valid.csv\"\ncache = \"cache-{name}\"\n\
          memory = \"1MB\"\nblock_rows = 2048\n\

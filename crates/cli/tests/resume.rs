@@ -69,6 +69,17 @@ fn a_fused_run_that_is_killed_at_random_moments_ends_with_the_same_bytes() {
 }
 
 #[test]
+fn a_run_with_mapped_tables_ends_with_the_same_bytes_when_it_is_killed() {
+    let mapped = |run_file: &str| {
+        let mapped = "[[optimizer.table]]\nmatch = \"v8.*\"\nstorage = \"mapped\"\n\n[train]\n";
+        run_file.replace("[train]\n", mapped)
+    };
+    killed_runs_end_with_the_same_bytes(&mapped(RICH_RUN), 4, 20_261_126);
+    let [.., (_, fm), _] = fused_runs();
+    killed_runs_end_with_the_same_bytes(&mapped(&fm), 4, 20_261_127);
+}
+
+#[test]
 fn a_publication_that_was_interrupted_is_completed_without_leftovers() {
     let folder = Folder::new();
     folder.write("rich.toml", RICH_RUN);

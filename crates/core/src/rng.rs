@@ -53,6 +53,8 @@ pub enum Purpose {
     Sample = 15,
     /// The order of the blocks of a stream: `a` = epoch.
     Blocks = 16,
+    /// The row that a key begins with: `a` = [`name_key`] of the table, `b` = key.
+    KeyInit = 17,
 }
 
 /// The stream of random numbers for one purpose.
@@ -75,6 +77,14 @@ pub fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(hash, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
+}
+
+/// The finaliser of splitmix64: every bit of the input reaches every bit of the output, and no two
+/// inputs give the same.
+pub fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]

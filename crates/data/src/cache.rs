@@ -31,7 +31,7 @@ use crate::config::{DataSpec, FieldConfig, RowsPart, SplitConfig, expand};
 use crate::dataset::{Dataset, Lists};
 use crate::error::Error;
 use crate::intern::{Interner, Tuples};
-use crate::prepare::Prepared;
+use crate::prepare::{Prepared, expanded};
 use crate::raw::LabelKind;
 use crate::report::{CacheUse, DataReport};
 use crate::schema::{Bits, FittedCross, FittedField, FittedSchema, Vocabulary, vocabulary_file};
@@ -69,9 +69,12 @@ impl Origin {
         let mut complete = spec.complete();
         complete.data = complete.data.without_ways();
         let data = &complete.data;
-        let mut files: Vec<&String> = (data.train.iter().chain(&data.valid).chain(&data.test))
-            .chain(data.join.iter().map(|join| &join.file))
-            .collect();
+        // The files that the patterns match now.
+        let mut read = Vec::new();
+        for files in [&data.train, &data.valid, &data.test] {
+            read.extend(expanded(files)?);
+        }
+        let mut files: Vec<&String> = data.join.iter().map(|join| &join.file).collect();
         let mut drawn = data.keep_negatives != 1.0;
         match &data.split {
             Some(SplitConfig::Random { .. }) => drawn = true,
@@ -109,8 +112,9 @@ impl Origin {
                 }
             }
         }
-        let read = files.into_iter().map(|file| expand(file));
-        let sources = read.chain(of_runs.into_iter().map(Ok));
+        let named = files.into_iter().map(|file| expand(file));
+        let sources = read.into_iter().map(Ok).chain(named);
+        let sources = sources.chain(of_runs.into_iter().map(Ok));
         let sources = sources.map(|file| Source::of(&file?));
         let mut config = serde_json::to_value(&complete).expect("a description is plain data");
         config["seed"] = if drawn { seed.into() } else { Value::Null };
@@ -541,6 +545,7 @@ impl<'a> Writer<'a> {
                 rows: *rows,
             },
             Vocabulary::Hashed { rows } => CachedVocabulary::Hashed { rows: *rows },
+            Vocabulary::Admitted { .. } => unreachable!("no cache is kept of such fields"),
             Vocabulary::Combinations { tuples, counts } => CachedVocabulary::Combinations {
                 width: tuples.width(),
                 numbers: self.array(tuples.numbers())?,
@@ -1093,6 +1098,8 @@ impl Cache {
             probabilities: self.sized_any(&part.probabilities, rows, &what("probabilities"))?,
             negative_rate: part.negative_rate,
             shuffle_block: 0,
+            keys: BTreeMap::new(),
+            in_order: false,
         })
     }
 }

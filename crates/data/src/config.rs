@@ -123,6 +123,9 @@ pub enum Format {
     Ratings,
     /// The generated ad log.
     Synth,
+    /// Parquet files: columns by name. Lists are bags and sequences, and a null is a missing value.
+    /// Needs the feature `parquet`.
+    Parquet,
 }
 
 impl Format {
@@ -139,7 +142,8 @@ impl Format {
 pub struct DataConfig {
     /// Format of all files. Default: csv.
     pub format: Format,
-    /// Files to train on: a path or a list; `.gz` and `.zst` are decompressed.
+    /// Files to train on: a path or a list; `.gz` and `.zst` are decompressed. `*`, `?` and `[…]`
+    /// stand for all files that match, sorted by name, unless there is a file of just that name.
     #[serde(deserialize_with = "one_or_many")]
     pub train: Vec<String>,
     /// Files to validate on. Default: none.
@@ -190,6 +194,10 @@ pub struct DataConfig {
     /// Rows of a block that is read at once; those of a block are shuffled. Default: 131072.
     #[serde(skip_serializing_if = "is_block_rows")]
     pub block_rows: usize,
+    /// Whether an epoch visits the training rows in the order of their files, as logs in order of
+    /// time need it. Default: false, they are shuffled.
+    #[serde(skip_serializing_if = "is_false")]
+    pub in_order: bool,
     /// Memory for what is counted and collected while rows are read block by block, such as
     /// "512MB"; what does not fit is spilled to files, in the folder of the cache if there is one.
     /// Default: 512MB.
@@ -248,6 +256,7 @@ impl Default for DataConfig {
             shuffle_block: 0,
             stream: false,
             block_rows: BLOCK_ROWS,
+            in_order: false,
             memory: MEMORY.to_owned(),
             continue_from: None,
             join: Vec::new(),
@@ -257,6 +266,35 @@ impl Default for DataConfig {
 }
 
 impl DataConfig {
+    /// Refuses keys of text files where the files are none.
+    pub(crate) fn check_parquet(&self) -> Result<(), Error> {
+        if self.format != Format::Parquet {
+            return Ok(());
+        }
+        if !cfg!(feature = "parquet") {
+            return Err(Error::Config {
+                key: "data.format".to_owned(),
+                value: "parquet".to_owned(),
+                expected: "another format: this build lacks the feature `parquet`".to_owned(),
+            });
+        }
+        for (key, set) in [
+            ("data.separator", self.separator.is_some()),
+            ("data.header", self.header.is_some()),
+            ("data.join", !self.join.is_empty()),
+            ("data.encoding", self.encoding != Encoding::Utf8),
+        ] {
+            if set {
+                return Err(Error::Config {
+                    key: key.to_owned(),
+                    value: "(set)".to_owned(),
+                    expected: "no such key with parquet".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Leaves the files of the test part out. A split takes no other rows in their place: the other
     /// parts are as they were.
     ///
@@ -327,6 +365,7 @@ impl DataConfig {
             shuffle_block: default.shuffle_block,
             stream: default.stream,
             block_rows: default.block_rows,
+            in_order: default.in_order,
             memory: default.memory,
             ..self.clone()
         }
@@ -353,7 +392,7 @@ impl DataConfig {
                 });
                 (",", Header::Present(true))
             }
-            Format::Libsvm | Format::Libffm => return complete,
+            Format::Libsvm | Format::Libffm | Format::Parquet => return complete,
         };
         complete.separator.get_or_insert(separator.to_owned());
         complete.header.get_or_insert(header);
@@ -574,6 +613,9 @@ pub struct FieldConfig {
     /// Rows that the values are hashed into. Default: 100000. (hashed)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash_rows: Option<u32>,
+    /// Rows for values as they come, in place of `hash_rows`. Default: none. (hashed)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admit: Option<AdmitConfig>,
     /// Only the last so many of a sequence are kept; 0 keeps all. Default: 0. (sequence)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_len: Option<u32>,
@@ -639,7 +681,9 @@ impl FieldConfig {
                 }
             }
             FieldKind::Hashed => {
-                complete.hash_rows.get_or_insert(100_000);
+                if self.admit.is_none() {
+                    complete.hash_rows.get_or_insert(100_000);
+                }
             }
             // Refused by `check`.
             FieldKind::Cross => {}
@@ -678,7 +722,7 @@ impl FieldConfig {
         } else {
             lists
         };
-        let keys: [(&str, bool, &[FieldKind]); 16] = [
+        let keys: [(&str, bool, &[FieldKind]); 17] = [
             (
                 "columns",
                 self.columns.is_some(),
@@ -692,6 +736,7 @@ impl FieldConfig {
             ("transform", self.transform.is_some(), &[Numeric]),
             ("buckets", self.buckets.is_some(), &[Numeric]),
             ("hash_rows", self.hash_rows.is_some(), &[Hashed]),
+            ("admit", self.admit.is_some(), &[Hashed]),
             ("max_len", self.max_len.is_some(), &[Sequence]),
             ("padding", self.padding.is_some(), &[Sequence]),
             ("target", self.target.is_some(), &[Sequence]),
@@ -763,6 +808,13 @@ impl FieldConfig {
         if let Some(rows @ (0 | u32::MAX)) = self.hash_rows {
             return fail("hash_rows", rows.to_string(), "1 to 4294967294".to_owned());
         }
+        if let (Some(_), Some(rows)) = (&self.admit, self.hash_rows) {
+            let expected = "either hash_rows or admit: admitted values have rows of their own";
+            return fail("hash_rows", rows.to_string(), expected.to_owned());
+        }
+        if let Some((key, value, expected)) = self.admit.as_ref().and_then(AdmitConfig::wrong) {
+            return fail(key, value, expected.to_owned());
+        }
         let transform = self.transform.unwrap_or_default();
         match (&self.buckets, transform) {
             (None, TransformKind::Buckets) => fail(
@@ -798,6 +850,111 @@ impl FieldConfig {
             ),
             (None, _) => Ok(()),
         }
+    }
+}
+
+/// `admit` of a hashed field: its values are given rows one by one, when they were seen often enough,
+/// and may lose them. There is no vocabulary to hold all of them, and no number of rows that they
+/// must share.
+///
+/// A value is known by a hash of 64 bits; two values of one hash are one. Among n values that happens
+/// to any two with a probability of n² / 2⁶⁵.
+///
+/// ```
+/// use crossfield_data::{AdmitConfig, FieldConfig};
+///
+/// let field: FieldConfig = serde_json::from_str(
+///     r#"{"name": "cookie", "kind": "hashed", "admit": {"min_count": 3, "max_rows": 1000000,
+///         "evict_after": 10000000, "sketch": "64MB"}}"#,
+/// )?;
+/// let admit = field.admit.ok_or("set")?;
+/// assert_eq!((admit.rows(), admit.sketch_bytes()), (1_000_001, Some(64_000_000)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdmitConfig {
+    /// How often a value has been seen lately when it is given a row, 1 to 15. Default: 2. Until then
+    /// it shares row 0 with all others that have none.
+    pub min_count: u32,
+    /// Rows for values, the shared one aside: with all of them given, a new value takes the row of one
+    /// that was not seen for long. Default: none, as many as there can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rows: Option<u32>,
+    /// Rows of data after which a value that none of them has loses its row, half as many more at most.
+    /// Default: none, never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evict_after: Option<u64>,
+    /// Memory for the counts of values without a row, such as `"64MB"`. Default: 64 MB. "Lately" is a
+    /// quarter of so many occurrences of such values as it has bytes.
+    pub sketch: String,
+}
+
+impl Default for AdmitConfig {
+    fn default() -> Self {
+        Self {
+            min_count: 2,
+            max_rows: None,
+            evict_after: None,
+            sketch: "64MB".to_owned(),
+        }
+    }
+}
+
+impl AdmitConfig {
+    /// The most rows for values, the shared one aside.
+    const MOST: u32 = u32::MAX - 2;
+
+    /// Rows that there can be, the shared one among them.
+    pub fn rows(&self) -> u32 {
+        self.max_rows.unwrap_or(Self::MOST).min(Self::MOST) + 1
+    }
+
+    /// Bytes of the counts; `None` if `sketch` is no size.
+    pub fn sketch_bytes(&self) -> Option<u64> {
+        let size: bytesize::ByteSize = self.sketch.parse().ok()?;
+        Some(size.as_u64()).filter(|&bytes| bytes > 0)
+    }
+
+    /// The key that is out of range, its value, and what was expected.
+    fn wrong(&self) -> Option<(&'static str, String, &'static str)> {
+        match *self {
+            Self {
+                min_count: count @ (0 | 16..),
+                ..
+            } => Some(("admit.min_count", count.to_string(), "1 to 15")),
+            Self {
+                max_rows: Some(rows @ (0 | 0xffff_fffe..)),
+                ..
+            } => Some(("admit.max_rows", rows.to_string(), "1 to 4294967293")),
+            Self {
+                evict_after: Some(0),
+                ..
+            } => Some((
+                "admit.evict_after",
+                "0".to_owned(),
+                "at least 1 row of data",
+            )),
+            _ if self.sketch_bytes().is_none() => Some((
+                "admit.sketch",
+                self.sketch.clone(),
+                "a size such as \"64MB\"",
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for AdmitConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{{ min_count = {}", self.min_count)?;
+        if let Some(rows) = self.max_rows {
+            write!(f, ", max_rows = {rows}")?;
+        }
+        if let Some(after) = self.evict_after {
+            write!(f, ", evict_after = {after}")?;
+        }
+        write!(f, ", sketch = \"{}\" }}", self.sketch)
     }
 }
 
@@ -1023,6 +1180,63 @@ mod tests {
         let split = r#"{"data": {"split": {"kind": "random", "vlaid": 0.1}}}"#;
         assert!(refused(split).contains("unknown field `vlaid`"));
         assert!(refused(r#"{"field": [{"nmae": "a"}]}"#).contains("unknown field `nmae`"));
+    }
+
+    #[test]
+    fn options_of_admission_that_cannot_be_are_named() {
+        let field = |admit: AdmitConfig| FieldConfig {
+            name: "user".to_owned(),
+            kind: FieldKind::Hashed,
+            admit: Some(admit),
+            ..FieldConfig::default()
+        };
+        let message = |field: FieldConfig| field.check(Format::Csv).unwrap_err().to_string();
+        let usual = AdmitConfig::default;
+        assert_eq!(
+            message(field(AdmitConfig {
+                min_count: 0,
+                ..usual()
+            })),
+            "field `user`: admit.min_count = 0: expected 1 to 15"
+        );
+        assert_eq!(
+            message(field(AdmitConfig {
+                max_rows: Some(0),
+                ..usual()
+            })),
+            "field `user`: admit.max_rows = 0: expected 1 to 4294967293"
+        );
+        assert_eq!(
+            message(field(AdmitConfig {
+                evict_after: Some(0),
+                ..usual()
+            })),
+            "field `user`: admit.evict_after = 0: expected at least 1 row of data"
+        );
+        assert_eq!(
+            message(field(AdmitConfig {
+                sketch: "many".to_owned(),
+                ..usual()
+            })),
+            "field `user`: admit.sketch = many: expected a size such as \"64MB\""
+        );
+        assert_eq!(
+            message(FieldConfig {
+                hash_rows: Some(10),
+                ..field(usual())
+            }),
+            "field `user`: hash_rows = 10: expected either hash_rows or admit: admitted values have \
+             rows of their own"
+        );
+        assert_eq!(
+            message(FieldConfig {
+                kind: FieldKind::Categorical,
+                ..field(usual())
+            }),
+            "field `user`: admit = (set on kind categorical): expected it only in fields of kind hashed"
+        );
+        assert_eq!(field(usual()).complete(Format::Csv).hash_rows, None);
+        field(usual()).check(Format::Csv).unwrap();
     }
 
     #[test]

@@ -133,6 +133,11 @@ fn member(
                             = \"quantile\" or \"buckets\"";
             refuse(cross, key, name, expected)
         }
+        FieldKind::Hashed if fields[id].admit.is_some() => {
+            let expected =
+                "a field whose values keep their rows: give it hash_rows in place of admit";
+            refuse(cross, key, name, expected)
+        }
         _ => Ok(id),
     }
 }
@@ -323,6 +328,7 @@ fn wanted(
             _ => fail("an index that the training rows have"),
         },
         Vocabulary::Hashed { rows } => Ok(Some(hashed_row(mix(name_key(key)), *rows))),
+        Vocabulary::Admitted { .. } => unreachable!("crosses of such fields are refused"),
         Vocabulary::Combinations { .. } => unreachable!("no column has combinations"),
     }
 }

@@ -1,6 +1,7 @@
 //! Encoded rows.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -52,6 +53,11 @@ pub struct Dataset {
     pub(crate) negative_rate: f64,
     /// How many rows stay together when they are shuffled; 0: none.
     pub(crate) shuffle_block: usize,
+    /// By vocabulary: the distinct keys of fields whose indices are numbers of these keys, for they
+    /// were not looked up yet.
+    pub(crate) keys: BTreeMap<String, Slice<u64>>,
+    /// Whether an epoch visits the rows as they stand.
+    pub(crate) in_order: bool,
 }
 
 /// A field that is not one-hot.
@@ -154,6 +160,91 @@ impl Dataset {
             probabilities: None,
             negative_rate: 1.0,
             shuffle_block: 0,
+            keys: BTreeMap::new(),
+            in_order: false,
+        }
+    }
+
+    /// The distinct keys of each vocabulary whose values are given rows as they come (`admit` of a
+    /// field): an index of its fields is the number of a key here, until [`with_rows`](Self::with_rows)
+    /// puts rows in their place.
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    ///
+    /// use crossfield_core::FieldKind;
+    /// use crossfield_data::{AdmitConfig, DataSpec, FieldConfig, LabelKind, prepare};
+    ///
+    /// let directory = tempfile::tempdir()?;
+    /// let file = directory.path().join("a.csv");
+    /// std::fs::write(&file, "label,user\n1,ann\n0,bob\n0,ann\n")?;
+    /// let mut spec = DataSpec::default();
+    /// spec.data.train = vec![file.display().to_string()];
+    /// spec.field = vec![FieldConfig {
+    ///     name: "user".into(),
+    ///     kind: FieldKind::Hashed,
+    ///     admit: Some(AdmitConfig::default()),
+    ///     ..FieldConfig::default()
+    /// }];
+    /// let data = prepare(&spec, 1, LabelKind::Binary)?.train;
+    /// assert_eq!(data.keys().next().map(|(vocabulary, keys)| (vocabulary, keys.len())), Some(("user", 2)));
+    /// assert_eq!(data.key_counts("user"), [2, 1]);
+    /// // Ann has row 1 of a table, Bob none of his own.
+    /// let data = data.with_rows(&BTreeMap::from([("user", vec![1, 0])]));
+    /// assert_eq!(data.column(0).indices, [1, 0, 1]);
+    /// assert_eq!(data.keys().count(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn keys(&self) -> impl Iterator<Item = (&str, &[u64])> {
+        self.keys
+            .iter()
+            .map(|(name, keys)| (name.as_str(), &**keys))
+    }
+
+    /// How often each of the [`keys`](Self::keys) of a vocabulary occurs in these rows.
+    ///
+    /// # Panics
+    /// If there are none of that vocabulary.
+    pub fn key_counts(&self, vocabulary: &str) -> Vec<u32> {
+        let mut counts = vec![0; self.keys[vocabulary].len()];
+        let (width, places) = (self.one_hot_fields.len(), self.places(vocabulary));
+        for row in self.one_hot.chunks_exact(width.max(1)) {
+            for &place in &places {
+                counts[row[place] as usize] += 1;
+            }
+        }
+        counts
+    }
+
+    /// Where the fields of a vocabulary are among the one-hot ones.
+    fn places(&self, vocabulary: &str) -> Vec<usize> {
+        let fields = self.one_hot_fields.iter().enumerate();
+        let of = fields.filter(|&(_, &field)| self.schema.fields[field].vocabulary == vocabulary);
+        of.map(|(place, _)| place).collect()
+    }
+
+    /// The same rows, each index of a vocabulary whose values are given rows as they come replaced by
+    /// `rows[vocabulary][index]`.
+    ///
+    /// # Panics
+    /// If `rows` lacks a vocabulary of [`keys`](Self::keys), or the row of one of its keys.
+    pub fn with_rows(&self, rows: &BTreeMap<&str, Vec<u32>>) -> Self {
+        let mut one_hot = self.one_hot.to_vec();
+        let width = self.one_hot_fields.len();
+        let of_places = self.keys.keys().flat_map(|vocabulary| {
+            let places = self.places(vocabulary).into_iter();
+            places.map(|place| (place, &rows[vocabulary.as_str()]))
+        });
+        let of_places: Vec<(usize, &Vec<u32>)> = of_places.collect();
+        for row in one_hot.chunks_exact_mut(width.max(1)) {
+            for &(place, rows) in &of_places {
+                row[place] = rows[row[place] as usize];
+            }
+        }
+        Self {
+            one_hot: one_hot.into(),
+            keys: BTreeMap::new(),
+            ..self.clone()
         }
     }
 
@@ -255,19 +346,24 @@ impl Dataset {
     }
 
     /// The order in which epoch `epoch` (from 0) of a run with `seed` visits the rows: the one
-    /// that [`Loader`](crate::Loader) follows, in blocks if `data.shuffle_block` says so.
+    /// that [`Loader`](crate::Loader) follows, in blocks if `data.shuffle_block` says so, and as
+    /// they stand with `data.in_order`.
     ///
     /// `block` is the number of these rows among the blocks of a stream (from 0), 0 where they are
     /// all.
     pub fn epoch_order(&self, seed: u64, epoch: u64, block: u64) -> Vec<u32> {
+        if self.in_order {
+            return (0..self.rows as u32).collect();
+        }
         order::epoch_order(self.rows, self.shuffle_block, seed, epoch, block)
     }
 
     /// The rows at the given positions, in that order.
     ///
     /// # Panics
-    /// If a position is not below [`len`](Self::len).
+    /// If a position is not below [`len`](Self::len), or [`keys`](Self::keys) were not looked up.
     pub fn batch(&self, rows: &[u32]) -> Batch {
+        assert!(self.keys.is_empty(), "keys were not looked up");
         let fields = self.one_hot_fields.len();
         let mut one_hot: Vec<Vec<u32>> = (0..fields)
             .map(|_| Vec::with_capacity(rows.len()))
@@ -333,6 +429,7 @@ impl Dataset {
             groups: self.groups().map(|groups| pick(groups, rows).into()),
             probabilities: self.probabilities().map(picked),
             negative_rate: self.negative_rate,
+            keys: self.keys.clone(),
             ..Self::new(self.schema.clone(), rows.len(), columns.collect())
         }
     }
@@ -389,6 +486,8 @@ impl Dataset {
             probabilities: self.probabilities.clone(),
             negative_rate: self.negative_rate,
             shuffle_block: self.shuffle_block,
+            keys: self.keys.clone(),
+            in_order: self.in_order,
             ..Self::new(self.schema.clone(), self.rows, columns)
         }
     }
@@ -456,6 +555,8 @@ impl Dataset {
             probabilities: (self.probabilities.as_ref()).map(|values| of_rows(values, 1)),
             negative_rate: self.negative_rate,
             shuffle_block: 0,
+            keys: self.keys.clone(),
+            in_order: self.in_order,
         }
     }
 
@@ -473,9 +574,10 @@ impl Dataset {
             }
         }
         self.dense.give_back(of_rows(self.schema.dense.len()));
-        let optional = [&self.weights, &self.probabilities];
-        let values = optional.into_iter().flatten().chain([&self.labels]);
-        values.for_each(|values| values.give_back(rows.clone()));
+        let others = [&self.weights, &self.probabilities].into_iter().flatten();
+        for values in std::iter::once(&self.labels).chain(others) {
+            values.give_back(rows.clone());
+        }
         if let Some(groups) = &self.groups {
             groups.give_back(rows.clone());
         }

@@ -1,15 +1,11 @@
 //! What can be wrong with data, its description or its files.
 
-use std::io;
+use std::{fmt, io};
 
 /// Why data could not be read, described, encoded, saved or loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Nobody takes the blocks that are being read.
-    #[doc(hidden)]
-    #[error("nobody takes the blocks that are being read")]
-    NotWanted,
     /// A file cannot be opened.
     #[error("cannot open `{file}`: {source}")]
     Open {
@@ -128,26 +124,26 @@ pub enum Error {
         column: String,
     },
     /// A value that is not what its column should hold.
-    #[error("`{file}` line {line}, {column}: `{value}`; expected {expected}")]
+    #[error("`{file}` {place}, {column}: `{value}`; expected {expected}")]
     Value {
         /// The file.
         file: String,
-        /// The line, from 1.
-        line: u64,
+        /// The line or row.
+        place: Place,
         /// The column or the position in the line.
-        column: String,
+        column: Box<str>,
         /// The value.
         value: String,
         /// What was expected.
-        expected: String,
+        expected: Box<str>,
     },
     /// A sequence that holds what it cannot, or is longer or shorter than it can be.
-    #[error("`{file}` line {line}, field `{field}`: {problem}; expected {expected}")]
+    #[error("`{file}` {place}, field `{field}`: {problem}; expected {expected}")]
     Sequence {
         /// The file.
         file: String,
-        /// The line, from 1.
-        line: u64,
+        /// The line or row.
+        place: Place,
         /// The field.
         field: Box<str>,
         /// Its column, the first of several.
@@ -189,14 +185,48 @@ pub enum Error {
         keys: usize,
     },
     /// Files that disagree on whether rows have labels, weights or groups.
-    #[error("`{file}` line {line}: {found}; expected the same in all rows that are read together")]
+    #[error("`{file}` {place}: {found}; expected the same in all rows that are read together")]
     Inconsistent {
         /// The file.
         file: String,
-        /// The line, from 1.
-        line: u64,
+        /// The line or row.
+        place: Place,
         /// What this row has or lacks.
         found: &'static str,
+    },
+    /// A Parquet file that cannot be read.
+    #[error("`{file}`{place}: {problem}; expected a whole Parquet file, as it was written")]
+    Parquet {
+        /// The file.
+        file: String,
+        /// The row group and its rows; empty where it is the file as a whole.
+        place: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A column of a Parquet file whose type is not that of what is read out of it.
+    #[error("{wanted_by}: column `{column}` of `{file}` is of type {found}; expected {expected}")]
+    ColumnType {
+        /// What needs the column.
+        wanted_by: Box<str>,
+        /// The file.
+        file: Box<str>,
+        /// The column.
+        column: Box<str>,
+        /// Its type.
+        found: Box<str>,
+        /// The types that would do.
+        expected: &'static str,
+    },
+    /// A pattern of paths that names no file, or is none.
+    #[error("`{pattern}`: {problem}; expected {expected}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong.
+        problem: String,
+        /// What was expected.
+        expected: &'static str,
     },
     /// A path names an environment variable that is not set.
     #[error("`{path}`: the environment variable `{variable}` is not set; expected its value")]
@@ -274,14 +304,49 @@ pub enum Error {
     },
 }
 
+/// Where a record stands in its file, from 1.
+///
+/// ```
+/// use crossfield_data::Place;
+/// assert_eq!(Place::Line(2).to_string(), "line 2");
+/// assert_eq!(Place::Row(1).to_string(), "row 1");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A line of text; a header is one.
+    Line(u64),
+    /// A row of a Parquet file.
+    Row(u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Row(row) => write!(f, "row {row}"),
+        }
+    }
+}
+
 /// Where a record stands.
 #[derive(Clone, Copy)]
 pub(crate) struct At<'a> {
     pub(crate) file: &'a str,
-    pub(crate) line: u64,
+    pub(crate) place: Place,
 }
 
-impl At<'_> {
+impl<'a> At<'a> {
+    pub(crate) fn line(file: &'a str, line: u64) -> Self {
+        let place = Place::Line(line);
+        Self { file, place }
+    }
+
+    /// The number of the line or row.
+    pub(crate) fn number(&self) -> u64 {
+        let (Place::Line(number) | Place::Row(number)) = self.place;
+        number
+    }
+
     /// A wrong value in the column called `column`.
     pub(crate) fn value(&self, column: &str, value: &str, expected: impl Into<String>) -> Error {
         self.value_in(format!("column `{column}`"), value, expected)
@@ -296,10 +361,10 @@ impl At<'_> {
     ) -> Error {
         Error::Value {
             file: self.file.to_owned(),
-            line: self.line,
-            column: place,
+            place: self.place,
+            column: place.into(),
             value: shortened(value),
-            expected: expected.into(),
+            expected: expected.into().into(),
         }
     }
 }

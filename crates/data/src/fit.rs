@@ -9,7 +9,7 @@ use crossfield_core::{Field, FieldKind, Jagged, Schema};
 use crate::config::{Buckets, FieldConfig, Pooling, TransformKind, Unseen};
 use crate::dataset::Dataset;
 use crate::error::Error;
-use crate::intern::{Interner, mix};
+use crate::intern::{Interner, Keys, mix};
 use crate::raw::{Column, ListColumn, MISSING, Table};
 use crate::report::FieldReport;
 use crate::schema::{Bits, FittedField, FittedSchema, Transform, Vocabulary};
@@ -64,8 +64,11 @@ pub(crate) fn fit(
                 }
                 vocabulary
             }
-            (None, FieldKind::Hashed) => Vocabulary::Hashed {
-                rows: fields[0].config.hash_rows.unwrap_or_default(),
+            (None, FieldKind::Hashed) => match &fields[0].config.admit {
+                Some(admit) => Vocabulary::Admitted { rows: admit.rows() },
+                None => Vocabulary::Hashed {
+                    rows: fields[0].config.hash_rows.unwrap_or_default(),
+                },
             },
             (None, _) => seen_indices(table, &fields, train, unseen)?,
         };
@@ -397,6 +400,8 @@ pub(crate) struct Encoded {
     /// The columns of each part, with its name.
     pub(crate) parts: Vec<(&'static str, Vec<Jagged>)>,
     dense: Vec<Vec<f32>>,
+    /// The distinct keys of each part by vocabulary, of those whose keys are given rows as they come.
+    keys: Vec<BTreeMap<String, Keys>>,
     table: Table,
 }
 
@@ -436,6 +441,7 @@ pub(crate) fn encode(
             });
         }
     }
+    let mut keys: Vec<BTreeMap<String, Keys>> = vec![BTreeMap::new(); parts.len()];
     let missing_ids: Vec<Option<u32>> = table.dicts.iter().map(|dict| dict.get(MISSING)).collect();
     let mut dense_column = 0;
     let mut indicator_column = fitted
@@ -447,8 +453,18 @@ pub(crate) fn encode(
     for (id, (field, learned)) in fields.iter().zip(&fitted.fields).enumerate() {
         let mut report = FieldReport::new(&field.config);
         let column = &table.columns[field.column];
-        for (((part, rows), columns), dense) in parts.iter().zip(&mut columns).zip(&mut dense) {
+        let places = parts
+            .iter()
+            .zip(&mut columns)
+            .zip(&mut dense)
+            .zip(&mut keys);
+        for ((((part, rows), columns), dense), keys) in places {
+            let vocabulary = fitted.vocabularies.get(field.vocabulary());
             let (lists, counts) = match &learned.transform {
+                Transform::None {} if let Some(Vocabulary::Admitted { .. }) = vocabulary => {
+                    let keys = keys.entry(field.vocabulary().to_owned()).or_default();
+                    encode_keys(column, rows, keys)
+                }
                 Transform::None {} => encode_values(
                     column,
                     rows,
@@ -495,6 +511,7 @@ pub(crate) fn encode(
     let encoded = Encoded {
         parts: parts.iter().map(|(name, _)| *name).zip(columns).collect(),
         dense,
+        keys,
         table,
     };
     Ok((encoded, reports))
@@ -509,8 +526,12 @@ impl Encoded {
         probabilities: Option<&[f32]>,
     ) -> Vec<Dataset> {
         let table = &self.table;
-        let datasets = parts.iter().zip(self.parts).zip(self.dense);
-        let datasets = datasets.map(|(((_, rows), (_, columns)), dense)| Dataset {
+        let datasets = parts.iter().zip(self.parts).zip(self.dense).zip(self.keys);
+        let datasets = datasets.map(|((((_, rows), (_, columns)), dense), keys)| Dataset {
+            keys: keys
+                .into_iter()
+                .map(|(vocabulary, keys)| (vocabulary, keys.into_keys().into()))
+                .collect(),
             dense: dense.into(),
             labels: if table.labels.is_empty() {
                 Vec::new().into()
@@ -550,12 +571,14 @@ fn describe(
             }
         }
         Column::Hash(keys) => {
-            let Some(Vocabulary::Hashed { rows: n_rows }) = vocabulary else {
-                unreachable!("hashed fields have a hashed vocabulary");
-            };
             let mut keys: Vec<u64> = rows.map(|row| keys[row]).collect();
             keys.sort_unstable();
             keys.dedup();
+            let Some(Vocabulary::Hashed { rows: n_rows }) = vocabulary else {
+                // Which of them are given rows shows in training.
+                report.distinct = Some(keys.len() as u64);
+                return;
+            };
             let places = keys.iter().map(|&key| hashed_row(key, *n_rows));
             let (used, share) = shared_rows(places.collect());
             report.distinct = Some(keys.len() as u64);
@@ -593,6 +616,21 @@ pub(crate) fn shared_rows(mut places: Vec<u32>) -> (u64, f64) {
 
 pub(crate) fn hashed_row(key: u64, rows: u32) -> u32 {
     (key % u64::from(rows)) as u32
+}
+
+/// Keys as their numbers among those of the part.
+fn encode_keys(column: &Column, rows: &[u32], ids: &mut Keys) -> (Jagged, Counts) {
+    let Column::Hash(keys) = column else {
+        unreachable!("hashed fields read hashes");
+    };
+    let missing = mix(name_key(MISSING));
+    let mut counts = Counts::default();
+    let encoded = rows.iter().map(|&row| {
+        let key = keys[row as usize];
+        counts.missing += u64::from(key == missing);
+        ids.intern(key)
+    });
+    (Jagged::one_hot(encoded.collect()), counts)
 }
 
 fn encode_values(

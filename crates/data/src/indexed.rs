@@ -118,19 +118,21 @@ pub(crate) fn default_spec(name: &str) -> Spec {
     }
 }
 
-/// Reads a file into `table`; `after` is called after each record.
-pub(crate) fn read(
+/// Reads a file into `table`, but for the first `skip` records, by which `skip` falls; `after` is
+/// called after each record.
+pub(crate) fn read<E: From<Error>>(
     table: &mut Table,
     columns: &mut Columns,
     file: &str,
     data: &DataConfig,
-    after: &mut dyn FnMut(&mut Table) -> Result<(), Error>,
-) -> Result<(), Error> {
+    skip: &mut u64,
+    after: &mut dyn FnMut(&mut Table) -> Result<(), E>,
+) -> Result<(), E> {
     let mut lines = LineReader::open(file, data.encoding, data.max_line)?;
     let mut poolings = table.poolings();
     let mut any = false;
     while let Some((text, line)) = lines.next()? {
-        let at = At { file, line };
+        let at = At::line(file, line);
         let text = match data.format {
             Format::Libsvm => text.split('#').next().unwrap_or_default(),
             _ => text,
@@ -141,13 +143,19 @@ pub(crate) fn read(
             continue;
         }
         any = true;
+        if *skip > 0 {
+            *skip -= 1;
+            continue;
+        }
         // A first token that is a pair: the line has no label.
         let label = tokens
             .next_if(|(_, token)| !token.contains(':'))
             .map(|(_, token)| token);
         if label.is_none() && table.labels_required() {
             let token = tokens.peek().map_or("", |(_, token)| token);
-            return Err(at.value(table.label_column(), token, "a label first"));
+            return Err(at
+                .value(table.label_column(), token, "a label first")
+                .into());
         }
         for (position, token) in tokens {
             let (number, index, value) = pair(data, at, position, token)?;
@@ -165,7 +173,7 @@ pub(crate) fn read(
                         .map(|(number, _)| number.to_string())
                         .collect();
                     let expected = format!("a field of the training files: {}", known.join(" "));
-                    return Err(at.value_in(place(position), token, expected));
+                    return Err(at.value_in(place(position), token, expected).into());
                 }
                 _ => continue,
             };
@@ -180,7 +188,7 @@ pub(crate) fn read(
                 && !list.end_row(poolings[id], "a libsvm or libffm field")?
             {
                 let expected = "values whose sum in a field is not 0 (pooling = \"mean\")";
-                return Err(at.value_in("this row".to_owned(), text, expected));
+                return Err(at.value_in("this row".to_owned(), text, expected).into());
             }
         }
         table.push_targets(label, None, None, at)?;
@@ -193,10 +201,8 @@ pub(crate) fn read(
             Format::Libsvm => "lines of `label index:value …`",
             _ => "lines of `label field:index:value …`",
         };
-        Err(Error::Empty {
-            file: file.to_owned(),
-            expected,
-        })
+        let file = file.to_owned();
+        Err(E::from(Error::Empty { file, expected }))
     }
 }
 

@@ -1,4 +1,6 @@
-//! Texts, and tuples of small numbers, as small numbers.
+//! Texts, keys, and tuples of small numbers, as small numbers.
+
+pub(crate) use crossfield_core::rng::mix;
 
 /// The texts seen so far, each with an id in the order of first appearance.
 ///
@@ -242,6 +244,36 @@ impl Tuples {
     }
 }
 
+/// The 64-bit keys seen so far, each with an id in the order of first appearance.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Keys {
+    keys: Vec<u64>,
+    slots: Slots,
+}
+
+impl Keys {
+    /// The id of `key`, a new one if it has none yet.
+    pub(crate) fn intern(&mut self, key: u64) -> u32 {
+        if self.slots.is_full(self.keys.len()) {
+            self.slots.grow(self.keys.iter().map(|&key| mix(key)));
+        }
+        let new = self.keys.len() as u32;
+        let keys = &self.keys;
+        let is_it = |id: u32| keys[id as usize] == key;
+        let known = self.slots.get_or_take(mix(key), new, is_it);
+        known.unwrap_or_else(|| {
+            assert!(new < FREE, "more than 4 billion distinct keys in a block");
+            self.keys.push(key);
+            new
+        })
+    }
+
+    /// All keys, in the order of their ids.
+    pub(crate) fn into_keys(self) -> Vec<u64> {
+        self.keys
+    }
+}
+
 /// A 64-bit key of a tuple, the same on every platform: hashed crosses are encoded by it.
 pub(crate) fn tuple_key(tuple: &[u32]) -> u64 {
     let start = tuple.len() as u64;
@@ -267,13 +299,6 @@ fn hash(bytes: &[u8]) -> u64 {
         .iter()
         .fold(0, |word, &byte| word << 8 | u64::from(byte));
     mix((state ^ last).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-}
-
-/// The finaliser of splitmix64: every bit of the input reaches every bit of the output.
-pub(crate) fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]
@@ -325,6 +350,16 @@ mod tests {
         for (width, numbers) in [(2, &[1, 2, 1, 2][..]), (2, &[1, 2, 3]), (0, &[])] {
             assert!(Tuples::from_numbers(width, numbers).is_none());
         }
+    }
+
+    #[test]
+    fn ids_of_keys_follow_first_appearance_and_survive_growth() {
+        let mut keys = Keys::default();
+        for id in 0..1000 {
+            assert_eq!(keys.intern(u64::from(id) << 40), id);
+        }
+        assert_eq!(keys.intern(5 << 40), 5);
+        assert_eq!(keys.into_keys()[7], 7 << 40);
     }
 
     #[test]

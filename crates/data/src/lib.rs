@@ -15,6 +15,8 @@ mod intern;
 mod line;
 mod loader;
 mod order;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod passes;
 mod planted;
 mod prepare;
@@ -29,17 +31,17 @@ pub mod synth;
 mod tabular;
 
 pub use config::{
-    Buckets, CrossConfig, DataConfig, DataSpec, Encoding, FieldConfig, Format, Header, JoinConfig,
-    LabelConfig, Pooling, RowsPart, SplitConfig, TransformKind, Unseen, expand,
+    AdmitConfig, Buckets, CrossConfig, DataConfig, DataSpec, Encoding, FieldConfig, Format, Header,
+    JoinConfig, LabelConfig, Pooling, RowsPart, SplitConfig, TransformKind, Unseen, expand,
 };
 pub use dataset::Dataset;
-pub use error::Error;
+pub use error::{Error, Place};
 pub use loader::{Loader, Order};
 pub use passes::{Progress, prepare_in_passes};
 pub use prepare::{Candidates, Generated, Prepared, encode_files, prepare, prepare_generated};
 pub use raw::{LabelKind, Labels};
 pub use report::{CacheUse, CrossReport, DataReport, FieldReport, Negatives, PartReport, grouped};
-pub use schema::FittedSchema;
+pub use schema::{FittedSchema, file_name};
 pub use sequences::{
     EventFormat, SampleSplit, SampleTargets, SequencePart, SequenceReport, SequenceSamples, Ties,
 };

@@ -230,7 +230,7 @@ impl Cutting {
         loop {
             let quote = |problem, expected| Error::Quote {
                 file: at.file.to_owned(),
-                line: at.line,
+                line: at.number(),
                 column: ends.len() + 1,
                 problem,
                 expected,
@@ -292,10 +292,7 @@ mod tests {
     use super::*;
 
     fn cut(line: &str, separator: u8) -> Result<Vec<String>, String> {
-        let at = At {
-            file: "a.csv",
-            line: 3,
-        };
+        let at = At::line("a.csv", 3);
         let (mut unquoted, mut cells) = (String::new(), Vec::new());
         let cutting = Cutting {
             separator,

@@ -26,7 +26,7 @@ use crate::fit::{
     quantiles,
 };
 use crate::intern::{Interner, tuple_key};
-use crate::prepare::{Plan, Prepared, Reader, config_error, expanded};
+use crate::prepare::{Plan, Prepared, Reader, check_cached, config_error, expanded};
 use crate::raw::{Column, LabelKind, Labels, Table};
 use crate::report::{CrossReport, DataReport, FieldReport, PartReport};
 use crate::schema::{Bits, FittedSchema, Transform, Vocabulary};
@@ -87,6 +87,7 @@ pub fn prepare_in_passes(
         let expected = "a folder for the cache, such as \"cache/clicks\"";
         return Err(config_error("data.cache", "(not set)", expected));
     };
+    check_cached(spec)?;
     let checked = checked(spec, label)?;
     let mut prepared = cache::through(folder, spec, seed, label, |place| {
         let spills = Spills::new(&place.folder, "spill-");
@@ -344,6 +345,7 @@ impl<'a> Passes<'a> {
             say(*progress);
             Ok(())
         };
+        table.full_at = block_rows;
         reader.read(table, &files[part], &mut |table| match table.rows {
             rows if rows >= block_rows => see(table),
             _ => Ok(()),
@@ -808,6 +810,9 @@ impl Passes<'_> {
                     };
                     vocabulary.take_keys((0..from_runs).map(|id| others.text(id)));
                     vocabulary
+                }
+                (None, FieldKind::Hashed) if let Some(admit) = &first.config.admit => {
+                    Vocabulary::Admitted { rows: admit.rows() }
                 }
                 (None, FieldKind::Hashed) => {
                     let rows = first.config.hash_rows.unwrap_or_default();

@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 
 use crossfield_core::FieldKind;
 
 use crate::cache;
-use crate::config::{DataSpec, FieldConfig, Format, Pooling, SplitConfig, Unseen, expand};
+use crate::config::{
+    AdmitConfig, DataSpec, FieldConfig, Format, Pooling, SplitConfig, Unseen, expand,
+};
 use crate::cross;
 use crate::dataset::Dataset;
 use crate::error::{At, Error};
 use crate::fit::{Distinct, Planned, encode, fit};
 use crate::indexed;
+#[cfg(feature = "parquet")]
+use crate::parquet;
 use crate::raw::{Column, LabelKind, Labels, Read, SequenceCheck, Spec, Table};
 use crate::report::{DataReport, PartReport};
 use crate::schema::FittedSchema;
@@ -355,6 +360,18 @@ fn check_sharing(vocabulary: &str, first: &FieldConfig, field: &FieldConfig) -> 
             return Err(config_error(key(name), shown(value), &expected));
         }
     }
+    if first.admit != field.admit {
+        let shown = |admit: &Option<AdmitConfig>| {
+            let admit = admit.as_ref();
+            admit.map_or("none".to_owned(), AdmitConfig::to_string)
+        };
+        let expected = format!(
+            "{} as in field `{}`, which shares the vocabulary `{vocabulary}`",
+            shown(&first.admit),
+            first.name
+        );
+        return Err(config_error(key("admit"), shown(&field.admit), &expected));
+    }
     Ok(())
 }
 
@@ -391,26 +408,113 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Reads files into `table`; `after` is called after each record.
+    /// From now on, a field of an indexed file that training lacks is an error.
+    pub(crate) fn close(&mut self) {
+        self.columns.close();
+    }
+
+    /// Reads files into `table`; `after` is called after each record, of a Parquet file after some
+    /// thousand.
     pub(crate) fn read(
         &mut self,
         table: &mut Table,
         files: &[String],
         after: &mut dyn FnMut(&mut Table) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        for file in files {
-            if self.spec.data.format.is_indexed() {
-                indexed::read(table, &mut self.columns, file, &self.spec.data, after)?;
-            } else {
-                tabular::read(table, file, &self.spec.data, &self.sides, after)?;
+        let units = self.units(table, files)?;
+        self.read_units(table, &units, 0, after)
+    }
+
+    /// What of `files` is read as a whole, in their order. Parquet files are opened, and their columns
+    /// found.
+    pub(crate) fn units(&self, table: &Table, files: &[String]) -> Result<Vec<Unit>, Error> {
+        let _ = table;
+        #[cfg(feature = "parquet")]
+        if self.spec.data.format == Format::Parquet {
+            return parquet::open(table, files);
+        }
+        Ok(files.iter().cloned().map(Unit::File).collect())
+    }
+
+    /// As [`read`](Self::read), without the first `skip` records, which are passed over as cheaply as
+    /// can be. [`Table::full_at`] is kept to.
+    pub(crate) fn read_units<E: From<Error>>(
+        &mut self,
+        table: &mut Table,
+        units: &[Unit],
+        mut skip: u64,
+        after: &mut dyn FnMut(&mut Table) -> Result<(), E>,
+    ) -> Result<(), E> {
+        #[cfg(feature = "parquet")]
+        if self.spec.data.format == Format::Parquet {
+            return parquet::read(table, units, skip, after);
+        }
+        let (data, skip) = (&self.spec.data, &mut skip);
+        for unit in units {
+            match unit {
+                Unit::File(file) if data.format.is_indexed() => {
+                    indexed::read(table, &mut self.columns, file, data, skip, after)?;
+                }
+                Unit::File(file) => tabular::read(table, file, data, &self.sides, skip, after)?,
+                #[cfg(feature = "parquet")]
+                Unit::RowGroup(_) => unreachable!("text files have no row groups"),
             }
         }
         Ok(())
     }
 }
 
+/// What is read as a whole, and shuffled among others of its kind.
+#[derive(Clone)]
+pub(crate) enum Unit {
+    /// A text file.
+    File(String),
+    /// A row group of a Parquet file.
+    #[cfg(feature = "parquet")]
+    RowGroup(parquet::RowGroup),
+}
+
+/// The files that `files` name: variables are replaced, and patterns stand for what they match.
 pub(crate) fn expanded(files: &[String]) -> Result<Vec<String>, Error> {
-    files.iter().map(|file| expand(file)).collect()
+    let mut all = Vec::new();
+    for file in files {
+        all.extend(matching(expand(file)?)?);
+    }
+    Ok(all)
+}
+
+/// The files that match `pattern`, sorted; `pattern` itself if it is none, or there is such a file.
+fn matching(pattern: String) -> Result<Vec<String>, Error> {
+    if !pattern.contains(['*', '?', '[']) || Path::new(&pattern).exists() {
+        return Ok(vec![pattern]);
+    }
+    let fail = |problem: String, expected| Error::Pattern {
+        pattern: pattern.clone(),
+        problem,
+        expected,
+    };
+    let hidden_are_named = glob::MatchOptions {
+        require_literal_leading_dot: true,
+        ..glob::MatchOptions::new()
+    };
+    let paths = glob::glob_with(&pattern, hidden_are_named)
+        .map_err(|error| fail(error.to_string(), "a pattern of `*`, `?` and `[…]`"))?;
+    let mut files = Vec::new();
+    for path in paths {
+        let path = path.map_err(|error| fail(error.to_string(), "folders that can be read"))?;
+        if !path.is_dir() {
+            let path = path.into_os_string().into_string();
+            files.push(path.map_err(|path| {
+                let problem = format!("it matches {}", path.display());
+                fail(problem, "names of files in UTF-8")
+            })?);
+        }
+    }
+    if files.is_empty() {
+        return Err(fail("no file matches".to_owned(), "at least one"));
+    }
+    files.sort_unstable();
+    Ok(files)
 }
 
 /// Reads, splits, learns and encodes the data that `spec` describes. `seed` decides random
@@ -428,6 +532,7 @@ pub fn prepare(spec: &DataSpec, seed: u64, label: LabelKind) -> Result<Prepared,
         let log = generate(&spec.data.synth.clone().unwrap_or_default())?;
         return prepare_generated(spec, seed, label, &log);
     }
+    check_cached(spec)?;
     let mut prepared = match &spec.data.cache {
         Some(folder) => cache::through(folder, spec, seed, label, |place| {
             cache::save(place, &assemble(spec, seed, label, None)?)
@@ -435,7 +540,21 @@ pub fn prepare(spec: &DataSpec, seed: u64, label: LabelKind) -> Result<Prepared,
         None => assemble(spec, seed, label, None)?,
     };
     prepared.train.shuffle_block = spec.data.shuffle_block;
+    prepared.train.in_order = spec.data.in_order;
     Ok(prepared)
+}
+
+/// Refuses a cache of what cannot be kept in one.
+pub(crate) fn check_cached(spec: &DataSpec) -> Result<(), Error> {
+    let admitted = spec.field.iter().find(|field| field.admit.is_some());
+    match (&spec.data.cache, admitted) {
+        (Some(folder), Some(field)) => {
+            let name = &field.name;
+            let expected = format!("no cache beside `admit` of field `{name}`: leave one out");
+            Err(config_error("data.cache", folder, &expected))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// As [`prepare`], with the rows of `log` in place of train files. The true probabilities go with
@@ -455,6 +574,7 @@ pub fn prepare_generated(
     }
     let mut prepared = assemble(spec, seed, label, Some(log))?;
     prepared.train.shuffle_block = spec.data.shuffle_block;
+    prepared.train.in_order = spec.data.in_order;
     Ok(prepared)
 }
 
@@ -465,6 +585,7 @@ fn assemble(
     log: Option<&dyn Generated>,
 ) -> Result<Prepared, Error> {
     spec.check_negatives(label)?;
+    spec.data.check_parquet()?;
     let mut spec = spec.complete();
     let before = FittedSchema::continued(&spec)?;
     let names_fields = spec.field.is_empty();
@@ -632,16 +753,13 @@ fn push_generated(table: &mut Table, log: &dyn Generated) -> Result<Vec<f32>, Er
     for row in 0..log.rows() {
         log.record(row, &mut record);
         let cells: Vec<&str> = record.iter().map(String::as_str).collect();
-        let at = At {
-            file: log.name(),
-            line: row as u64 + 1,
-        };
+        let at = At::line(log.name(), row as u64 + 1);
         if cells.len() != log.header().len() {
             let (file, found) = (log.name().to_owned(), cells.len());
             let expected = log.header().len();
             return Err(Error::ColumnCount {
                 file,
-                line: at.line,
+                line: at.number(),
                 found,
                 expected,
             });
@@ -687,6 +805,7 @@ impl<'a> Encoder<'a> {
                 field.beside = of.beside.clone();
             }
         }
+        described.data.check_parquet()?;
         let described = described.complete();
         Ok(Self {
             plan: Plan::new(&described, None)?,
@@ -816,14 +935,16 @@ impl<'a> Candidates<'a> {
         candidates: &str,
         label: LabelKind,
     ) -> Result<Self, Error> {
-        if spec.data.format.is_indexed() {
+        let no_csv = match spec.data.format {
+            Format::Libsvm => Some("libsvm"),
+            Format::Libffm => Some("libffm"),
+            Format::Parquet => Some("parquet"),
+            Format::Csv | Format::Ratings | Format::Synth => None,
+        };
+        if let Some(format) = no_csv {
             return Err(config_error(
                 "data.format",
-                if spec.data.format == Format::Libsvm {
-                    "libsvm"
-                } else {
-                    "libffm"
-                },
+                format,
                 "csv or ratings to put contexts and candidates together by their columns; write \
                  whole rows for `predict`",
             ));

@@ -175,11 +175,11 @@ impl ListColumn {
 /// How a label's text becomes a number.
 #[derive(Clone)]
 pub(crate) struct LabelRule {
-    column: String,
+    pub(crate) column: String,
     positive: Vec<String>,
     negative: Vec<String>,
     threshold: Option<f64>,
-    only_positive: bool,
+    pub(crate) only_positive: bool,
     kind: LabelKind,
 }
 
@@ -226,7 +226,7 @@ impl LabelRule {
         })
     }
 
-    fn parse(&self, text: &str, missing: bool, at: At<'_>) -> Result<f32, Error> {
+    pub(crate) fn parse(&self, text: &str, missing: bool, at: At<'_>) -> Result<f32, Error> {
         let is = |values: &[String]| values.iter().any(|value| value == text);
         if is(&self.positive) {
             return Ok(1.0);
@@ -247,17 +247,29 @@ impl LabelRule {
             let expected = format!("one of `{known}` (label.positive and label.negative)");
             return Err(at.value(&self.column, text, expected));
         }
-        let number = number(text).ok_or_else(|| at.value(&self.column, text, self.expected()))?;
+        number(text)
+            .and_then(|number| self.of_number(number))
+            .ok_or_else(|| at.value(&self.column, text, self.expected()))
+    }
+
+    /// Whether labels are numbers, and not words that the run file lists.
+    #[cfg(feature = "parquet")]
+    pub(crate) fn reads_numbers(&self) -> bool {
+        self.positive.is_empty()
+    }
+
+    /// The label that a finite number stands for, if it stands for one.
+    pub(crate) fn of_number(&self, number: f64) -> Option<f32> {
         match (self.threshold, self.kind) {
-            (Some(threshold), _) => Ok(f32::from(u8::from(number >= threshold))),
-            (None, LabelKind::Number) => Ok(number as f32),
-            (None, LabelKind::Binary) if number == 1.0 => Ok(1.0),
-            (None, LabelKind::Binary) if number == 0.0 || number == -1.0 => Ok(0.0),
-            (None, LabelKind::Binary) => Err(at.value(&self.column, text, self.expected())),
+            (Some(threshold), _) => Some(f32::from(u8::from(number >= threshold))),
+            (None, LabelKind::Number) => Some(number as f32),
+            (None, LabelKind::Binary) if number == 1.0 => Some(1.0),
+            (None, LabelKind::Binary) if number == 0.0 || number == -1.0 => Some(0.0),
+            (None, LabelKind::Binary) => None,
         }
     }
 
-    fn expected(&self) -> &'static str {
+    pub(crate) fn expected(&self) -> &'static str {
         match (self.threshold, self.kind) {
             (None, LabelKind::Binary) => {
                 "0, 1 or -1 as a label (set label.threshold or label.positive for other values)"
@@ -268,43 +280,57 @@ impl LabelRule {
 }
 
 /// A finite number that f32 can hold.
-fn number(text: &str) -> Option<f64> {
-    text.parse()
-        .ok()
-        .filter(|number: &f64| number.abs() <= f64::from(f32::MAX))
+pub(crate) fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|&number| is_finite(number))
+}
+
+/// Whether f32 can hold it.
+pub(crate) fn is_finite(number: f64) -> bool {
+    number.abs() <= f64::from(f32::MAX)
 }
 
 /// Where the cells of one file's records are.
 pub(crate) struct Binding {
-    columns: Vec<Vec<usize>>,
+    pub(crate) columns: Vec<Vec<usize>>,
     /// The columns of times of each check.
-    times: Vec<Option<[usize; 2]>>,
-    label: Option<usize>,
-    weight: Option<usize>,
-    group: Option<usize>,
+    pub(crate) times: Vec<Option<[usize; 2]>>,
+    pub(crate) label: Option<usize>,
+    pub(crate) weight: Option<usize>,
+    pub(crate) group: Option<usize>,
+}
+
+/// What a time is.
+pub(crate) const TIME: &str = "a finite number as a time";
+
+/// The times of the values of a sequence, and that of the row.
+pub(crate) struct Times {
+    pub(crate) past: Vec<f64>,
+    pub(crate) now: f64,
 }
 
 /// All rows read so far.
 pub(crate) struct Table {
-    specs: Vec<Spec>,
-    checks: Vec<SequenceCheck>,
+    pub(crate) specs: Vec<Spec>,
+    pub(crate) checks: Vec<SequenceCheck>,
     /// How many values the row that is being read has, by spec, those that `max_len` cuts off
     /// included.
-    lengths: Vec<usize>,
+    pub(crate) lengths: Vec<usize>,
     /// The ids of the names of flag columns, by spec.
-    flags: Vec<Vec<u32>>,
+    pub(crate) flags: Vec<Vec<u32>>,
     pub(crate) columns: Vec<Column>,
     pub(crate) dicts: Vec<Interner>,
-    rule: LabelRule,
-    weight: Option<String>,
-    group: Option<String>,
-    missing: Vec<String>,
+    pub(crate) rule: LabelRule,
+    pub(crate) weight: Option<String>,
+    pub(crate) group: Option<String>,
+    pub(crate) missing: Vec<String>,
     required: Labels,
     pub(crate) labels: Vec<f32>,
     pub(crate) weights: Vec<f32>,
     pub(crate) groups: Vec<u32>,
-    group_names: Interner,
+    pub(crate) group_names: Interner,
     pub(crate) rows: usize,
+    /// What reads many rows at once stops at this number of them, for whoever takes them away.
+    pub(crate) full_at: usize,
     /// Rows that were left out, for they are not positive.
     pub(crate) left_out: u64,
 }
@@ -336,6 +362,7 @@ impl Table {
             groups: Vec::new(),
             group_names: Interner::default(),
             rows: 0,
+            full_at: usize::MAX,
             left_out: 0,
         };
         for spec in specs {
@@ -389,6 +416,7 @@ impl Table {
             group_names: std::mem::take(&mut self.group_names),
             rows: 0,
             left_out: self.left_out,
+            full_at: self.full_at,
         };
         for spec in &self.specs {
             next.add(spec.clone());
@@ -543,12 +571,12 @@ impl Table {
                 _ => unreachable!("a column is made for what its spec reads"),
             }
         }
-        for (check, times) in self.checks.iter().zip(&binding.times) {
-            self.check(
-                check,
-                times.map(|places| places.map(|place| cells[place])),
-                at,
-            )?;
+        for (check, places) in self.checks.iter().zip(&binding.times) {
+            let times = || match places {
+                Some(places) => self.times(check, places.map(|place| cells[place]), at),
+                None => Ok(None),
+            };
+            self.check(check, self.rows, times, at)?;
         }
         let target = |place: Option<usize>| place.map(|place| cells[place]);
         self.push_targets(
@@ -559,19 +587,43 @@ impl Table {
         )
     }
 
-    /// Whether a sequence of the row that is being read is what it should be. `times` are the cells
-    /// of the times of its values and of the row's own.
-    fn check(
+    /// The times of the values of a sequence, and the row's own, of their cells.
+    pub(crate) fn times(
         &self,
         check: &SequenceCheck,
-        times: Option<[&str; 2]>,
+        [past, now]: [&str; 2],
+        at: At<'_>,
+    ) -> Result<Option<Times>, Error> {
+        let Some([past_name, now_name]) = &check.times else {
+            return Ok(None);
+        };
+        let Read::List { delimiter, .. } = &self.specs[check.sequence].read else {
+            unreachable!("times are of a sequence in one column");
+        };
+        let parse =
+            |column: &str, text: &str| number(text).ok_or_else(|| at.value(column, text, TIME));
+        let now = parse(now_name, now)?;
+        let missing = past.is_empty() || is_missing(&self.missing, past);
+        let texts = past.split(delimiter.as_str()).filter(|_| !missing);
+        let past = texts.map(|text| parse(past_name, text));
+        let past = past.collect::<Result<_, _>>()?;
+        Ok(Some(Times { past, now }))
+    }
+
+    /// Whether a sequence of `row`, the one that is being read, is what it should be. `times` are
+    /// those of its values and the row's own.
+    pub(crate) fn check(
+        &self,
+        check: &SequenceCheck,
+        row: usize,
+        times: impl FnOnce() -> Result<Option<Times>, Error>,
         at: At<'_>,
     ) -> Result<(), Error> {
         let spec = &self.specs[check.sequence];
         let fail = |problem: String, expected: &'static str| {
             Err(Error::Sequence {
                 file: at.file.to_owned(),
-                line: at.line,
+                place: at.place,
                 field: check.field.as_str().into(),
                 column: spec.columns.first().map_or("", String::as_str).into(),
                 problem: problem.into(),
@@ -591,32 +643,22 @@ impl Table {
         if let Some(target) = check.target
             && let Column::Text(ids) = &self.columns[target]
             && let Column::List(list) = &self.columns[check.sequence]
-            && list.lists.indices[list.lists.range(self.rows)].contains(&ids[self.rows])
+            && list.lists.indices[list.lists.range(row)].contains(&ids[row])
             && let Read::Text { dict } = self.specs[target].read
         {
-            let target = shortened(self.dicts[dict].text(ids[self.rows]));
+            let target = shortened(self.dicts[dict].text(ids[row]));
             return fail(
                 format!("the history holds the target `{target}` itself"),
                 "only what came before it (`repeats = true` where people come back to what they \
                  had, `beside` where this describes the items of another sequence)",
             );
         }
-        let (Some([past, now]), Some([past_name, now_name])) = (times, &check.times) else {
+        let (Some(Times { past, now }), Some([past_name, now_name])) = (times()?, &check.times)
+        else {
             return Ok(());
         };
-        let parse = |column: &str, text: &str| {
-            number(text).ok_or_else(|| at.value(column, text, "a finite number as a time"))
-        };
-        let now = parse(now_name, now)?;
-        let delimiter = match &spec.read {
-            Read::List { delimiter, .. } => delimiter.as_str(),
-            _ => unreachable!("times are of a sequence in one column"),
-        };
-        let missing = past.is_empty() || is_missing(&self.missing, past);
-        let (mut before, mut count) = (f64::NEG_INFINITY, 0);
-        for text in past.split(delimiter).filter(|_| !missing) {
-            let time = parse(past_name, text)?;
-            count += 1;
+        let (mut before, count) = (f64::NEG_INFINITY, past.len());
+        for time in past {
             if time < before {
                 let problem = format!("time {time} behind {before} in column `{past_name}`");
                 return fail(problem, "times that do not fall: the oldest item first");
@@ -686,7 +728,7 @@ impl Table {
             if found != if now { self.rows + 1 } else { 0 } {
                 return Err(Error::Inconsistent {
                     file: at.file.to_owned(),
-                    line: at.line,
+                    place: at.place,
                     found: if now { has } else { lacks },
                 });
             }
@@ -725,12 +767,12 @@ impl Table {
     }
 }
 
-fn is_missing(missing: &[String], cell: &str) -> bool {
+pub(crate) fn is_missing(missing: &[String], cell: &str) -> bool {
     missing.iter().any(|declared| declared == cell)
 }
 
 /// How many of `length` values are before the last `max_len`; 0 keeps all.
-fn skipped(length: usize, max_len: usize) -> usize {
+pub(crate) fn skipped(length: usize, max_len: usize) -> usize {
     match max_len {
         0 => 0,
         _ => length.saturating_sub(max_len),
@@ -738,7 +780,7 @@ fn skipped(length: usize, max_len: usize) -> usize {
 }
 
 /// The values of a cell; gives their number, those that `max_len` cuts off included.
-fn push_list(
+pub(crate) fn push_list(
     list: &mut ListColumn,
     dicts: &mut [Interner],
     spec: &Spec,
@@ -762,18 +804,7 @@ fn push_list(
         length = cell.split(delimiter.as_str()).count();
         let skipped = skipped(length, *max_len);
         for (position, entry) in cell.split(delimiter.as_str()).enumerate() {
-            let (value, weight) = match weight_delimiter {
-                None => (entry, 1.0),
-                Some(between) => {
-                    let pair = entry.rsplit_once(between.as_str());
-                    let pair = pair.and_then(|(value, text)| Some((value, number(text)?)));
-                    let (value, weight) = pair.ok_or_else(|| {
-                        let expected = format!("value{between}weight, the weight finite");
-                        at.value(name, entry, expected)
-                    })?;
-                    (value, weight as f32)
-                }
-            };
+            let (value, weight) = weighted(entry, weight_delimiter.as_deref(), name, at)?;
             if value.is_empty() {
                 let expected = format!("no empty value in a list (`{delimiter}` separates values)");
                 return Err(at.value(name, cell, expected));
@@ -784,13 +815,31 @@ fn push_list(
         }
     }
     if !list.end_row(*pooling, &spec.wanted_by)? {
-        return Err(at.value(
-            name,
-            cell,
-            "weights whose sum is not 0 (pooling = \"mean\")",
-        ));
+        return Err(at.value(name, cell, NO_SUM));
     }
     Ok(length)
+}
+
+/// What the weights of a mean are.
+pub(crate) const NO_SUM: &str = "weights whose sum is not 0 (pooling = \"mean\")";
+
+/// The value of an entry of a list, and its weight.
+pub(crate) fn weighted<'a>(
+    entry: &'a str,
+    weight_delimiter: Option<&str>,
+    name: &str,
+    at: At<'_>,
+) -> Result<(&'a str, f32), Error> {
+    let Some(between) = weight_delimiter else {
+        return Ok((entry, 1.0));
+    };
+    let pair = entry.rsplit_once(between);
+    let pair = pair.and_then(|(value, text)| Some((value, number(text)?)));
+    let (value, weight) = pair.ok_or_else(|| {
+        let expected = format!("value{between}weight, the weight finite");
+        at.value(name, entry, expected)
+    })?;
+    Ok((value, weight as f32))
 }
 
 #[cfg(test)]
@@ -831,10 +880,7 @@ mod tests {
     #[test]
     fn labels_follow_their_rule() {
         let parse = |config: &LabelConfig, kind, text: &str| {
-            let at = At {
-                file: "a.csv",
-                line: 2,
-            };
+            let at = At::line("a.csv", 2);
             let rule = LabelRule::new(config, kind).unwrap();
             rule.parse(text, text.is_empty(), at)
                 .map_err(|error| error.to_string())

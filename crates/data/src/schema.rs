@@ -10,7 +10,7 @@ use crossfield_core::rng::name_key;
 use crossfield_core::{Field, FieldId, FieldKind, Schema};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{CrossConfig, DataSpec, FieldConfig, Format, expand};
+use crate::config::{AdmitConfig, CrossConfig, DataSpec, FieldConfig, Format, expand};
 use crate::cross::MOST;
 use crate::error::Error;
 use crate::indexed;
@@ -80,6 +80,8 @@ pub(crate) enum Vocabulary {
     Indices { seen: Bits, rows: u32 },
     /// The hash of the value modulo `rows` is the row.
     Hashed { rows: u32 },
+    /// Row 0 is shared; the hashes of values are given the rows behind it one by one, as they come.
+    Admitted { rows: u32 },
     /// Indices of the members of a cross. Row 0 is out of vocabulary; tuple `i` has row `i + 1`.
     Combinations { tuples: Tuples, counts: Vec<u64> },
 }
@@ -89,7 +91,7 @@ impl Vocabulary {
         match self {
             Self::Keys { keys, .. } => keys.len() as u32 + 1,
             Self::Combinations { tuples, .. } => tuples.len() as u32 + 1,
-            Self::Indices { rows, .. } | Self::Hashed { rows } => *rows,
+            Self::Indices { rows, .. } | Self::Hashed { rows } | Self::Admitted { rows } => *rows,
         }
     }
 
@@ -184,7 +186,7 @@ impl Vocabulary {
 
     pub(crate) fn oov_row(&self) -> Option<u32> {
         match self {
-            Self::Keys { .. } | Self::Combinations { .. } => Some(0),
+            Self::Keys { .. } | Self::Combinations { .. } | Self::Admitted { .. } => Some(0),
             Self::Indices { rows, .. } => Some(rows - 1),
             Self::Hashed { .. } => None,
         }
@@ -297,6 +299,7 @@ enum SavedVocabulary {
     Keys { file: String, rows: u32 },
     Indices { rows: u32, seen: String },
     Hashed { rows: u32 },
+    Admitted { rows: u32 },
     Combinations { file: String, rows: u32 },
 }
 
@@ -403,8 +406,23 @@ impl FittedSchema {
             Vocabulary::Keys { counts, .. } | Vocabulary::Combinations { counts, .. } => {
                 counts.get((row as usize).checked_sub(1)?).copied()
             }
-            Vocabulary::Indices { .. } | Vocabulary::Hashed { .. } => None,
+            Vocabulary::Indices { .. }
+            | Vocabulary::Hashed { .. }
+            | Vocabulary::Admitted { .. } => None,
         }
+    }
+
+    /// When the values of a vocabulary are given rows, if they are given them as they come.
+    pub fn admit(&self, vocabulary: &str) -> Option<&AdmitConfig> {
+        let mut fields = self.fields.iter().zip(&self.schema.fields);
+        let found = fields.find(|(_, field)| field.vocabulary == vocabulary);
+        found.and_then(|(fitted, _)| fitted.config.admit.as_ref())
+    }
+
+    /// The vocabularies whose values are given rows as they come, each with when they are.
+    pub fn admitted(&self) -> BTreeMap<String, AdmitConfig> {
+        let admit = |name: &String| Some((name.clone(), self.admit(name)?.clone()));
+        self.vocabularies.keys().filter_map(admit).collect()
     }
 
     /// Whether an index of libsvm or libffm files has a row of its own in a vocabulary of such
@@ -463,6 +481,7 @@ impl FittedSchema {
             Transform::None {} => match self.vocabularies.get(vocabulary) {
                 Some(Vocabulary::Hashed { .. }) => format!("(hash {index})"),
                 _ if *oov_row == Some(index) => "(unseen)".to_owned(),
+                Some(Vocabulary::Admitted { .. }) => format!("(row {index})"),
                 Some(Vocabulary::Keys { keys, .. }) => keys.text(index - 1).to_owned(),
                 Some(Vocabulary::Indices { .. } | Vocabulary::Combinations { .. }) | None => {
                     index.to_string()
@@ -588,7 +607,9 @@ impl FittedSchema {
                     }
                 }
                 // All of them is in what is saved.
-                Vocabulary::Indices { .. } | Vocabulary::Hashed { .. } => {}
+                Vocabulary::Indices { .. }
+                | Vocabulary::Hashed { .. }
+                | Vocabulary::Admitted { .. } => {}
             }
         }
         hash.0
@@ -607,6 +628,7 @@ impl FittedSchema {
                     seen: seen.runs(),
                 },
                 Vocabulary::Hashed { .. } => SavedVocabulary::Hashed { rows },
+                Vocabulary::Admitted { .. } => SavedVocabulary::Admitted { rows },
                 Vocabulary::Combinations { .. } => SavedVocabulary::Combinations {
                     file: vocabulary_file(name),
                     rows,
@@ -662,7 +684,9 @@ impl FittedSchema {
                         writer.flush()
                     })?;
                 }
-                Vocabulary::Indices { .. } | Vocabulary::Hashed { .. } => {}
+                Vocabulary::Indices { .. }
+                | Vocabulary::Hashed { .. }
+                | Vocabulary::Admitted { .. } => {}
             }
         }
         write_beside(&directory.join(SCHEMA_FILE), |file| {
@@ -713,6 +737,7 @@ impl FittedSchema {
                     (Vocabulary::Indices { seen, rows }, rows)
                 }
                 SavedVocabulary::Hashed { rows } => (Vocabulary::Hashed { rows }, rows),
+                SavedVocabulary::Admitted { rows } => (Vocabulary::Admitted { rows }, rows),
                 SavedVocabulary::Combinations { file, rows } => {
                     (load_combinations(&directory.join(file))?, rows)
                 }
@@ -864,12 +889,21 @@ fn load_combinations(path: &Path) -> Result<Vocabulary, Error> {
 }
 
 /// Longest name of a file that is kept as it is; most file systems take 255 bytes.
-const LONG_NAME: usize = 200;
+const LONG_NAME: usize = 187;
 
-/// The file of a vocabulary. Bytes that some file system does not take are escaped, and the end of a
-/// long name gives way to a hash of it.
+/// The file of a vocabulary.
 pub(crate) fn vocabulary_file(name: &str) -> String {
-    let mut file = "vocabularies/".to_owned();
+    format!("vocabularies/{}.csv", file_name(name))
+}
+
+/// A name of a file for any name. Bytes that some file system does not take are escaped, and the end
+/// of a long name gives way to a hash of it.
+///
+/// ```
+/// assert_eq!(crossfield_data::file_name("../a b"), "%2E.%2Fa%20b");
+/// ```
+pub fn file_name(name: &str) -> String {
+    let mut file = String::new();
     for (position, byte) in name.bytes().enumerate() {
         match byte {
             b'.' if position == 0 => file.push_str("%2E"),
@@ -883,7 +917,7 @@ pub(crate) fn vocabulary_file(name: &str) -> String {
         file.truncate(LONG_NAME);
         file.push_str(&format!("~{:016x}", name_key(name)));
     }
-    file + ".csv"
+    file
 }
 
 fn write_error(path: &Path, source: std::io::Error) -> Error {

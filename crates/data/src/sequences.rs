@@ -273,7 +273,7 @@ impl Events {
         check_item(column, item, at)?;
         let item = self.items.intern(item);
         if item as usize == self.first_line.len() {
-            self.first_line.push(at.line);
+            self.first_line.push(at.number());
         }
         Ok(item)
     }
@@ -543,7 +543,7 @@ impl SequenceSamples {
     fn read_lists(&self, file: &str, events: &mut Events) -> Result<(), Error> {
         let mut lines = LineReader::open(file, Encoding::Utf8, MAX_LINE)?;
         while let Some((text, line)) = lines.next()? {
-            let at = At { file, line };
+            let at = At::line(file, line);
             let mut words = text.split_ascii_whitespace();
             let user = words.next().unwrap_or_default();
             let known = events.users.len();
@@ -623,7 +623,7 @@ fn read_candidates(file: &str, events: &Events) -> Result<Vec<Option<Vec<u32>>>,
     let mut lines = LineReader::open(file, Encoding::Utf8, MAX_LINE)?;
     let mut given = vec![None; events.of.len()];
     while let Some((text, line)) = lines.next()? {
-        let at = At { file, line };
+        let at = At::line(file, line);
         let mut words = text.split_ascii_whitespace();
         let user = words.next().unwrap_or_default();
         // Others have no rows.
@@ -715,7 +715,7 @@ impl Categories {
                 expected: "a JSON object of lists by item",
             });
         }
-        let at = |line| At { file, line };
+        let at = |line| At::line(file, line);
         let parsed: serde_json::Result<serde_json::Map<String, Value>> =
             serde_json::from_str(&text);
         let object = parsed.map_err(|error| {

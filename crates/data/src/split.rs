@@ -34,7 +34,7 @@ pub(crate) struct Wanted {
 
 /// Puts `items` into a random order (Fisher–Yates). The same stream gives the same order on every
 /// platform and with every version of `rand`.
-pub(crate) fn shuffle(items: &mut [u32], stream: &mut impl Rng) {
+pub(crate) fn shuffle<T>(items: &mut [T], stream: &mut impl Rng) {
     for last in (1..items.len()).rev() {
         let bits: u64 = stream.random();
         // The high half of bits × (last + 1): a whole number below last + 1.
@@ -258,7 +258,7 @@ fn mark(part: &mut [Option<&'static str>], file: &str, name: &'static str) -> Re
     let mut any = false;
     while let Some((text, line)) = lines.next()? {
         any = true;
-        let at = At { file: &file, line };
+        let at = At::line(&file, line);
         let row = text.trim().parse::<usize>().ok().filter(|&row| row < rows);
         let row = row.ok_or_else(|| {
             let expected = format!("a row number from 0 to {}", rows.saturating_sub(1));

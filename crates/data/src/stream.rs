@@ -8,11 +8,11 @@ use std::thread::JoinHandle;
 use crossfield_core::Schema;
 use crossfield_core::rng::{Purpose, rng};
 
-use crate::config::DataSpec;
+use crate::config::{DataConfig, DataSpec};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::passes::{Fit, Progress, fit_in_passes, prepare_in_passes};
-use crate::prepare::{Encoder, Prepared, Reader, expanded};
+use crate::prepare::{Encoder, Prepared, Reader, config_error, expanded};
 use crate::raw::{LabelKind, Labels};
 use crate::report::DataReport;
 use crate::schema::FittedSchema;
@@ -22,6 +22,27 @@ use crate::split::shuffle;
 const DEPTH: usize = 1;
 
 /// Training rows that are read anew each epoch, from their files or from the mapped file of a cache.
+///
+/// ```
+/// use std::sync::Arc;
+/// use crossfield_data::{DataSpec, FieldConfig, LabelKind, RowStream, prepare};
+///
+/// let folder = tempfile::tempdir()?;
+/// let file = folder.path().join("a.csv");
+/// std::fs::write(&file, "label,ad\n1,x\n0,y\n0,x\n")?;
+/// let mut spec = DataSpec::default();
+/// spec.data.train = vec![file.display().to_string()];
+/// spec.data.block_rows = 2;
+/// spec.field = vec![FieldConfig { name: "ad".into(), ..FieldConfig::default() }];
+/// let schema = Arc::new(prepare(&spec, 1, LabelKind::Binary)?.schema);
+/// let files = spec.data.train.clone();
+/// let stream = RowStream::new(&spec, schema, &files, LabelKind::Binary)?;
+/// let blocks = stream.blocks(1, 0, 0).collect::<Result<Vec<_>, _>>()?;
+/// assert_eq!(blocks[0].labels(), [1.0, 0.0]);
+/// assert_eq!(blocks[1].labels(), [0.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
 pub struct RowStream {
     spec: DataSpec,
     schema: Arc<FittedSchema>,
@@ -44,39 +65,26 @@ impl RowStream {
     /// files, and how many rows a block has.
     ///
     /// # Errors
-    /// [`Error::Config`] for files that cannot be named.
+    /// [`Error::Config`] for what cannot be done block by block: rows that a split takes from the
+    /// files, and negatives that are left out by a draw; [`Error::Pattern`] and
+    /// [`Error::Environment`] for files that cannot be named.
     pub fn new(
         spec: &DataSpec,
         schema: Arc<FittedSchema>,
         files: &[String],
         label: LabelKind,
     ) -> Result<Self, Error> {
+        check(&spec.data)?;
+        let files = expanded(files)?;
+        if files.is_empty() {
+            return Err(config_error("data.train", "(not set)", "at least one file"));
+        }
         Ok(Self {
             spec: spec.clone(),
             schema,
-            files: expanded(files)?,
+            files,
             label,
             cached: None,
-        })
-    }
-
-    /// The blocks of an epoch out of a cache: consecutive rows, in an order of the blocks that the
-    /// seed and the epoch decide. What was copied out of the map does not stay in memory.
-    fn cached_blocks(&self, rows: &Dataset, seed: u64, epoch: u64, first: u64) -> Blocks {
-        let (rows, block_rows) = (rows.clone(), self.spec.data.block_rows);
-        let mut order: Vec<u32> = (0..rows.len().div_ceil(block_rows) as u32).collect();
-        shuffle(&mut order, &mut rng(seed, Purpose::Blocks, epoch, 0));
-        Blocks::read_ahead(move |sender| {
-            let first = usize::try_from(first).unwrap_or(usize::MAX);
-            for &block in order.iter().skip(first) {
-                let start = block as usize * block_rows;
-                let range = start..rows.len().min(start + block_rows);
-                let block = rows.range(range.clone());
-                rows.give_back(range);
-                if sender.send(Ok(Arc::new(block))).is_err() {
-                    return;
-                }
-            }
         })
     }
 
@@ -92,48 +100,145 @@ impl RowStream {
 
     /// The blocks of an epoch from block `first` (from 0) on, read ahead on a thread of its own. The
     /// same seed and epoch give the same blocks.
+    ///
+    /// An epoch goes through text files and row groups of Parquet files, or through stretches of a
+    /// cache, in an order that is drawn for it, and a block is so many rows on that way; with
+    /// `data.in_order` it is the order of the files.
     pub fn blocks(&self, seed: u64, epoch: u64, first: u64) -> Blocks {
-        if let Some(rows) = &self.cached {
-            return self.cached_blocks(rows, seed, epoch, first);
-        }
-        let (spec, schema, files, label) = (
-            self.spec.clone(),
-            self.schema.clone(),
-            self.files.clone(),
-            self.label,
-        );
+        let stream = self.clone();
         Blocks::read_ahead(move |sender| {
-            let mut number = 0;
-            let sent = sender;
-            let mut read = || {
-                let encoder = Encoder::new(&spec, &schema, label, Labels::Required)?;
-                let mut reader = Reader::new(encoder.described(), encoder.plan(), &files[0])?;
-                let mut table = encoder.table()?;
-                let block_rows = spec.data.block_rows;
-                reader.read(&mut table, &files, &mut |table| {
-                    if table.rows < block_rows {
-                        return Ok(());
-                    }
-                    let full = std::mem::replace(table, encoder.table()?);
-                    number += 1;
-                    if number > first && sent.send(Ok(Arc::new(encoder.encoded(full)?))).is_err() {
-                        return Err(Error::NotWanted);
-                    }
-                    Ok(())
-                })?;
-                number += 1;
-                if table.rows > 0 && number > first {
-                    let _ = sent.send(Ok(Arc::new(encoder.encoded(table)?)));
-                }
-                Ok(())
+            let give = |block| {
+                let sent = sender.send(Ok(Arc::new(block)));
+                sent.map_err(|_| Stop::NotWanted)
             };
-            match read() {
-                Ok(()) | Err(Error::NotWanted) => {}
-                Err(error) => {
-                    let _ = sender.send(Err(error));
-                }
+            let read = match &stream.cached {
+                Some(rows) => stream.read_cached(rows, seed, epoch, first, give),
+                None => stream.read(seed, epoch, first, give),
+            };
+            if let Err(Stop::Failed(error)) = read {
+                // Nobody there: the error is of a block that nobody asked for.
+                let _ = sender.send(Err(error));
             }
         })
+    }
+
+    /// Gives the blocks of an epoch out of a cache to `give`: consecutive rows. What was copied out of
+    /// the map does not stay in memory.
+    fn read_cached(
+        &self,
+        rows: &Dataset,
+        seed: u64,
+        epoch: u64,
+        first: u64,
+        mut give: impl FnMut(Dataset) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let data = &self.spec.data;
+        let mut order: Vec<u32> = (0..rows.len().div_ceil(data.block_rows) as u32).collect();
+        if !data.in_order {
+            shuffle(&mut order, &mut rng(seed, Purpose::Blocks, epoch, 0));
+        }
+        let first = usize::try_from(first).unwrap_or(usize::MAX);
+        for &block in order.iter().skip(first) {
+            let start = block as usize * data.block_rows;
+            let range = start..rows.len().min(start + data.block_rows);
+            let mut block = rows.range(range.clone());
+            rows.give_back(range);
+            block.in_order = data.in_order;
+            give(block)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the blocks of an epoch from block `first` on to `give`.
+    fn read(
+        &self,
+        seed: u64,
+        epoch: u64,
+        first: u64,
+        mut give: impl FnMut(Dataset) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let data = &self.spec.data;
+        let encoder = Encoder::new(&self.spec, &self.schema, self.label, Labels::Required)?;
+        let empty = || {
+            let mut table = encoder.table()?;
+            table.full_at = data.block_rows;
+            Ok::<_, Error>(table)
+        };
+        let mut table = empty()?;
+        let mut reader = Reader::new(encoder.described(), encoder.plan(), &self.files[0])?;
+        if self.spec.field.is_empty() {
+            reader.close();
+        }
+        let mut units = reader.units(&table, &self.files)?;
+        if !data.in_order {
+            // The numbers below are those of blocks, whose rows are shuffled.
+            shuffle(
+                &mut units,
+                &mut rng(seed, Purpose::Shuffle, epoch, u64::MAX),
+            );
+        }
+        let mut encoded = |table| -> Result<(), Stop> {
+            let mut block = encoder.encoded(table)?;
+            block.in_order = data.in_order;
+            block.negative_rate = self.negative_rate();
+            give(block)
+        };
+        // How many rows their labels leave out is known when they were read.
+        let (skip, mut passed) = if encoder.described().label.only_positive {
+            (0, first)
+        } else {
+            (first.saturating_mul(data.block_rows as u64), 0)
+        };
+        reader.read_units(&mut table, &units, skip, &mut |table| {
+            if table.rows < data.block_rows {
+                return Ok(());
+            }
+            let full = std::mem::replace(table, empty()?);
+            if passed > 0 {
+                passed -= 1;
+                return Ok(());
+            }
+            encoded(full)
+        })?;
+        if table.rows > 0 && passed == 0 {
+            encoded(table)?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what needs all rows at hand.
+fn check(data: &DataConfig) -> Result<(), Error> {
+    if data.block_rows == 0 || data.block_rows >= u32::MAX as usize {
+        let value = data.block_rows.to_string();
+        return Err(config_error("data.block_rows", value, "1 to 4294967294"));
+    }
+    if data.split.is_some() {
+        let expected = "none beside data.stream: files of their own in data.valid and data.test";
+        return Err(config_error("data.split", "(set)", expected));
+    }
+    if data.keep_negatives != 1.0 {
+        let value = data.keep_negatives.to_string();
+        return Err(config_error(
+            "data.keep_negatives",
+            value,
+            "1 beside data.stream",
+        ));
+    }
+    Ok(())
+}
+
+/// Why no more blocks are read.
+enum Stop {
+    /// Nobody takes them.
+    NotWanted,
+    /// They cannot be read.
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
     }
 }
 
@@ -276,6 +381,7 @@ pub fn stream_with(
     label: LabelKind,
     say: &mut dyn FnMut(Progress),
 ) -> Result<Streamed, Error> {
+    check(&spec.data)?;
     if spec.data.cache.is_some() {
         let Prepared {
             schema,

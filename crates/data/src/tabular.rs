@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::config::{DataConfig, Encoding, Header, JoinConfig, expand};
-use crate::error::{At, Error};
+use crate::error::{At, Error, Place};
 use crate::intern::Interner;
 use crate::line::{Cutting, LineReader};
 use crate::raw::{Binding, Table};
@@ -107,10 +107,7 @@ impl Records {
         let Some((text, line)) = self.lines.next()? else {
             return Ok(None);
         };
-        let at = At {
-            file: &self.file,
-            line,
-        };
+        let at = At::line(&self.file, line);
         self.cutting.cut(text, at, &mut self.unquoted, cells)?;
         Ok(Some(line))
     }
@@ -122,16 +119,31 @@ impl Records {
 
     /// Gives the cells and the line of each record to `take`.
     pub(crate) fn for_each(
-        mut self,
-        mut take: impl FnMut(Vec<&str>, At<'_>) -> Result<(), Error>,
+        self,
+        take: impl FnMut(Vec<&str>, At<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        self.for_each_from(&mut 0, take)
+    }
+
+    /// The same without the first `skip` records, whose cells are not cut; `skip` falls by those
+    /// that there were.
+    pub(crate) fn for_each_from<E: From<Error>>(
+        mut self,
+        skip: &mut u64,
+        mut take: impl FnMut(Vec<&str>, At<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut any = false;
+        if *skip > 0 && self.first.take().is_some() {
+            any = true;
+            *skip -= 1;
+        }
+        while *skip > 0 && self.lines.next()?.is_some() {
+            any = true;
+            *skip -= 1;
+        }
         if let Some(first) = self.first.take() {
             any = true;
-            let at = At {
-                file: &self.file,
-                line: 1,
-            };
+            let at = At::line(&self.file, 1);
             take(first.iter().map(String::as_str).collect(), at)?;
         }
         let expected = self.header.len();
@@ -143,23 +155,24 @@ impl Records {
                 break;
             };
             if cells.len() != expected {
-                return Err(Error::ColumnCount {
+                let found = cells.len();
+                return Err(E::from(Error::ColumnCount {
                     file,
                     line,
-                    found: cells.len(),
+                    found,
                     expected,
-                });
+                }));
             }
             any = true;
-            take(cells, At { file: &file, line })?;
+            take(cells, At::line(&file, line))?;
         }
         if any {
             Ok(())
         } else {
-            Err(Error::Empty {
+            Err(E::from(Error::Empty {
                 file,
                 expected: "at least one record",
-            })
+            }))
         }
     }
 }
@@ -330,7 +343,7 @@ impl<'a> Joined<'a> {
             let value = cells[key];
             let row = side.keys.get(value).ok_or_else(|| Error::JoinKey {
                 file: at.file.to_owned(),
-                line: at.line,
+                line: at.number(),
                 column: side.on.clone(),
                 value: value.to_owned(),
                 side: side.file.clone(),
@@ -342,18 +355,20 @@ impl<'a> Joined<'a> {
     }
 }
 
-/// Reads a csv or ratings file into `table`; `after` is called after each record.
-pub(crate) fn read(
+/// Reads a csv or ratings file into `table`, but for the first `skip` records, by which `skip`
+/// falls; `after` is called after each record.
+pub(crate) fn read<E: From<Error>>(
     table: &mut Table,
     file: &str,
     data: &DataConfig,
     sides: &[Side],
-    after: &mut dyn FnMut(&mut Table) -> Result<(), Error>,
-) -> Result<(), Error> {
+    skip: &mut u64,
+    after: &mut dyn FnMut(&mut Table) -> Result<(), E>,
+) -> Result<(), E> {
     let header = data.header.clone().unwrap_or_default();
     let records = Records::open(file, "data.separator", &Layout::of(data, &header))?;
     let joined = Joined::new(table, file, &records.header, sides)?;
-    records.for_each(|cells, at| {
+    records.for_each_from(skip, |cells, at| {
         joined.push(table, cells, at)?;
         after(table)
     })
@@ -387,7 +402,7 @@ impl Rows {
                 rows.text.push_str(cell);
                 rows.ends.push(rows.text.len());
             }
-            rows.lines.push(at.line);
+            rows.lines.push(at.number());
             Ok(())
         })?;
         Ok(rows)
@@ -444,10 +459,8 @@ impl<'a> Beside<'a> {
             for candidate in candidates.clone() {
                 let cells = self.context.cells(context);
                 let cells = cells.chain(self.candidates.cells(candidate)).collect();
-                let at = At {
-                    file: &self.candidates.file,
-                    line: self.candidates.lines[candidate],
-                };
+                let line = self.candidates.lines[candidate];
+                let at = At::line(&self.candidates.file, line);
                 let pushed = joined.push(table, cells, at);
                 pushed.map_err(|error| self.in_context(error, context))?;
             }
@@ -458,25 +471,42 @@ impl<'a> Beside<'a> {
     /// Says of what is wrong in a cell of the context where that stands.
     fn in_context(&self, mut error: Error, context: usize) -> Error {
         let is_context = |name: &str| self.context.header.iter().any(|column| column == name);
-        let (file, line) = match &mut error {
+        let line = self.context.lines[context];
+        let file = match &mut error {
             Error::Value {
-                file, line, column, ..
+                file,
+                place,
+                column,
+                ..
             } if column
                 .strip_prefix("column `")
                 .and_then(|name| name.strip_suffix('`'))
                 .is_some_and(is_context) =>
             {
-                (file, line)
+                *place = Place::Line(line);
+                file
             }
             Error::JoinKey {
-                file, line, column, ..
-            } if is_context(column) => (file, line),
+                file,
+                line: of_key,
+                column,
+                ..
+            } if is_context(column) => {
+                *of_key = line;
+                file
+            }
             Error::Sequence {
-                file, line, column, ..
-            } if is_context(column) => (file, line),
+                file,
+                place,
+                column,
+                ..
+            } if is_context(column) => {
+                *place = Place::Line(line);
+                file
+            }
             _ => return error,
         };
-        (*file, *line) = (self.context.file.clone(), self.context.lines[context]);
+        file.clone_from(&self.context.file);
         error
     }
 }

@@ -415,7 +415,7 @@ fn blocks_out_of_a_cache_come_in_an_order_of_the_epoch_and_hold_all_rows() {
     assert!(epochs.iter().any(|blocks| *blocks != epochs[0]));
     assert_eq!(labels(streamed.train.blocks(1, 2, 0)), epochs[2]);
     assert_eq!(labels(streamed.train.blocks(1, 2, 1)), epochs[2][1..]);
-    assert_eq!(labels(streamed.train.blocks(1, 2, 9)), [vec![0.0; 0]; 0]);
+    assert!(labels(streamed.train.blocks(1, 2, 9)).is_empty());
     // The rows are those of the cache in memory.
     let blocks: Vec<_> = streamed.train.blocks(1, 0, 0).map(Result::unwrap).collect();
     for block in blocks {

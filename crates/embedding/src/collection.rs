@@ -1,14 +1,16 @@
 //! The tables of a model: staging the rows of a batch, and updating them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use crossfield_core::{Batch, FieldId, Leaf, Lookup, StagedTable, TableConfig};
+use crossfield_core::{Batch, Examples, FieldId, Leaf, Lookup, StagedTable, TableConfig};
 
 use crate::compress::{Composition, RowSums};
 use crate::{
-    Error, RowOptimizerKind, RowStep, Snapshot, SnapshotTensor, Table, TablePlan, Vectors,
+    Error, MappedRows, RowOptimizerKind, RowStep, Snapshot, SnapshotTensor, Table, TablePlan,
+    Vectors,
 };
 
 /// All tables of a model, in host memory, outside autodiff.
@@ -29,6 +31,46 @@ pub struct EmbeddingCollection {
     /// Tables of one dim share a leaf, so that a component looks all of its fields up at once.
     groups: Vec<Vec<usize>>,
     dedup: Dedup,
+}
+
+/// Where the rows of mapped tables lie as long as a run lasts.
+///
+/// ```
+/// use crossfield_core::{Initializer, TableConfig};
+/// use crossfield_embedding::{EmbeddingCollection, Place, RowOptimizer, Storage, TablePlan};
+///
+/// let config = TableConfig {
+///     name: "v8.user".into(),
+///     rows: 1000,
+///     dim: 8,
+///     fields: vec![0],
+///     initializer: Initializer::Normal { std: 0.01 },
+///     oov_row: Some(0),
+/// };
+/// let plan = TablePlan {
+///     storage: Storage::Mapped,
+///     ..TablePlan::new(config, RowOptimizer::default())
+/// };
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let place = |exists| Place { folder: folder.path(), exists };
+/// let mut tables = EmbeddingCollection::in_place(&[plan.clone()], 1, place(false))?;
+/// // A checkpoint: what it says of the rows is saved with it, the rows stay where they are.
+/// let saved = tables.settle_mapped()?;
+/// tables.begin_undo(1, &saved)?;
+/// drop(tables);
+/// assert_eq!(std::fs::metadata(folder.path().join("v8.user.rows"))?.len(), 64_000);
+/// let mut tables = EmbeddingCollection::in_place(&[plan], 1, place(true))?;
+/// tables.go_back(1, &saved)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The folder; it exists.
+    pub folder: &'a Path,
+    /// Whether the files are there, of a run that is gone on with.
+    pub exists: bool,
 }
 
 /// A table as components look it up.
@@ -79,11 +121,26 @@ impl StagedRows {
 
 impl EmbeddingCollection {
     /// Makes the tables; plans come sorted and unique by name, as
-    /// [`merge_tables`](crossfield_core::merge_tables) gives them.
+    /// [`merge_tables`](crossfield_core::merge_tables) gives them. The rows of mapped ones lie in files
+    /// without a name, in the system's temporary folder.
     ///
     /// # Errors
-    /// As [`TablePlan::check`]; [`Error::TableClash`], [`Error::NoMemory`].
+    /// As [`TablePlan::check`]; [`Error::TableClash`], [`Error::NoMemory`]; [`Error::Io`] where the
+    /// disk has no room for a mapped table.
     pub fn new(plans: &[TablePlan], seed: u64) -> Result<Self, Error> {
+        Self::make(plans, seed, None)
+    }
+
+    /// The same tables, the rows of mapped ones in files of a run. Where these are there already,
+    /// [`go_back`](Self::go_back) makes them those of a checkpoint.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::MappedTable`] for a file of another length.
+    pub fn in_place(plans: &[TablePlan], seed: u64, place: Place<'_>) -> Result<Self, Error> {
+        Self::make(plans, seed, Some(place))
+    }
+
+    fn make(plans: &[TablePlan], seed: u64, place: Option<Place<'_>>) -> Result<Self, Error> {
         plans.iter().try_for_each(TablePlan::check)?;
         let mut parts: Vec<TablePlan> = plans.iter().flat_map(TablePlan::parts).collect();
         parts.sort_by(|a, b| a.config.name.cmp(&b.config.name));
@@ -95,7 +152,7 @@ impl EmbeddingCollection {
         }
         let tables = parts
             .iter()
-            .map(|plan| Table::new(plan, seed))
+            .map(|plan| Table::make(plan, seed, place))
             .collect::<Result<Vec<_>, Error>>()?;
         let position = |name: &str| {
             let found = parts.binary_search_by(|part| part.config.name.as_str().cmp(name));
@@ -158,7 +215,11 @@ impl EmbeddingCollection {
     /// If there is no such table.
     pub fn vectors(&self, table: &str) -> Result<Vectors, Error> {
         let Whole { config, rows, .. } = self.whole(table);
-        Vectors::build(config.rows, config.dim, |row, vector| {
+        let count = match rows {
+            Composition::Whole(table) => self.tables[*table].rows(),
+            _ => config.rows,
+        };
+        Vectors::build(count, config.dim, |row, vector| {
             rows.read(&self.tables, row as u32, vector);
         })
     }
@@ -221,6 +282,9 @@ impl EmbeddingCollection {
                     .entry(&config.fields)
                     .or_insert_with(|| Arc::new(self.dedup.unique(&batch, &config.fields)))
                     .clone();
+                if let Composition::Whole(table) = whole.rows {
+                    self.tables[table].touch(unique.rows.iter().copied());
+                }
                 let first = (weights.len() / dim) as u32;
                 whole
                     .rows
@@ -260,7 +324,8 @@ impl EmbeddingCollection {
     /// Updates the staged rows by their gradients, at `rate` times their learning rates.
     ///
     /// # Errors
-    /// [`Error::NonFiniteGradient`], before any row of that leaf is changed.
+    /// [`Error::NonFiniteGradient`], before any row of that leaf is changed; [`Error::Io`] where the
+    /// disk has no room for what leads a mapped table back to its checkpoint.
     pub fn apply(
         &mut self,
         lookup: &Lookup,
@@ -306,6 +371,7 @@ impl EmbeddingCollection {
                             None => counts[nth] as f32 / staged.batch_size as f32,
                         },
                     };
+                    self.tables[table].about_to_change(rows.iter().copied())?;
                     self.tables[table].update_rows(rows, gradients, step);
                 }
                 for sums in &sums {
@@ -371,16 +437,40 @@ impl EmbeddingCollection {
 
     /// The weights of all tables under `tables.<name>`.
     pub fn weight_tensors(&self) -> BTreeMap<String, SnapshotTensor<'_>> {
-        self.tables
-            .iter()
-            .map(|table| (tensor_name(&table.config().name), table.weight_tensor()))
-            .collect()
+        self.weight_tensors_of(|_| true)
     }
 
     /// The optimizers' states of all tables under `tables.<name>.<part>`.
     pub fn state_tensors(&self) -> BTreeMap<String, SnapshotTensor<'_>> {
-        self.tables
-            .iter()
+        self.state_tensors_of(|_| true)
+    }
+
+    /// The weights and, separately, the optimizers' states of the tables that a checkpoint has to hold:
+    /// all but those whose rows lie in files of the run.
+    pub fn checkpoint_tensors(&self) -> [BTreeMap<String, SnapshotTensor<'_>>; 2] {
+        let is_held = |table: &Table| !table.is_kept();
+        [
+            self.weight_tensors_of(is_held),
+            self.state_tensors_of(is_held),
+        ]
+    }
+
+    fn weight_tensors_of(
+        &self,
+        which: impl Fn(&Table) -> bool,
+    ) -> BTreeMap<String, SnapshotTensor<'_>> {
+        let tables = self.tables.iter().filter(|table| which(table));
+        tables
+            .map(|table| (tensor_name(&table.config().name), table.weight_tensor()))
+            .collect()
+    }
+
+    fn state_tensors_of(
+        &self,
+        which: impl Fn(&Table) -> bool,
+    ) -> BTreeMap<String, SnapshotTensor<'_>> {
+        let tables = self.tables.iter().filter(|table| which(table));
+        tables
             .flat_map(|table| {
                 let name = tensor_name(&table.config().name);
                 let named = move |(part, tensor)| (format!("{name}.{part}"), tensor);
@@ -389,27 +479,171 @@ impl EmbeddingCollection {
             .collect()
     }
 
-    /// Reads the weights of all tables.
+    /// Reads the weights of all tables. One whose rows lie in a file of a run stays as it is where the
+    /// snapshot does not hold it: [`go_back`](Self::go_back) makes it that of a checkpoint.
     ///
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn load_weights(&mut self, snapshot: &mut Snapshot) -> Result<(), Error> {
         self.tables.iter_mut().try_for_each(|table| {
             let name = tensor_name(&table.config().name);
+            if table.is_kept() && snapshot.shape(&name).is_none() {
+                return Ok(());
+            }
             table.load_weights(snapshot, &name)
         })
     }
 
-    /// Reads the optimizers' states of all tables.
+    /// Reads the optimizers' states of the same tables.
     ///
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn load_state(&mut self, snapshot: &mut Snapshot) -> Result<(), Error> {
         self.tables.iter_mut().try_for_each(|table| {
             let name = tensor_name(&table.config().name);
+            if table.is_kept() && !table.has_state_in(snapshot, &name) {
+                return Ok(());
+            }
             table.load_state(snapshot, &name)
         })
     }
+
+    fn kept(&mut self) -> impl Iterator<Item = &mut Table> {
+        self.tables.iter_mut().filter(|table| table.is_kept())
+    }
+
+    /// Whether rows of a table lie in a file of a run, which its checkpoints do not copy.
+    pub fn has_kept_rows(&self) -> bool {
+        self.tables.iter().any(Table::is_kept)
+    }
+
+    /// Whether a table is mapped.
+    pub fn has_mapped_rows(&self) -> bool {
+        self.tables.iter().any(Table::is_mapped)
+    }
+
+    /// Bounds the bytes of mapped tables that stay in memory together, each by its share of all of
+    /// them: those that were used last do. A step may go beyond it by what it needs.
+    pub fn bound_mapped(&self, bytes: u64) {
+        let mapped = || self.tables.iter().filter(|table| table.is_mapped());
+        let all: usize = mapped().map(|table| table.bytes().len()).sum();
+        for table in mapped() {
+            let share = table.bytes().len() as f64 / all.max(1) as f64;
+            table.bound((bytes as f64 * share) as u64);
+        }
+    }
+
+    /// Must be called before kernels change what some rows of data name, `rows` being their
+    /// numbers: the rows of tables in files of a run are written down as they are, if there is a
+    /// checkpoint to go back to. ([`apply`](Self::apply) does so itself.)
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn about_to_change(
+        &mut self,
+        examples: &Examples<'_>,
+        rows: impl Iterator<Item = usize> + Clone,
+    ) -> Result<(), Error> {
+        for table in self.tables.iter_mut().filter(|table| table.is_mapped()) {
+            let named = named(examples, table.config(), rows.clone());
+            table.touch(named.iter().copied());
+            table.about_to_change(named.into_iter())?;
+        }
+        Ok(())
+    }
+
+    /// Notes that kernels have read what some rows of data name, so that rows of mapped tables that
+    /// nobody reads can go.
+    pub fn touch(&self, examples: &Examples<'_>, rows: std::ops::Range<usize>) {
+        for table in self.tables.iter().filter(|table| table.is_mapped()) {
+            table.touch(named(examples, table.config(), rows.clone()).into_iter());
+        }
+    }
+
+    /// Flushes the rows of tables in files of a run, and says what they are, for a checkpoint; empty if
+    /// there are none. Rows may change again when [`begin_undo`](Self::begin_undo) was called.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn settle_mapped(&mut self) -> Result<BTreeMap<String, MappedRows>, Error> {
+        let mut all = BTreeMap::new();
+        for table in self.kept() {
+            if let Some(rows) = table.settle()? {
+                all.insert(table.config().name.clone(), rows);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Begins to write down what leads back to checkpoint `step`, which `saved` is of.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn begin_undo(
+        &mut self,
+        step: u64,
+        saved: &BTreeMap<String, MappedRows>,
+    ) -> Result<(), Error> {
+        self.kept().try_for_each(|table| {
+            let saved = saved.get(&table.config().name);
+            saved.map_or(Ok(()), |saved| table.begin_undo(step, saved))
+        })
+    }
+
+    /// Leads the rows of tables in files of a run back to checkpoint `step`, which `saved` is of, and
+    /// begins to write down what leads back there again.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::MappedTable`] for a file that is damaged, or rows that are not those of
+    /// the checkpoint.
+    pub fn go_back(
+        &mut self,
+        step: u64,
+        saved: &BTreeMap<String, MappedRows>,
+    ) -> Result<(), Error> {
+        self.kept()
+            .try_for_each(|table| match saved.get(&table.config().name) {
+                Some(saved) => table.go_back(step, saved),
+                None => Err(Error::Needs {
+                    table: table.config().name.clone(),
+                    what: "storage = \"mapped\"",
+                    expected: "a run that began with it: the checkpoint has this table itself",
+                }),
+            })
+    }
+
+    /// Removes what leads rows back to checkpoints before `step`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove_undo_before(&mut self, step: u64) -> Result<(), Error> {
+        self.kept()
+            .try_for_each(|table| table.remove_undo_before(step))
+    }
+}
+
+/// The rows of a table that rows of data name, as they come.
+fn named(
+    examples: &Examples<'_>,
+    table: &TableConfig,
+    rows: impl Iterator<Item = usize>,
+) -> Vec<u32> {
+    let fields = || table.fields.iter();
+    let columns: Vec<usize> = fields()
+        .filter_map(|field| examples.one_hot_fields.iter().position(|at| at == field))
+        .collect();
+    let lists: Vec<_> = (examples.lists.iter())
+        .filter(|list| table.fields.contains(&list.field))
+        .collect();
+    let mut named = Vec::new();
+    for row in rows {
+        let one_hot = examples.one_hot_of(row);
+        named.extend(columns.iter().map(|&column| one_hot[column]));
+        for list in &lists {
+            named.extend_from_slice(&list.indices[list.range(row)]);
+        }
+    }
+    named
 }
 
 /// The name of a table's weights in a snapshot: `tables.<table>`.

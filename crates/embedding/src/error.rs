@@ -131,6 +131,48 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The system has no memory for a sketch.
+    #[error("a sketch of {bytes} bytes: the system does not give them")]
+    NoSketch {
+        /// Its size.
+        bytes: u64,
+    },
+    /// An option of an admission is out of its range.
+    #[error("admission of `{name}`: {option} is {value}, expected {expected}")]
+    Admission {
+        /// The vocabulary.
+        name: String,
+        /// The option.
+        option: &'static str,
+        /// What it was set to.
+        value: u64,
+        /// The range.
+        expected: &'static str,
+    },
+    /// A file of keys is damaged, or none.
+    #[error("{path}: not an intact file of keys: {reason}", path = path.display())]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A file of keys is not the one that is wanted.
+    #[error("{path}: the keys of {what}", path = path.display())]
+    OtherKeys {
+        /// The file.
+        path: PathBuf,
+        /// Whose they are.
+        what: &'static str,
+    },
+    /// The file of a mapped table, or a log that leads it back to a checkpoint, is not what it should be.
+    #[error("{path}: {reason}", path = path.display())]
+    MappedTable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Rows of halves are trained by the fused executor, with one accumulator a row.
     #[error("table `{table}`: rows of bf16 need {expected}")]
     HalfRows {

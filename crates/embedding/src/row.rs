@@ -27,8 +27,9 @@ pub enum Precision {
 ///                       0               width
 /// ```
 ///
-/// Weights and each part of the state are padded with zeros to whole vectors, and long rows to
-/// whole cache lines, so that a kernel can walk over them without a remainder.
+/// Weights and each part of the state are padded with zeros to whole vectors, so that a kernel can walk
+/// over them without a remainder, and long rows to whole cache lines where that takes less than a
+/// quarter of them.
 ///
 /// ```
 /// use crossfield_embedding::{Precision, RowLayout, RowOptimizer};
@@ -38,6 +39,12 @@ pub enum Precision {
 /// // 39 fields of 4: half the bytes, with one accumulator a row even less.
 /// let layout = RowLayout::new(156, &RowOptimizer::default(), Precision::F32);
 /// assert_eq!((layout.width, layout.stride), (160, 1280));
+/// // 16 weights and one accumulator: two lines whether or not they are filled up.
+/// let rowwise = RowOptimizer {
+///     kind: crossfield_embedding::RowOptimizerKind::RowwiseAdagrad,
+///     ..RowOptimizer::default()
+/// };
+/// assert_eq!(RowLayout::new(16, &rowwise, Precision::F32).stride, 72);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowLayout {
@@ -64,10 +71,13 @@ impl RowLayout {
         let state_at = (width * weight).next_multiple_of(size_of::<f32>());
         let bytes = state_at + optimizer.state_len(dim) * size_of::<f32>();
         let line = LINE * size_of::<f32>();
-        let stride = if bytes > line / 2 {
-            bytes.next_multiple_of(line)
-        } else {
+        let lines = bytes.next_multiple_of(line);
+        let stride = if bytes <= line / 2 {
             bytes
+        } else if bytes <= line || (lines - bytes) * 4 < lines {
+            lines
+        } else {
+            bytes.next_multiple_of(2 * size_of::<f32>())
         };
         Self {
             dim,

@@ -1,5 +1,6 @@
 //! One embedding table in host memory.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crossfield_core::rng::{Purpose, name_key, rng};
@@ -9,20 +10,28 @@ use rand_distr::{Distribution, Normal, Uniform};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::mapped::MappedFile;
 use crate::pages::Pages;
 use crate::row::{from_bf16, to_bf16};
+use crate::undo::{self, Undo};
 use crate::{
-    Compress, Error, Precision, RowLayout, RowOptimizer, RowOptimizerKind, RowStep, SavedRows,
-    Snapshot, SnapshotTensor,
+    Compress, Error, MappedRows, Place, Precision, RowLayout, RowOptimizer, RowOptimizerKind,
+    RowStep, SavedRows, Snapshot, SnapshotTensor, Storage,
 };
 
 /// Rows that are drawn from one stream of random numbers.
 const INIT_BLOCK: usize = 4096;
 
+/// Blocks of rows that are drawn at a time, in parallel, for a file.
+const FILE_BLOCKS: usize = 32;
+
+/// Rows that are copied at a time for a snapshot.
+const SNAPSHOT_ROWS: usize = 4096;
+
 /// Rows between the one whose memory is asked for and the one that is worked on.
 const AHEAD: usize = 16;
 
-/// Rows of weights, each followed by its optimizer state, in one allocation.
+/// Rows of weights, each followed by its optimizer state, in one allocation or one mapped file.
 ///
 /// ```text
 /// row 0   w w w w | n n n n        4 weights and their AdaGrad accumulators:
@@ -56,6 +65,12 @@ pub struct Table {
     max_norm: Option<f32>,
     layout: RowLayout,
     memory: Pages,
+    /// Rows in use.
+    rows: usize,
+    /// Whether there may be more of them, up to those of the configuration.
+    grows: bool,
+    /// Of a table whose rows lie in a file of the run.
+    undo: Option<Undo>,
 }
 
 /// What a table will be, and what it will take, before it is made.
@@ -81,6 +96,13 @@ pub struct TablePlan {
     /// For each row 1 / its occurrences in training, under [`L2By::Occurrence`]; 0 where there are
     /// none. Set by [`with_counts`](Self::with_counts).
     pub inverse_counts: Option<Arc<[f32]>>,
+    /// Of a table whose rows are given to keys one by one, as an [`Admission`](crate::Admission) says:
+    /// for how many rows memory is counted, all that there can be, or 1 where that is no bound.
+    /// `config.rows` are then those that address space is reserved for. None: all rows are there from
+    /// the start.
+    pub growing: Option<usize>,
+    /// Where its rows lie.
+    pub storage: Storage,
 }
 
 /// What of its L2 a row that occurs in a batch pays at that step.
@@ -136,6 +158,8 @@ impl TablePlan {
             own_rows: None,
             l2_by: L2By::Share,
             inverse_counts: None,
+            growing: None,
+            storage: Storage::Memory,
         }
     }
 
@@ -168,6 +192,9 @@ impl TablePlan {
     /// The same plan, with what [`Compress::Frequent`] and [`L2By::Occurrence`] go by: how often the
     /// value of each row was seen in training. Others go by nothing of the kind.
     pub fn with_counts(mut self, count: impl Fn(u32) -> u64) -> Self {
+        if self.growing.is_some() {
+            return self;
+        }
         if self.l2_by == L2By::Occurrence {
             let inverse = |row| match count(row) {
                 0 => 0.0,
@@ -221,7 +248,7 @@ impl TablePlan {
             let bytes: u64 = parts.iter().map(Self::weight_bytes).sum();
             return bytes + compress.index_bytes(&self.config);
         }
-        (self.config.rows * self.layout().state_at) as u64
+        (self.counted_rows() * self.layout().state_at) as u64
     }
 
     /// Bytes of the optimizer's state, padding included; of the parts of a compressed table.
@@ -230,7 +257,12 @@ impl TablePlan {
             return self.parts().iter().map(Self::state_bytes).sum();
         }
         let layout = self.layout();
-        (self.config.rows * (layout.stride - layout.state_at)) as u64
+        (self.counted_rows() * (layout.stride - layout.state_at)) as u64
+    }
+
+    /// Rows that memory is counted for.
+    pub fn counted_rows(&self) -> usize {
+        self.growing.unwrap_or(self.config.rows)
     }
 
     /// Checks what a table needs to be made, before it is.
@@ -256,8 +288,29 @@ impl TablePlan {
             }
         }
         self.optimizer.check(&self.config.name)?;
+        if self.growing.is_some() && self.storage == Storage::Mapped {
+            return Err(Error::Needs {
+                table: self.config.name.clone(),
+                what: "storage = \"mapped\"",
+                expected: "rows that are all there from the start: leave out admit of its fields",
+            });
+        }
         if let Some(compress) = &self.compress {
+            if self.growing.is_some() {
+                return Err(Error::Needs {
+                    table: self.config.name.clone(),
+                    what: "compress",
+                    expected: "rows that are all there from the start: leave out admit of its fields",
+                });
+            }
             compress.check(self)?;
+            if self.storage == Storage::Mapped {
+                return Err(Error::Needs {
+                    table: self.config.name.clone(),
+                    what: "storage = \"mapped\"",
+                    expected: "rows that are not composed of others: leave out compress",
+                });
+            }
         }
         self.check_l2_by()?;
         self.check_max_norm()
@@ -317,11 +370,22 @@ impl TablePlan {
 impl Table {
     /// Makes a table whose rows depend on nothing but the seed, the name and the row. It is whole,
     /// whatever the plan's `compress` says: an [`EmbeddingCollection`](crate::EmbeddingCollection)
-    /// makes the parts.
+    /// makes the parts. The rows of a mapped table lie in a file without a name, in the system's
+    /// temporary folder.
     ///
     /// # Errors
-    /// As [`TablePlan::check`]; [`Error::NoMemory`].
+    /// As [`TablePlan::check`]; [`Error::NoMemory`]; [`Error::Io`] where the disk has no room.
     pub fn new(plan: &TablePlan, seed: u64) -> Result<Self, Error> {
+        Self::make(plan, seed, None)
+    }
+
+    /// The same table, whose rows, if it is mapped, lie in a file of a run: a new one, or the one that
+    /// is there.
+    pub(crate) fn make(
+        plan: &TablePlan,
+        seed: u64,
+        place: Option<Place<'_>>,
+    ) -> Result<Self, Error> {
         plan.check()?;
         let TablePlan {
             config,
@@ -331,27 +395,44 @@ impl Table {
             ..
         } = plan.clone();
         let layout = plan.layout();
-        let mut memory = Pages::zeroed(&config.name, config.rows * layout.stride)?;
-        let key = name_key(&config.name);
-        let oov_row = config.oov_row.map(|row| row as usize);
-        let fills = Fills::new(config.initializer);
-        let blocks = memory
-            .bytes_mut()
-            .par_chunks_mut(INIT_BLOCK * layout.stride);
-        blocks.enumerate().for_each(|(block, rows)| {
-            let mut rng = rng(seed, Purpose::TableInit, key, block as u64);
-            let mut weights = vec![0f32; layout.dim];
-            for (nth, row) in rows.chunks_exact_mut(layout.stride).enumerate() {
-                fills.fill(&mut rng, &mut weights);
-                if oov_row == Some(block * INIT_BLOCK + nth) {
-                    weights.fill(0.0);
-                }
-                let (head, state) = row.split_at_mut(layout.state_at);
-                put(layout, head, &weights);
-                let state = &mut state[..optimizer.state_len(layout.dim) * size_of::<f32>()];
-                optimizer.init_state(&weights, bytemuck::cast_slice_mut(state));
+        let (len, block) = (config.rows * layout.stride, INIT_BLOCK * layout.stride);
+        let grows = plan.growing.is_some();
+        let rows = if grows {
+            config.rows.min(1)
+        } else {
+            config.rows
+        };
+        let begin = |from: usize, rows: &mut [u8]| {
+            let first = from / block;
+            let blocks = rows.par_chunks_mut(block).enumerate();
+            blocks.for_each(|(nth, rows)| begin_block(plan, layout, seed, first + nth, rows));
+        };
+        let mut undo = None;
+        let memory = match (plan.storage, place) {
+            (Storage::Memory, _) if grows => {
+                let mut memory = Pages::reserved(&config.name, len)?;
+                begin(0, &mut memory.bytes_mut()[..rows * layout.stride]);
+                memory
             }
-        });
+            (Storage::Memory, _) => {
+                let mut memory = Pages::zeroed(&config.name, len)?;
+                begin(0, memory.bytes_mut());
+                memory
+            }
+            (Storage::Mapped, None) => {
+                Pages::Mapped(MappedFile::scratch(len, FILE_BLOCKS * block, begin)?)
+            }
+            (Storage::Mapped, Some(place)) => {
+                let stem = place.folder.join(file_name(&config.name));
+                let path = rows_path(&stem);
+                undo = Some(Undo::new(stem, config.rows, layout.stride));
+                Pages::Mapped(if place.exists {
+                    MappedFile::open(&path, len)?
+                } else {
+                    MappedFile::create(&path, len, FILE_BLOCKS * block, begin)?
+                })
+            }
+        };
         Ok(Self {
             config,
             optimizer,
@@ -359,12 +440,85 @@ impl Table {
             max_norm,
             layout,
             memory,
+            rows,
+            grows,
+            undo,
         })
+    }
+
+    /// Whether its rows lie in a mapped file.
+    pub fn is_mapped(&self) -> bool {
+        self.memory.mapped().is_some()
+    }
+
+    /// Whether its rows lie in a file of a run, which checkpoints leave where it is.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.undo.is_some()
+    }
+
+    /// Notes which rows of a mapped table are read or changed, so that those that are not can go.
+    pub(crate) fn touch(&self, rows: impl Iterator<Item = u32>) {
+        if let Some(file) = self.memory.mapped() {
+            file.touch(self.layout.stride, rows);
+        }
+    }
+
+    /// Bounds the bytes of a mapped table that stay in memory.
+    pub(crate) fn bound(&self, bytes: u64) {
+        if let Some(file) = self.memory.mapped() {
+            file.bound(bytes);
+        }
+    }
+
+    /// Must be called before rows are changed: what they are is written down, where there is a
+    /// checkpoint to go back to.
+    pub(crate) fn about_to_change(&mut self, rows: impl Iterator<Item = u32>) -> Result<(), Error> {
+        match &mut self.undo {
+            Some(undo) if !self.frozen => undo.log(self.memory.bytes(), rows),
+            _ => Ok(()),
+        }
+    }
+
+    /// Flushes the rows of a table that lies in a file of a run, and says what they are; none of
+    /// others.
+    pub(crate) fn settle(&mut self) -> Result<Option<MappedRows>, Error> {
+        let (Some(undo), Pages::Mapped(file)) = (&mut self.undo, &self.memory) else {
+            return Ok(None);
+        };
+        file.flush()?;
+        let sums = undo.settle(file, self.config.rows)?;
+        Ok(Some(undo::describe(self.config.rows, self.layout, sums)))
+    }
+
+    /// Begins the log that leads back to checkpoint `step`, which `saved` is of.
+    pub(crate) fn begin_undo(&mut self, step: u64, saved: &MappedRows) -> Result<(), Error> {
+        let begin = |undo: &mut Undo| undo.begin(step, saved.checksums.clone());
+        self.undo.as_mut().map_or(Ok(()), begin)
+    }
+
+    /// Leads its rows back to checkpoint `step`.
+    pub(crate) fn go_back(&mut self, step: u64, saved: &MappedRows) -> Result<(), Error> {
+        let (Some(undo), Pages::Mapped(file)) = (&mut self.undo, &mut self.memory) else {
+            return Ok(());
+        };
+        undo::check(file.path(), self.config.rows, self.layout, saved)?;
+        undo.go_back(file, step, saved)
+    }
+
+    /// Removes logs that lead back to checkpoints before `step`.
+    pub(crate) fn remove_undo_before(&self, step: u64) -> Result<(), Error> {
+        let remove = |undo: &Undo| undo.remove_before(step);
+        self.undo.as_ref().map_or(Ok(()), remove)
     }
 
     /// Shape and initialiser.
     pub fn config(&self) -> &TableConfig {
         &self.config
+    }
+
+    /// Rows in use: all, or of a table that grows those that were given so far.
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 
     /// How touched rows are updated.
@@ -382,18 +536,18 @@ impl Table {
         self.layout
     }
 
-    /// The rows, one after the other as [`layout`](Self::layout) says: for kernels.
+    /// The rows in use, one after the other as [`layout`](Self::layout) says: for kernels.
     pub fn bytes(&self) -> &[u8] {
-        self.memory.bytes()
+        &self.memory.bytes()[..self.rows * self.layout.stride]
     }
 
-    /// The rows, to be changed by kernels.
+    /// The rows in use, to be changed by kernels.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.memory.bytes_mut()
+        &mut self.memory.bytes_mut()[..self.rows * self.layout.stride]
     }
 
     fn row(&self, row: usize) -> &[u8] {
-        &self.memory.bytes()[row * self.layout.stride..][..self.layout.stride]
+        &self.bytes()[row * self.layout.stride..][..self.layout.stride]
     }
 
     /// The weights of a row.
@@ -482,6 +636,26 @@ impl Table {
         optimizer.init_state(weights, bytemuck::cast_slice_mut(state));
     }
 
+    /// Begins the rows that were given to keys, of a table that grows: weights that depend on nothing
+    /// but the seed, the name of the table and the key, so that it does not matter which row a key
+    /// has, and the optimizer's state that belongs to them. The example of
+    /// [`Admission`](crate::Admission) begins one.
+    ///
+    /// # Panics
+    /// If the table does not grow, or has no room for such a row.
+    pub fn begin_keys(&mut self, seed: u64, begun: &[(u32, u64)]) {
+        assert!(self.grows, "table `{}` does not grow", self.config.name);
+        let name = name_key(&self.config.name);
+        let fills = Fills::new(self.config.initializer);
+        let mut weights = vec![0f32; self.layout.dim];
+        for &(row, key) in begun {
+            self.rows = self.rows.max(row as usize + 1);
+            assert!(self.rows <= self.config.rows, "row {row}");
+            fills.fill(&mut rng(seed, Purpose::KeyInit, name, key), &mut weights);
+            self.begin_row(row, &weights);
+        }
+    }
+
     /// Updates rows by their gradients, unless the table is frozen; `step` is asked for each by
     /// its number.
     ///
@@ -548,19 +722,54 @@ impl Table {
         })
     }
 
-    /// The weights, as a snapshot takes them: `[rows, dim]`.
-    pub fn weight_tensor(&self) -> SnapshotTensor<'_> {
-        let dim = self.config.dim;
+    /// Hands all rows over, some at a time, without keeping those of a file in memory.
+    fn each_rows(&self, each: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
+        let some = SNAPSHOT_ROWS * self.layout.stride;
+        let Some(file) = self.memory.mapped() else {
+            return self.bytes().chunks(some).try_for_each(each);
+        };
+        let len = self.config.rows * self.layout.stride;
+        // Aligned as rows are.
+        let mut words = vec![0u64; some.min(len).div_ceil(size_of::<u64>())];
+        let rows: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        for from in (0..len).step_by(some) {
+            let rows = &mut rows[..some.min(len - from)];
+            file.read_at(from, rows)?;
+            each(rows)?;
+        }
+        Ok(())
+    }
+
+    /// A tensor of the first numbers of each row, or of some of its state, that `copy` puts behind
+    /// those of the rows before it.
+    fn tensor<'a>(
+        &'a self,
+        width: usize,
+        copy: impl Fn(&[u8], &mut Vec<f32>) + 'a,
+    ) -> SnapshotTensor<'a> {
         SnapshotTensor {
-            shape: vec![self.config.rows, dim],
+            shape: vec![self.rows, width],
             values: Box::new(move |write| {
-                let mut weights = vec![0f32; dim];
-                (0..self.config.rows as u32).try_for_each(|row| {
-                    self.read_weights(row, &mut weights);
-                    write(&weights)
+                let mut values = Vec::with_capacity(SNAPSHOT_ROWS.min(self.rows) * width);
+                self.each_rows(&mut |rows| {
+                    values.clear();
+                    for row in rows.chunks_exact(self.layout.stride) {
+                        copy(row, &mut values);
+                    }
+                    write(&values)
                 })
             }),
         }
+    }
+
+    /// The weights, as a snapshot takes them: `[rows, dim]`.
+    pub fn weight_tensor(&self) -> SnapshotTensor<'_> {
+        let (layout, dim) = (self.layout, self.config.dim);
+        self.tensor(dim, move |row, values| {
+            let from = values.len();
+            values.resize(from + dim, 0.0);
+            get(layout, row, &mut values[from..]);
+        })
     }
 
     /// The parts of the optimizer's state with their names: `[rows, dim]` or `[rows, 1]` each.
@@ -568,39 +777,44 @@ impl Table {
         let layout = self.layout;
         self.state_parts()
             .map(|(part, from, width)| {
-                let tensor = SnapshotTensor {
-                    shape: vec![self.config.rows, width],
-                    values: Box::new(move |write| {
-                        let mut rows = self.bytes().chunks_exact(layout.stride);
-                        rows.try_for_each(|row| {
-                            let state: &[f32] = bytemuck::cast_slice(&row[layout.state_at..]);
-                            write(&state[from..][..width])
-                        })
-                    }),
-                };
+                let tensor = self.tensor(width, move |row, values| {
+                    let state: &[f32] = bytemuck::cast_slice(&row[layout.state_at..]);
+                    values.extend_from_slice(&state[from..][..width]);
+                });
                 (part, tensor)
             })
             .collect()
     }
 
-    /// Reads the weights from the tensor `name` of a snapshot.
+    /// Reads the weights from the tensor `name` of a snapshot. A table that grows has then as many
+    /// rows as it.
     ///
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn load_weights(&mut self, snapshot: &mut Snapshot, name: &str) -> Result<(), Error> {
+        if self.grows
+            && let Some([rows, _]) = snapshot.shape(name)
+            && (1..=self.config.rows).contains(rows)
+        {
+            self.rows = *rows;
+        }
         let (count, taken) = self.rows_taken(snapshot, name);
         let (shape, layout) = ([count, self.config.dim], self.layout);
-        let mut rows = self.bytes_mut().chunks_exact_mut(layout.stride).take(taken);
+        let (mut at, end) = (0, taken * layout.stride);
         snapshot.read(name, &shape, |block| {
-            for (weights, row) in block.chunks_exact(layout.dim).zip(&mut rows) {
+            let from = at;
+            let rows = self.memory.bytes_mut()[from..end].chunks_exact_mut(layout.stride);
+            for (weights, row) in block.chunks_exact(layout.dim).zip(rows) {
                 put(layout, row, weights);
+                at += layout.stride;
             }
+            self.memory.give_back(from, at);
         })
     }
 
     /// Rows that the tensor `name` of a snapshot has, and how many of them, from the first on, are taken.
     fn rows_taken(&self, snapshot: &Snapshot, name: &str) -> (usize, usize) {
-        let rows = self.config.rows;
+        let rows = self.rows;
         let saved = snapshot
             .shape(name)
             .and_then(|shape| shape.first().copied());
@@ -614,25 +828,73 @@ impl Table {
         }
     }
 
+    /// Whether a snapshot holds the optimizer's state in tensors `name.<part>`.
+    pub(crate) fn has_state_in(&self, snapshot: &Snapshot, name: &str) -> bool {
+        let mut parts = self.state_parts();
+        parts.any(|(part, ..)| snapshot.shape(&format!("{name}.{part}")).is_some())
+    }
+
     /// Reads the optimizer's state from the tensors `name.<part>` of a snapshot.
     ///
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn load_state(&mut self, snapshot: &mut Snapshot, name: &str) -> Result<(), Error> {
         let layout = self.layout;
-        for (part, from, width) in self.state_parts() {
+        for (part, first, width) in self.state_parts() {
             let name = format!("{name}.{part}");
             let (count, taken) = self.rows_taken(snapshot, &name);
-            let mut rows = self.bytes_mut().chunks_exact_mut(layout.stride).take(taken);
+            let (mut at, end) = (0, taken * layout.stride);
             snapshot.read(&name, &[count, width], |block| {
-                for (values, row) in block.chunks_exact(width).zip(&mut rows) {
+                let from = at;
+                let rows = self.memory.bytes_mut()[from..end].chunks_exact_mut(layout.stride);
+                for (values, row) in block.chunks_exact(width).zip(rows) {
                     let state: &mut [f32] = bytemuck::cast_slice_mut(&mut row[layout.state_at..]);
-                    state[from..][..width].copy_from_slice(values);
+                    state[first..][..width].copy_from_slice(values);
+                    at += layout.stride;
                 }
+                self.memory.give_back(from, at);
             })?;
         }
         Ok(())
     }
+}
+
+/// Draws the rows of a block of [`INIT_BLOCK`].
+fn begin_block(plan: &TablePlan, layout: RowLayout, seed: u64, block: usize, rows: &mut [u8]) {
+    let (config, optimizer) = (&plan.config, &plan.optimizer);
+    let fills = Fills::new(config.initializer);
+    let oov_row = config.oov_row.map(|row| row as usize);
+    let key = name_key(&config.name);
+    let mut rng = rng(seed, Purpose::TableInit, key, block as u64);
+    let mut weights = vec![0f32; layout.dim];
+    for (nth, row) in rows.chunks_exact_mut(layout.stride).enumerate() {
+        fills.fill(&mut rng, &mut weights);
+        if oov_row == Some(block * INIT_BLOCK + nth) {
+            weights.fill(0.0);
+        }
+        let (head, state) = row.split_at_mut(layout.state_at);
+        put(layout, head, &weights);
+        let state = &mut state[..optimizer.state_len(layout.dim) * size_of::<f32>()];
+        optimizer.init_state(&weights, bytemuck::cast_slice_mut(state));
+    }
+}
+
+/// A table's name as that of a file, one for each name.
+fn file_name(table: &str) -> String {
+    let mut name = String::new();
+    for byte in table.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => name.push(byte as char),
+            other => name.push_str(&format!("%{other:02x}")),
+        }
+    }
+    name
+}
+
+fn rows_path(stem: &Path) -> PathBuf {
+    let mut path = stem.as_os_str().to_owned();
+    path.push(".rows");
+    PathBuf::from(path)
 }
 
 /// The weights at the head of a row.
@@ -798,6 +1060,130 @@ mod tests {
         // FTRL computes weights from its state: a tiny gradient does not throw them back to zero.
         table.update_row(1, &[1e-6, 1e-6], STEP);
         assert!((table.weights(1)[0] - 0.5).abs() < 1e-4);
+    }
+
+    fn growing() -> Table {
+        let plan = TablePlan {
+            max_norm: None,
+            growing: Some(1),
+            config: TableConfig {
+                rows: 1 << 30,
+                initializer: Initializer::Normal { std: 0.5 },
+                ..plan(RowOptimizerKind::Adagrad, 1.0).config
+            },
+            ..plan(RowOptimizerKind::Adagrad, 1.0)
+        };
+        assert_eq!(plan.weight_bytes() + plan.state_bytes(), 16);
+        Table::new(&plan, 1).unwrap()
+    }
+
+    #[test]
+    fn what_a_key_begins_with_does_not_depend_on_its_row() {
+        let (mut table, mut other) = (growing(), growing());
+        assert_eq!((table.rows(), table.weights(0)), (1, &[0.0; 2][..]));
+        table.begin_keys(1, &[(1, 77), (2, 88)]);
+        other.begin_keys(1, &[(5, 77)]);
+        assert_eq!((table.rows(), other.rows()), (3, 6));
+        assert_eq!(table.weights(1), other.weights(5));
+        assert_ne!(table.weights(1), table.weights(2));
+        // Another key takes a row that was trained: nothing is left of the one before.
+        table.update_row(2, &[1.0, 1.0], STEP);
+        table.begin_keys(1, &[(2, 77)]);
+        assert_eq!(table.row(2), table.row(1));
+    }
+
+    #[test]
+    fn a_table_that_grows_takes_as_many_rows_as_were_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let mut table = growing();
+        table.begin_keys(1, &[(1, 77), (2, 88)]);
+        table.update_row(2, &[1.0, 1.0], STEP);
+        let mut tensors = std::collections::BTreeMap::new();
+        tensors.insert("t".to_owned(), table.weight_tensor());
+        for (part, tensor) in table.state_tensors() {
+            tensors.insert(format!("t.{part}"), tensor);
+        }
+        assert_eq!(tensors["t"].shape, [3, 2]);
+        crate::write_snapshot(&path, tensors).unwrap();
+        let mut loaded = growing();
+        loaded.begin_keys(1, &[(7, 99)]);
+        let mut snapshot = Snapshot::open(&path).unwrap();
+        loaded.load_weights(&mut snapshot, "t").unwrap();
+        loaded.load_state(&mut snapshot, "t").unwrap();
+        assert!(loaded.bytes() == table.bytes());
+    }
+
+    fn normal(storage: Storage) -> TablePlan {
+        let plan = plan(RowOptimizerKind::RowwiseAdagrad, 1.0);
+        TablePlan {
+            storage,
+            max_norm: None,
+            config: TableConfig {
+                name: "v2.an item".into(),
+                // More than a buffer of a file takes at a time.
+                rows: FILE_BLOCKS * INIT_BLOCK + INIT_BLOCK + 7,
+                initializer: Initializer::Normal { std: 0.5 },
+                oov_row: Some(5000),
+                ..plan.config
+            },
+            ..plan
+        }
+    }
+
+    #[test]
+    fn a_mapped_table_begins_is_saved_and_is_loaded_as_one_in_memory() {
+        let [held, mut mapped] = [Storage::Memory, Storage::Mapped]
+            .map(|storage| Table::new(&normal(storage), 3).unwrap());
+        assert!(mapped.is_mapped() && !held.is_mapped());
+        assert!(mapped.bytes() == held.bytes());
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["a", "b"].map(|name| folder.path().join(name));
+        for (path, table) in paths.iter().zip([&held, &mapped]) {
+            let mut tensors = std::collections::BTreeMap::new();
+            tensors.insert("t".to_owned(), table.weight_tensor());
+            for (part, tensor) in table.state_tensors() {
+                tensors.insert(format!("t.{part}"), tensor);
+            }
+            crate::write_snapshot(path, tensors).unwrap();
+        }
+        let [of_held, of_mapped] = paths.each_ref().map(|path| std::fs::read(path).unwrap());
+        assert!(of_held == of_mapped);
+        mapped.bytes_mut().fill(7);
+        let mut snapshot = Snapshot::open(&paths[0]).unwrap();
+        mapped.load_weights(&mut snapshot, "t").unwrap();
+        mapped.load_state(&mut snapshot, "t").unwrap();
+        assert!(mapped.bytes() == held.bytes());
+    }
+
+    #[test]
+    fn rows_that_are_about_to_change_are_written_down_for_the_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |exists| {
+            Some(Place {
+                folder: folder.path(),
+                exists,
+            })
+        };
+        let mut table = Table::make(&normal(Storage::Mapped), 3, place(false)).unwrap();
+        let saved = table.settle().unwrap().unwrap();
+        table.begin_undo(8, &saved).unwrap();
+        let before = table.bytes().to_vec();
+        table.about_to_change([1, 70_000].into_iter()).unwrap();
+        table.update_row(1, &[1.0, 1.0], STEP);
+        table.update_row(70_000, &[1.0, 1.0], STEP);
+        drop(table);
+        assert!(folder.path().join("v2.an%20item.undo-0000000008").exists());
+        let mut table = Table::make(&normal(Storage::Mapped), 4, place(true)).unwrap();
+        assert!(table.bytes() != before);
+        table.go_back(8, &saved).unwrap();
+        assert!(table.bytes() == before);
+        let other = MappedRows {
+            stride: 80,
+            ..saved
+        };
+        let message = table.go_back(8, &other).unwrap_err().to_string();
+        assert!(message.contains("of 2 weights and 80 bytes"), "{message}");
     }
 
     #[test]

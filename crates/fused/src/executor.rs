@@ -101,6 +101,23 @@ impl Fused {
         data: &RowData<'_>,
         turn: Turn<'_>,
     ) -> Result<Passed, Error> {
+        let mut passed = Passed::default();
+        self.go_on(tables, data, turn, &mut passed)?;
+        Ok(passed)
+    }
+
+    /// As [`train`](Self::train), adding to what was measured before: several turns measure the same
+    /// bits as one of all their rows.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train).
+    pub fn go_on(
+        &mut self,
+        tables: &mut EmbeddingCollection,
+        data: &RowData<'_>,
+        turn: Turn<'_>,
+        passed: &mut Passed,
+    ) -> Result<(), Error> {
         assert_eq!(turn.rows.len(), turn.rates.len(), "a rate a row");
         let tables = Tables::exclusive(tables);
         let mut books = Books {
@@ -108,7 +125,7 @@ impl Fused {
             data,
             loss: self.loss,
             bias: self.bias.clone(),
-            passed: Passed::default(),
+            passed: std::mem::take(passed),
             keep_scores: self.keep_scores,
             noise_key: rng(turn.seed, Purpose::Rounding, 0, 0).random(),
             error: None,
@@ -122,10 +139,8 @@ impl Fused {
             None => self.train_by_rows(&tables, &mut books)?,
         }
         self.bias = books.bias;
-        match books.error {
-            Some(error) => Err(error),
-            None => Ok(books.passed),
-        }
+        *passed = books.passed;
+        books.error.map_or(Ok(()), Err)
     }
 
     /// Row by row, each in its stages.

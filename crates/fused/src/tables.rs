@@ -55,7 +55,7 @@ impl<'a> Tables<'a> {
             table: &table.config().name,
             number: number as u32,
             base: base(number, table),
-            rows: table.config().rows,
+            rows: table.rows(),
             layout: table.layout(),
             optimizer: table.optimizer(),
             frozen: table.is_frozen(),

@@ -10,10 +10,11 @@ use crossfield_core::{Batch, Init, Jagged, ListFigures, Model, TrainingStep};
 use crossfield_data::{Dataset, Loader, Order};
 use crossfield_embedding::{EmbeddingCollection, SavedRows, TablePlan};
 
-use crate::executor::{Before, Done, Epoch, Executor, rows_by_mean, rows_evaluated};
+use crate::executor::{Before, Done, Epoch, Executor, SavedTables, rows_by_mean, rows_evaluated};
+use crate::memory::check_memory_of;
 use crate::ranking::{self, RankedRows};
-use crate::trainer::diverged;
-use crate::{Error, Output, Scorer, Setup, State, check_memory, checkpoint, dense};
+use crate::trainer::{diverged, make_tables};
+use crate::{Error, Output, Scorer, Setup, State, checkpoint, dense};
 
 /// Rows that are scored at a time when nothing is trained: few enough that what the layers of a
 /// perceptron compute for them stays in the caches.
@@ -48,8 +49,9 @@ impl<M: Model> Trained<M> {
         let state = State::read(run, schema)?;
         let plans = plans.into_iter().map(TablePlan::into_read_only);
         let plans: Vec<TablePlan> = plans.collect();
-        check_memory(&plans)?;
+        let left = check_memory_of(&plans, None)?;
         let mut tables = EmbeddingCollection::new(&plans, 0)?;
+        tables.bound_mapped(left);
         let model = checkpoint::load_weights(run, SavedRows::All, model, &mut tables)?;
         Ok(Self {
             model,
@@ -160,7 +162,7 @@ impl<'a, M: Model> BurnExecutor<'a, M> {
         .materialize();
         Ok(Self {
             model: dense::with_ids_from_paths(model),
-            tables: EmbeddingCollection::new(setup.plans, seed)?,
+            tables: make_tables(setup)?,
             optimizer: setup.optimizer.dense.init(),
             setup,
             device,
@@ -251,7 +253,7 @@ impl<M: Model> Executor for BurnExecutor<'_, M> {
     fn epoch(
         &mut self,
         mut epoch: Epoch<'_>,
-        done: &mut dyn FnMut(&Self, Done<'_>) -> Result<(), Error>,
+        done: &mut dyn FnMut(&mut Self, Done<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let order = Order::Shuffled {
             seed: epoch.seed,
@@ -289,8 +291,9 @@ impl<M: Model> Executor for BurnExecutor<'_, M> {
         Ok(())
     }
 
-    fn save(&self, folder: &Path, state: &mut State) -> Result<(), Error> {
-        checkpoint::write_model(folder, state, &self.model, &self.tables, &self.optimizer)
+    fn save(&self, folder: &Path, state: &mut State, tables: SavedTables) -> Result<(), Error> {
+        let of_tables = tables.tensors(&self.tables);
+        checkpoint::write_model(folder, state, &self.model, of_tables, &self.optimizer)
     }
 
     fn load(&mut self, folder: &Path, rows: SavedRows) -> Result<(), Error> {

@@ -10,12 +10,13 @@ use burn::optim::ModuleOptimizer;
 use crossfield_core::PredictionLink;
 use crossfield_core::metrics::{Metrics, Report};
 use crossfield_embedding::{
-    EmbeddingCollection, SavedRows, Snapshot, SnapshotTensor, write_snapshot,
+    EmbeddingCollection, MappedRows, SavedRows, Snapshot, SnapshotTensor, write_snapshot,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Admissions;
 use crate::dense::{self, Number};
-use crate::executor::Executor;
+use crate::executor::{Executor, SavedTables};
 use crate::{Error, FinalMetrics};
 
 /// Weights of tables and dense layers.
@@ -25,6 +26,8 @@ pub(crate) const OPTIMIZER: &str = "optimizer.safetensors";
 /// Where the run is.
 pub(crate) const STATE: &str = "state.json";
 const FILES: [&str; 3] = [MODEL, OPTIMIZER, STATE];
+/// What the rows of mapped tables are, which stay in their files; only where there are such.
+const MAPPED: &str = "tables.json";
 /// Prefix of dense optimizer state, beside the tables' `tables.`.
 const DENSE: &str = "dense.";
 
@@ -213,18 +216,31 @@ impl Checkpoints {
         Ok(newest.map(|name| self.folder.join(name)))
     }
 
-    /// Saves a checkpoint; the older ones go when it is complete, except the best.
-    pub(crate) fn save(&self, state: &mut State, executor: &impl Executor) -> Result<(), Error> {
+    /// Saves a checkpoint; the older ones go when it is complete, except the best. What leads mapped
+    /// tables back goes with them.
+    pub(crate) fn save(
+        &self,
+        state: &mut State,
+        executor: &mut impl Executor,
+        admissions: &Admissions,
+    ) -> Result<(), Error> {
         let complete = self.at(state.step);
         let part = complete.with_extension("part");
-        let saved = write(&part, state, executor);
-        if let Err(error) = saved {
-            // The checkpoints before this one are untouched; make room again, if that is possible.
-            let _ = fs::remove_dir_all(&part);
-            return Err(error);
-        }
+        let mapped = match write(&part, state, executor, admissions) {
+            Ok(mapped) => mapped,
+            Err(error) => {
+                // The checkpoints before this one are untouched; make room again, if that is
+                // possible.
+                let _ = fs::remove_dir_all(&part);
+                return Err(error);
+            }
+        };
         fs::rename(&part, &complete).map_err(Error::io(&complete, "rename into place"))?;
         sync_folder(&self.folder)?;
+        // Only now: until the checkpoint has its name, rows are led back to the one before.
+        if let Some(tables) = executor.tables_mut() {
+            tables.begin_undo(state.step, &mapped)?;
+        }
         let keep = [Some(state.step), state.best_step].map(|step| step.map(|step| self.at(step)));
         for name in self.entries()? {
             let path = self.folder.join(name);
@@ -232,13 +248,79 @@ impl Checkpoints {
                 fs::remove_dir_all(&path).map_err(Error::io(&path, "remove"))?;
             }
         }
+        if let (Some(tables), Some(oldest)) = (executor.tables_mut(), self.oldest()?) {
+            tables.remove_undo_before(oldest)?;
+        }
         Ok(())
     }
 
-    /// Makes the checkpoint of `step` the run's model. Can be repeated if it was interrupted.
-    pub(crate) fn publish(&self, step: u64, run: &Path) -> Result<(), Error> {
-        for name in FILES {
-            let (from, to) = (self.at(step).join(name), run.join(name));
+    /// The step of the oldest complete checkpoint.
+    fn oldest(&self) -> Result<Option<u64>, Error> {
+        let names = self.entries()?.into_iter();
+        let steps = names.filter_map(|name| name.strip_prefix("step-")?.parse().ok());
+        Ok(steps.min())
+    }
+
+    /// Leads the mapped tables of a run back to the checkpoint of `step`.
+    pub(crate) fn go_back(&self, step: u64, executor: &mut impl Executor) -> Result<(), Error> {
+        let Some(tables) = executor.tables_mut().filter(|of| of.has_kept_rows()) else {
+            return Ok(());
+        };
+        let path = self.at(step).join(MAPPED);
+        let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+        let saved: BTreeMap<String, MappedRows> =
+            serde_json::from_str(&text).map_err(|error| Error::RunDirectory {
+                path,
+                reason: format!("not what a checkpoint says of mapped tables: {error}"),
+            })?;
+        Ok(tables.go_back(step, &saved)?)
+    }
+
+    /// Removes the checkpoints after that of `step`, the newest first, so that whoever goes on finds
+    /// one that can be gone back to.
+    pub(crate) fn remove_after(&self, step: u64) -> Result<(), Error> {
+        let mut later = self.entries()?;
+        let best = self.at(step);
+        later.retain(|name| self.folder.join(name) > best);
+        later.sort();
+        for name in later.into_iter().rev() {
+            let path = self.folder.join(name);
+            // Whole or gone: a kill in between must not leave a part of it under its name.
+            let part = path.with_extension("part");
+            fs::rename(&path, &part).map_err(Error::io(&path, "rename"))?;
+            fs::remove_dir_all(&part).map_err(Error::io(&part, "remove"))?;
+        }
+        sync_folder(&self.folder)
+    }
+
+    /// Writes the checkpoint of `step`, which `executor` is at, with the tables that it leaves out;
+    /// gives the folder to publish.
+    pub(crate) fn complete(
+        &self,
+        step: u64,
+        executor: &impl Executor,
+        admissions: &Admissions,
+    ) -> Result<PathBuf, Error> {
+        let folder = self.folder.join("complete.part");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(Error::io(&folder, "remove"))?;
+        }
+        fs::create_dir(&folder).map_err(Error::io(&folder, "create"))?;
+        // The state that was saved is the one to publish.
+        let mut ignored = State::new(0, 0);
+        executor.save(&folder, &mut ignored, SavedTables::OfRun)?;
+        for name in admissions.files().chain([STATE.to_owned()]) {
+            let (from, to) = (self.at(step).join(&name), folder.join(&name));
+            fs::copy(&from, &to).map_err(Error::io(&to, "write"))?;
+        }
+        Ok(folder)
+    }
+
+    /// Makes what a folder holds, a checkpoint's, the run's model. Can be repeated if it was
+    /// interrupted.
+    pub(crate) fn publish(from: &Path, run: &Path, admissions: &Admissions) -> Result<(), Error> {
+        for name in admissions.files().chain(FILES.map(str::to_owned)) {
+            let (from, to) = (from.join(&name), run.join(&name));
             let beside = run.join(format!("{name}.part"));
             let _ = fs::remove_file(&beside);
             // A second name costs no space; where the file system has none, a copy does.
@@ -275,23 +357,37 @@ pub fn save_imported(
     sync_folder(run)
 }
 
-fn write(folder: &Path, state: &mut State, executor: &impl Executor) -> Result<(), Error> {
+fn write(
+    folder: &Path,
+    state: &mut State,
+    executor: &mut impl Executor,
+    admissions: &Admissions,
+) -> Result<BTreeMap<String, MappedRows>, Error> {
     fs::create_dir(folder).map_err(Error::io(folder, "create"))?;
-    executor.save(folder, state)?;
+    executor.save(folder, state, SavedTables::OfCheckpoint)?;
+    admissions.save(folder, state)?;
+    let mapped = match executor.tables_mut() {
+        Some(tables) => tables.settle_mapped()?,
+        None => BTreeMap::new(),
+    };
+    if !mapped.is_empty() {
+        write_synced(&folder.join(MAPPED), &json(&mapped))?;
+    }
     write_synced(&folder.join(STATE), &json(state))?;
-    sync_folder(folder)
+    sync_folder(folder)?;
+    Ok(mapped)
 }
 
-/// Writes a Burn model and its optimizers.
+/// Writes a Burn model and its optimizers, beside the weights of tables and their optimizers' states.
 pub(crate) fn write_model<M: Module>(
     folder: &Path,
     state: &mut State,
     model: &M,
-    tables: &EmbeddingCollection,
+    of_tables: [BTreeMap<String, SnapshotTensor<'_>>; 2],
     optimizer: &ModuleOptimizer,
 ) -> Result<(), Error> {
     let weights = dense::weights(model);
-    let mut tensors = tables.weight_tensors();
+    let [mut tensors, of_optimizers] = of_tables;
     tensors.extend(
         weights
             .iter()
@@ -300,7 +396,7 @@ pub(crate) fn write_model<M: Module>(
     write_snapshot(&folder.join(MODEL), tensors)?;
     let (dense_state, numbers) = dense::optimizer_state(optimizer, &weights);
     state.dense = numbers;
-    let mut tensors = tables.state_tensors();
+    let mut tensors = of_optimizers;
     tensors.extend(
         dense_state
             .iter()

@@ -7,9 +7,12 @@ use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::{AdaGradConfig, AdamConfig, AdamWConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::Device;
+use bytesize::ByteSize;
 use crossfield_core::{Initializer, Link, Loss, TableConfig};
 use crossfield_data::{FittedSchema, LabelKind};
-use crossfield_embedding::{Compress, L2By, Precision, RowOptimizer, RowOptimizerKind, TablePlan};
+use crossfield_embedding::{
+    Compress, L2By, Precision, RowOptimizer, RowOptimizerKind, Storage, TablePlan,
+};
 use crossfield_fused::{Isa, Rule};
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +90,10 @@ pub struct TableOptions {
     /// How weights are kept.
     #[serde(default)]
     pub precision: Precision,
+    /// Where its rows lie while the run lasts: in memory, or in a file of the run that is mapped into
+    /// memory, for tables that memory does not hold. The finished run is the same.
+    #[serde(default)]
+    pub storage: Storage,
     /// How rows begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initializer: Option<Initializer>,
@@ -157,6 +164,7 @@ impl OptimizerConfig {
                         compress: options.compress.clone(),
                         max_norm: options.max_norm.map(|norm| norm as f32),
                         l2_by: options.l2_by,
+                        storage: options.storage,
                         ..plan
                     },
                 })
@@ -175,6 +183,11 @@ impl OptimizerConfig {
     ) -> Result<Vec<TablePlan>, Error> {
         let plans = self.plan(tables)?.into_iter().map(|plan| {
             let vocabulary = vocabulary(&plan.config, fitted);
+            if let Some(admit) = fitted.admit(vocabulary) {
+                let bound = admit.max_rows.map(|_| admit.rows() as usize);
+                let growing = Some(bound.unwrap_or(1));
+                return TablePlan { growing, ..plan };
+            }
             // Only values of texts are counted.
             if fitted.count(vocabulary, 1).is_none() {
                 return plan;
@@ -839,6 +852,11 @@ pub struct TrainConfig {
     /// Burn it costs a forward pass.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub evaluate_first: bool,
+    /// Memory that tables may take, as in `"6GB"`, together with what the process holds already: those
+    /// in memory have to fit it, and of mapped ones no more stays there than what is left. None: what
+    /// the machine has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
     /// Where tensors are computed.
     pub device: DeviceConfig,
     /// Options of the executors `als` and `mcmc`.
@@ -890,6 +908,7 @@ impl Default for TrainConfig {
             early_stop: None,
             checkpoint_every: 0,
             evaluate_first: false,
+            memory: None,
             device: DeviceConfig::Flex,
             solver: None,
             negatives: None,
@@ -942,6 +961,30 @@ impl TrainConfig {
         self.negative_count.unwrap_or(default)
     }
 
+    /// Bytes of memory that tables may take, if that is bounded.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for what is no size.
+    ///
+    /// ```
+    /// use crossfield_train::TrainConfig;
+    ///
+    /// let config: TrainConfig = toml::from_str("memory = '1.5 GB'")?;
+    /// assert_eq!(config.memory()?, Some(1_500_000_000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn memory(&self) -> Result<Option<u64>, Error> {
+        let parse = |text: &String| {
+            let size = text.parse::<ByteSize>();
+            let size = size.map_err(|error| Error::Option {
+                option: "train.memory".into(),
+                reason: format!("is `{text}`: expected a size, as in \"6GB\" ({error})"),
+            });
+            Ok(size?.as_u64())
+        };
+        self.memory.as_ref().map(parse).transpose()
+    }
+
     /// Threads that share the work on a row.
     pub(crate) fn fused_threads(&self) -> usize {
         self.threads.clamp(1, 4)
@@ -970,6 +1013,7 @@ impl TrainConfig {
                         .into(),
             });
         }
+        self.memory()?;
         at_least_one("train.epochs", self.epochs())?;
         at_least_one("train.batch_size", self.batch_size())?;
         if self.executor == Executor::Fused && self.batch_size() != 1 {

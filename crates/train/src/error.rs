@@ -107,7 +107,9 @@ pub enum Error {
     /// Tables that do not fit into memory.
     #[error(
         "not enough memory: the tables need {weights} and their optimizers {state}, \
-         {total} in all; {available} is available\n{tables}"
+         {total} in all; {available} is available\n{tables}\n\
+         a table may lie in a file instead: [[optimizer.table]] match = \"{largest}\", \
+         storage = \"mapped\""
     )]
     Memory {
         /// Size of the weights.
@@ -117,9 +119,27 @@ pub enum Error {
         /// Their sum.
         total: String,
         /// What the system can give.
-        available: String,
+        available: Box<str>,
         /// The arithmetic, table by table.
-        tables: String,
+        tables: Box<str>,
+        /// The largest of those that could lie in a file.
+        largest: Box<str>,
+    },
+    /// Files of mapped tables that do not fit on the disk.
+    #[error(
+        "{path}: not enough room on the disk: the files of mapped tables need {files}, and with the \
+         finished run {total}; {available} is available",
+        path = path.display()
+    )]
+    Disk {
+        /// The folder of the files.
+        path: PathBuf,
+        /// Size of the files.
+        files: String,
+        /// Their size, and that of the finished run.
+        total: String,
+        /// What the disk has.
+        available: String,
     },
     /// The loss is no number any more.
     #[error(

@@ -1,12 +1,13 @@
 //! What does the steps of a run: the loop around it is the same for all.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use crossfield_core::metrics::{Kind, Metrics, Report};
 use crossfield_core::{Link, ListFigures};
 use crossfield_data::Dataset;
-use crossfield_embedding::{EmbeddingCollection, SavedRows};
+use crossfield_embedding::{EmbeddingCollection, SavedRows, SnapshotTensor};
 
 use crate::{Error, RateSchedule, State};
 
@@ -247,6 +248,28 @@ impl Before<'_> {
     }
 }
 
+/// Which tables are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SavedTables {
+    /// All but those whose rows lie in files of the run.
+    OfCheckpoint,
+    /// All.
+    OfRun,
+}
+
+impl SavedTables {
+    /// Their weights, and the states of their optimizers.
+    pub(crate) fn tensors(
+        self,
+        tables: &EmbeddingCollection,
+    ) -> [BTreeMap<String, SnapshotTensor<'_>>; 2] {
+        match self {
+            Self::OfCheckpoint => tables.checkpoint_tensors(),
+            Self::OfRun => [tables.weight_tensors(), tables.state_tensors()],
+        }
+    }
+}
+
 /// What does the steps.
 pub(crate) trait Executor: Scorer {
     /// Steps over so many rows.
@@ -267,11 +290,11 @@ pub(crate) trait Executor: Scorer {
     fn epoch(
         &mut self,
         epoch: Epoch<'_>,
-        done: &mut dyn FnMut(&Self, Done<'_>) -> Result<(), Error>,
+        done: &mut dyn FnMut(&mut Self, Done<'_>) -> Result<(), Error>,
     ) -> Result<(), Error>;
 
     /// Writes model and optimizer into a folder, and into the state what is no tensor.
-    fn save(&self, folder: &Path, state: &mut State) -> Result<(), Error>;
+    fn save(&self, folder: &Path, state: &mut State, tables: SavedTables) -> Result<(), Error>;
 
     /// Reads the model of a folder, whose tables have these rows.
     fn load(&mut self, folder: &Path, rows: SavedRows) -> Result<(), Error>;

@@ -9,19 +9,20 @@ use crossfield_embedding::{
     EmbeddingCollection, SavedRows, Snapshot, SnapshotTensor, TablePlan, write_snapshot,
 };
 use crossfield_fused::{
-    Bias, BiasOptimizer, BiasRule, Fused, FusedComponent, Isa, Options, RowData, Turn,
+    Bias, BiasOptimizer, BiasRule, Fused, FusedComponent, Isa, Options, Passed, RowData, Turn,
 };
 
 use crate::checkpoint::{MODEL, OPTIMIZER};
 use crate::config::refuse_fused;
-use crate::executor::{Before, Done, Epoch, Executor};
-use crate::trainer::diverged;
-use crate::{
-    DenseOptimizer, DenseOptimizerKind, Error, Output, Scorer, Setup, State, check_memory,
-};
+use crate::executor::{Before, Done, Epoch, Executor, SavedTables};
+use crate::memory::check_memory_of;
+use crate::trainer::{diverged, make_tables};
+use crate::{DenseOptimizer, DenseOptimizerKind, Error, Output, Scorer, Setup, State};
 
 /// Rows between two looks at the progress: a tenth of a second. Threads are made anew for each turn.
 const TURN: usize = 1 << 15;
+/// Rows for which the rows of mapped tables are written down and kept in memory together.
+const MAPPED_TURN: usize = 1 << 12;
 /// The bias under its module path, and its optimizer's state.
 const BIAS: &str = "bias";
 const BIAS_STATE: &str = "dense.bias";
@@ -60,8 +61,9 @@ impl FusedTrained {
         let plans = plans.into_iter().map(TablePlan::into_read_only);
         let plans: Vec<TablePlan> = plans.collect();
         plans.iter().try_for_each(refuse_fused)?;
-        check_memory(&plans)?;
+        let left = check_memory_of(&plans, None)?;
         let mut tables = EmbeddingCollection::new(&plans, 0)?;
+        tables.bound_mapped(left);
         let output = Output::scores(model.loss.link(), state.negative_rate);
         let mut fused = make(model, 0.0, DenseOptimizer::default(), false)?;
         load(run, SavedRows::All, &mut fused, &mut tables)?;
@@ -79,9 +81,26 @@ impl Scorer for FusedTrained {
     }
 
     fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
-        let rows = RowData::new(data.examples());
-        Ok(self.fused.score(&self.tables, &rows, each)?)
+        score(&self.fused, &self.tables, data, each)
     }
+}
+
+fn score(
+    fused: &Fused,
+    tables: &EmbeddingCollection,
+    data: &Dataset,
+    each: &mut dyn FnMut(&[f32]),
+) -> Result<(), Error> {
+    assert!(data.keys().next().is_none(), "keys were not looked up");
+    let rows = RowData::new(data.examples());
+    let mut from = 0;
+    let scored = fused.score(tables, &rows, |scores| {
+        let to = from + scores.len();
+        tables.touch(rows.examples(), from..to);
+        from = to;
+        each(scores);
+    });
+    Ok(scored?)
 }
 
 fn make(
@@ -151,8 +170,9 @@ impl<'a> FusedExecutor<'a> {
             .label_mean()
             .map_or(0.0, |mean| link.score(mean) as f32);
         let fused = make(model, bias, setup.optimizer.dense, setup.train.fast)?;
-        let tables = EmbeddingCollection::new(setup.plans, setup.train.seed)?;
-        if let Some(rows) = held {
+        let tables = make_tables(setup)?;
+        // Rows whose keys have none yet are checked block by block.
+        if let Some(rows) = held.filter(|rows| rows.keys().next().is_none()) {
             fused.check(&tables, &RowData::new(rows.examples()))?;
         }
         Ok(Self {
@@ -170,8 +190,7 @@ impl Scorer for FusedExecutor<'_> {
     }
 
     fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
-        let rows = RowData::new(data.examples());
-        Ok(self.fused.score(&self.tables, &rows, each)?)
+        score(&self.fused, &self.tables, data, each)
     }
 }
 
@@ -188,12 +207,19 @@ impl Executor for FusedExecutor<'_> {
     fn epoch(
         &mut self,
         mut epoch: Epoch<'_>,
-        done: &mut dyn FnMut(&Self, Done<'_>) -> Result<(), Error>,
+        done: &mut dyn FnMut(&mut Self, Done<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let rows_of_block = RowData::new(epoch.data.examples());
         let order = (epoch.data).epoch_order(epoch.seed, epoch.number, epoch.block);
         self.fused.keep_scores = epoch.evaluate_first;
         let (mut labels, mut weights) = (Vec::new(), Vec::new());
+        let at_a_time = if self.tables.has_mapped_rows() {
+            // Before any row is looked for, which training itself checks too late.
+            self.fused.check(&self.tables, &rows_of_block)?;
+            MAPPED_TURN
+        } else {
+            TURN
+        };
         let mut rest = &order[epoch.first..];
         let mut rates = Vec::with_capacity(TURN);
         while !rest.is_empty() {
@@ -207,21 +233,28 @@ impl Executor for FusedExecutor<'_> {
             rest = others;
             rates.clear();
             rates.extend((0..len).map(|_| epoch.rates.step() as f32));
-            let turn = Turn {
-                rows,
-                rates: &rates,
-                seed: epoch.seed,
-                first_step: epoch.step,
-                threads: self.setup.train.fused_threads(),
-            };
-            let passed = self.fused.train(&mut self.tables, &rows_of_block, turn);
-            let passed = passed.map_err(|error| match error {
-                crossfield_fused::Error::NonFiniteScore { step, score, .. } => {
-                    diverged(self.setup, score, epoch.number as usize + 1, step + 1)
-                }
-                other => other.into(),
-            })?;
-            epoch.step += len as u64;
+            let mut passed = Passed::default();
+            for (rows, rates) in rows.chunks(at_a_time).zip(rates.chunks(at_a_time)) {
+                let turn = Turn {
+                    rows,
+                    rates,
+                    seed: epoch.seed,
+                    first_step: epoch.step,
+                    threads: self.setup.train.fused_threads(),
+                };
+                let numbers = rows.iter().map(|&row| row as usize);
+                let examples = rows_of_block.examples();
+                self.tables.about_to_change(examples, numbers)?;
+                let (tables, data) = (&mut self.tables, &rows_of_block);
+                let trained = self.fused.go_on(tables, data, turn, &mut passed);
+                trained.map_err(|error| match error {
+                    crossfield_fused::Error::NonFiniteScore { step, score, .. } => {
+                        diverged(self.setup, score, epoch.number as usize + 1, step + 1)
+                    }
+                    other => other.into(),
+                })?;
+                epoch.step += rows.len() as u64;
+            }
             let some = Done {
                 steps: len as u64,
                 rows: len as u64,
@@ -247,12 +280,11 @@ impl Executor for FusedExecutor<'_> {
         Ok(())
     }
 
-    fn save(&self, folder: &Path, _state: &mut State) -> Result<(), Error> {
+    fn save(&self, folder: &Path, _state: &mut State, tables: SavedTables) -> Result<(), Error> {
         let bias = self.fused.bias.as_ref();
         let value = bias.map(|bias| [bias.value]);
         let state = bias.map(|bias| bias.state);
-        let mut model = self.tables.weight_tensors();
-        let mut optimizer = self.tables.state_tensors();
+        let [mut model, mut optimizer] = tables.tensors(&self.tables);
         if let Some(value) = &value {
             model.insert(BIAS.to_owned(), SnapshotTensor::from_slice(vec![1], value));
         }

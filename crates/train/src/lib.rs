@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod admission;
 mod average;
 mod burn_executor;
 mod checkpoint;
@@ -16,6 +17,7 @@ mod trainer;
 mod training;
 mod tune;
 
+pub use admission::{Admissions, describe_admitted};
 pub use average::average_weights;
 pub use burn_executor::Trained;
 pub use checkpoint::{Evaluation, Posterior, State, save_imported, write_whole};
@@ -28,7 +30,8 @@ pub use error::Error;
 pub use executor::{Output, Scorer};
 pub use fused_executor::{FusedModel, FusedTrained};
 pub use memory::{
-    bytes, check_draws, check_memory, cpu_seconds, describe_tables, peak_memory, table_bytes,
+    bytes, check_draws, check_memory, check_memory_of, cpu_seconds, describe_tables, mapped_bytes,
+    peak_memory, table_bytes,
 };
 pub use ranking::{PLACES, RankedRows, item_counts};
 pub use run_file::{RunFile, explain, nearest, read_toml, run_table};

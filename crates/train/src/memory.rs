@@ -1,13 +1,15 @@
 //! What the tables will take, said before they are made.
 
 use std::fmt::Write;
+use std::path::Path;
 
-use crossfield_embedding::{Precision, TablePlan};
-use sysinfo::{MemoryRefreshKind, System};
+use crossfield_embedding::{Precision, Storage, TablePlan};
+use sysinfo::{Disks, MemoryRefreshKind, System};
 
 use crate::Error;
 
-/// Bytes that the tables of a plan take: weights, and optimizer state.
+/// Bytes of memory that the tables of a plan take, those that are not mapped: weights, and optimizer
+/// state.
 ///
 /// ```
 /// use crossfield_core::{Initializer, TableConfig};
@@ -29,9 +31,40 @@ use crate::Error;
 /// # Ok::<(), crossfield_train::Error>(())
 /// ```
 pub fn table_bytes(plans: &[TablePlan]) -> (u64, u64) {
-    plans.iter().fold((0, 0), |(weights, state), plan| {
+    let held = plans.iter().filter(|plan| plan.storage == Storage::Memory);
+    held.fold((0, 0), |(weights, state), plan| {
         (weights + plan.weight_bytes(), state + plan.state_bytes())
     })
+}
+
+/// Bytes of the files of a plan's mapped tables.
+///
+/// ```
+/// use crossfield_core::{Initializer, TableConfig};
+/// use crossfield_embedding::{RowOptimizer, Storage, TablePlan};
+/// use crossfield_train::{check_memory_of, mapped_bytes, table_bytes};
+///
+/// let config = TableConfig {
+///     name: "v8.user".into(),
+///     rows: 1_000_000,
+///     dim: 8,
+///     fields: vec![0],
+///     initializer: Initializer::Zeros,
+///     oov_row: None,
+/// };
+/// let plan = TablePlan {
+///     storage: Storage::Mapped,
+///     ..TablePlan::new(config, RowOptimizer::default())
+/// };
+/// let plans = [plan];
+/// assert_eq!((table_bytes(&plans), mapped_bytes(&plans)), ((0, 0), 64_000_000));
+/// // Whatever the size of the file, pages of it may take what is left.
+/// assert!(check_memory_of(&plans, Some(1 << 40))? > 0);
+/// # Ok::<(), crossfield_train::Error>(())
+/// ```
+pub fn mapped_bytes(plans: &[TablePlan]) -> u64 {
+    let mapped = plans.iter().filter(|plan| plan.storage == Storage::Mapped);
+    mapped.map(size).sum()
 }
 
 /// The arithmetic of a plan, a line a table: the largest eight, and the rest in one line. A
@@ -96,8 +129,8 @@ fn arithmetic(table: &TablePlan) -> String {
     let parts = table.optimizer.state().iter();
     let state: usize = parts.map(|(_, width)| width.values(dim)).sum();
     format!(
-        "{:>11} rows × {} B ({dim} {} weights + {state} {})",
-        table.config.rows,
+        "{:>11} rows × {} B ({dim} {} weights + {state} {}{})",
+        table.counted_rows(),
         table.layout().stride,
         match table.precision {
             Precision::F32 => "f32",
@@ -107,6 +140,10 @@ fn arithmetic(table: &TablePlan) -> String {
             .ok()
             .and_then(|kind| kind.as_str().map(str::to_owned))
             .unwrap_or_default(),
+        match table.storage {
+            Storage::Memory => "",
+            Storage::Mapped => ", in a file",
+        },
     )
 }
 
@@ -116,6 +153,62 @@ fn arithmetic(table: &TablePlan) -> String {
 /// [`Error::Memory`] with the arithmetic.
 pub fn check_memory(plans: &[TablePlan]) -> Result<(), Error> {
     check_against(plans, available())
+}
+
+/// As [`check_memory`], where the process may take no more than `memory` bytes in all, if that is
+/// bounded. Gives what is left for pages of mapped tables, an eighth of it set aside for the work on
+/// a step.
+///
+/// # Errors
+/// [`Error::Memory`] with the arithmetic.
+pub fn check_memory_of(plans: &[TablePlan], memory: Option<u64>) -> Result<u64, Error> {
+    let available = match memory {
+        None => available(),
+        Some(memory) => available().min(memory.saturating_sub(held().unwrap_or(0))),
+    };
+    check_against(plans, available)?;
+    let (weights, state) = table_bytes(plans);
+    let left = available - weights - state;
+    Ok(left - left / 8)
+}
+
+/// Refuses mapped tables for whose files, and for the finished run that is made of them, the disk that
+/// `folder` is on has no room.
+///
+/// # Errors
+/// [`Error::Disk`].
+pub(crate) fn check_disk(plans: &[TablePlan], folder: &Path) -> Result<(), Error> {
+    let Ok(folder) = folder.canonicalize() else {
+        return Ok(());
+    };
+    let disks = Disks::new_with_refreshed_list();
+    let of_folder = disks
+        .iter()
+        .filter(|disk| folder.starts_with(disk.mount_point()));
+    let disk = of_folder.max_by_key(|disk| disk.mount_point().as_os_str().len());
+    // A system that does not tell says so when the files are written.
+    let Some(available) = disk.map(sysinfo::Disk::available_space) else {
+        return Ok(());
+    };
+    check_room(plans, &folder, available)
+}
+
+fn check_room(plans: &[TablePlan], folder: &Path, available: u64) -> Result<(), Error> {
+    let files = mapped_bytes(plans);
+    if 2 * files <= available {
+        return Ok(());
+    }
+    Err(Error::Disk {
+        path: folder.to_owned(),
+        files: bytes(files),
+        total: bytes(2 * files),
+        available: bytes(available),
+    })
+}
+
+/// Bytes of memory that this process holds and that are of no file, where the system tells.
+fn held() -> Option<u64> {
+    of_status("RssAnon:")
 }
 
 /// Refuses so many draws of `each` bytes if the machine has no memory for them.
@@ -144,8 +237,15 @@ fn check_against(plans: &[TablePlan], available: u64) -> Result<(), Error> {
         weights: bytes(weights),
         state: bytes(state),
         total: bytes(weights + state),
-        available: bytes(available),
-        tables: describe_tables(plans).trim_end().to_owned(),
+        available: bytes(available).into(),
+        tables: describe_tables(plans).trim_end().into(),
+        largest: plans
+            .iter()
+            .filter(|plan| plan.storage == Storage::Memory && plan.compress.is_none())
+            .max_by_key(|plan| size(plan))
+            .map(|plan| plan.config.name.as_str())
+            .unwrap_or_default()
+            .into(),
     })
 }
 
@@ -172,10 +272,12 @@ pub fn bytes(count: u64) -> String {
 
 /// Most memory that this process has held so far, in bytes, where the system tells.
 pub fn peak_memory() -> Option<u64> {
+    of_status("VmHWM:")
+}
+
+fn of_status(entry: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(entry))?;
     let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kilobytes * 1024)
 }
@@ -270,8 +372,27 @@ mod tests {
             error.to_string(),
             "not enough memory: the tables need 32.00 GB and their optimizers 32.00 GB, 64.00 GB \
              in all; 8.00 GB is available\n  \
-             v16.user   500000000 rows × 128 B (16 f32 weights + 16 adagrad) = 64.00 GB"
+             v16.user   500000000 rows × 128 B (16 f32 weights + 16 adagrad) = 64.00 GB\n\
+             a table may lie in a file instead: [[optimizer.table]] match = \"v16.user\", \
+             storage = \"mapped\""
         );
+        let mapped = TablePlan {
+            storage: Storage::Mapped,
+            ..plan.clone()
+        };
+        assert!(check_against(std::slice::from_ref(&mapped), 0).is_ok());
+        assert_eq!(
+            check_room(
+                std::slice::from_ref(&mapped),
+                Path::new("run/tables"),
+                100_000_000_000
+            )
+            .unwrap_err()
+            .to_string(),
+            "run/tables: not enough room on the disk: the files of mapped tables need 64.00 GB, and \
+             with the finished run 128.00 GB; 100.00 GB is available"
+        );
+        assert!(check_room(&[mapped], Path::new("run/tables"), 128_000_000_000).is_ok());
         assert!(check_against(&[plan], 64_000_000_000).is_ok());
         assert!(available() > 0);
     }

@@ -10,7 +10,7 @@ use crossfield_data::Dataset;
 use crossfield_embedding::{SavedRows, Snapshot, SnapshotTensor, write_snapshot};
 
 use crate::checkpoint::{MODEL, OPTIMIZER, Posterior};
-use crate::executor::{Done, Epoch, Executor, rows_by_mean, rows_evaluated};
+use crate::executor::{Done, Epoch, Executor, SavedTables, rows_by_mean, rows_evaluated};
 use crate::ranking::of_lists;
 use crate::{Error, Output, Scorer, Setup, SolverOptions, State};
 
@@ -437,7 +437,7 @@ impl<S: Solver, M: SolverModel> Executor for SolverExecutor<'_, S, M> {
     fn epoch(
         &mut self,
         epoch: Epoch<'_>,
-        done: &mut dyn FnMut(&Self, Done<'_>) -> Result<(), Error>,
+        done: &mut dyn FnMut(&mut Self, Done<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let executor = self.setup.train.executor;
         let loss = self.solver.sweep().map_err(failed(executor))?;
@@ -456,7 +456,7 @@ impl<S: Solver, M: SolverModel> Executor for SolverExecutor<'_, S, M> {
         done(self, one)
     }
 
-    fn save(&self, folder: &Path, state: &mut State) -> Result<(), Error> {
+    fn save(&self, folder: &Path, state: &mut State, _tables: SavedTables) -> Result<(), Error> {
         let current = std::slice::from_ref(&self.current);
         let (model, optimizer) = if self.averages() {
             state.posterior = Some(Posterior {

@@ -1,5 +1,6 @@
 //! The training loop.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,14 +8,16 @@ use std::time::Instant;
 
 use crossfield_core::metrics::{Metrics, MetricsError, Report};
 use crossfield_core::{Init, Model};
-use crossfield_data::{Dataset, Prepared, Streamed, TrainingRows};
-use crossfield_embedding::{EmbeddingCollection, SavedRows, TablePlan};
+use crossfield_data::{AdmitConfig, Dataset, Prepared, Streamed, TrainingRows};
+use crossfield_embedding::{EmbeddingCollection, Place, SavedRows, TablePlan};
 use serde::{Deserialize, Serialize};
 
+use crate::admission::{self, Admissions};
 use crate::burn_executor::BurnExecutor;
 use crate::checkpoint::{Checkpoints, Evaluation, State, json, write_whole};
 use crate::executor::{Epoch, Executor, rows_measured};
 use crate::fused_executor::FusedExecutor;
+use crate::memory::{check_disk, check_memory_of, mapped_bytes};
 use crate::solver_executor::SolverExecutor;
 use crate::{
     Error, FusedModel, OptimizerConfig, Scorer, Solver, SolverModel, TrainConfig, Trained,
@@ -62,6 +65,9 @@ pub trait Observer {
     fn stepped(&mut self, _epoch: usize, _step: usize, _steps: usize, _loss: f64) {}
     /// An epoch was measured.
     fn evaluated(&mut self, _evaluation: &Evaluation, _timing: &Timing) {}
+    /// An epoch ended, after which so many keys of a vocabulary have a row that was given to them as
+    /// they came; their places, and the counts of others, take so many bytes.
+    fn admitted(&mut self, _vocabulary: &str, _keys: usize, _bytes: u64) {}
     /// Training ended before its last epoch, and the weights of epoch `best` were restored.
     fn stopped_early(&mut self, _best: usize) {}
     /// Asked before an epoch begins, where the run has a checkpoint of all that was done: whether it
@@ -232,12 +238,15 @@ pub struct Parts {
     pub valid: Option<Arc<Dataset>>,
     /// Rows to report on.
     pub test: Option<Arc<Dataset>>,
+    /// Vocabularies whose keys are given rows as they come, and when they are.
+    pub admitted: BTreeMap<String, AdmitConfig>,
 }
 
 impl From<Prepared> for Parts {
     fn from(prepared: Prepared) -> Self {
         Self {
             schema: prepared.schema.fingerprint(),
+            admitted: prepared.schema.admitted(),
             train: TrainingRows::Held(Arc::new(prepared.train)),
             valid: prepared.valid.map(Arc::new),
             test: prepared.test.map(Arc::new),
@@ -249,6 +258,7 @@ impl From<Streamed> for Parts {
     fn from(streamed: Streamed) -> Self {
         Self {
             schema: streamed.schema.fingerprint(),
+            admitted: streamed.schema.admitted(),
             train: TrainingRows::Streamed(Arc::new(streamed.train)),
             valid: streamed.valid.map(Arc::new),
             test: streamed.test.map(Arc::new),
@@ -316,6 +326,40 @@ pub fn train_solver(
     Ok(Run::start(setup, data, executor, observer)?.finish()?.1)
 }
 
+/// The folder of a run that holds the rows of its mapped tables, as long as it is not finished.
+const TABLES: &str = "tables";
+
+/// The tables of a run. Rows of mapped ones are found in its folder if there is a checkpoint to go on
+/// from, and begin anew otherwise.
+pub(crate) fn make_tables(setup: &Setup<'_>) -> Result<EmbeddingCollection, Error> {
+    let (plans, seed) = (setup.plans, setup.train.seed);
+    if mapped_bytes(plans) == 0 {
+        return Ok(EmbeddingCollection::new(plans, seed)?);
+    }
+    let left = check_memory_of(plans, setup.train.memory()?)?;
+    let folder = setup.out.join(TABLES);
+    let exists = Checkpoints::open(setup.out)?.newest()?.is_some();
+    if !exists {
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).map_err(Error::io(&folder, "remove"))?;
+        }
+        std::fs::create_dir(&folder).map_err(Error::io(&folder, "create"))?;
+        check_disk(plans, &folder)?;
+    }
+    let place = Place {
+        folder: &folder,
+        exists,
+    };
+    let tables = EmbeddingCollection::in_place(plans, seed, place)?;
+    tables.bound_mapped(left);
+    Ok(tables)
+}
+
+fn has_kept_rows(executor: &mut impl Executor) -> bool {
+    let tables = executor.tables_mut();
+    tables.is_some_and(|tables| tables.has_kept_rows())
+}
+
 /// The loss is no number any more.
 pub(crate) fn diverged(setup: &Setup<'_>, loss: f32, epoch: usize, step: u64) -> Error {
     let rows = &setup.optimizer.rows;
@@ -347,6 +391,7 @@ struct Run<'a, E> {
     data: &'a Parts,
     observer: &'a mut (dyn Observer + Send),
     executor: E,
+    admissions: Admissions,
     state: State,
     checkpoints: Checkpoints,
     /// Seconds and rows of training since the last measurement.
@@ -363,8 +408,12 @@ impl<'a, E: Executor> Run<'a, E> {
         executor: E,
         observer: &'a mut (dyn Observer + Send),
     ) -> Result<Self, Error> {
+        let mut executor = executor;
+        let (admitted, plans) = (&data.admitted, setup.plans);
+        admission::check(admitted, plans, executor.tables_mut())?;
         let mut run = Self {
             executor,
+            admissions: Admissions::new(admitted)?,
             state: State {
                 negative_rate: data.train.negative_rate(),
                 ..State::new(data.schema, setup.train.seed)
@@ -379,12 +428,15 @@ impl<'a, E: Executor> Run<'a, E> {
         };
         if let Some(newest) = run.checkpoints.newest()? {
             run.state = State::read_any(&newest, data.schema)?;
+            run.admissions = Admissions::load(&newest, admitted, &run.state)?;
             run.executor.load(&newest, SavedRows::All)?;
             run.executor
                 .load_optimizer(&newest, &run.state, SavedRows::All)?;
+            run.checkpoints.go_back(run.state.step, &mut run.executor)?;
             run.observer.resumed(&run.state);
         } else if let Some(before) = setup.continues {
             let ended = State::read(before.run, before.schema)?;
+            run.admissions = Admissions::load(before.run, admitted, &ended)?;
             run.executor.load(before.run, SavedRows::Fewer)?;
             run.executor
                 .load_optimizer(before.run, &ended, SavedRows::Fewer)?;
@@ -408,19 +460,42 @@ impl<'a, E: Executor> Run<'a, E> {
             (Some(_), Some(best)) => best,
             _ => self.state.step,
         };
+        let has_kept_rows = has_kept_rows(&mut self.executor);
         if best != self.state.step {
-            self.executor
-                .load(&self.checkpoints.at(best), SavedRows::All)?;
+            let folder = self.checkpoints.at(best);
+            let state = State::read_any(&folder, self.data.schema)?;
+            self.admissions = Admissions::load(&folder, &self.data.admitted, &state)?;
+            if has_kept_rows {
+                self.checkpoints.remove_after(best)?;
+            }
+            self.executor.load(&folder, SavedRows::All)?;
+            if has_kept_rows {
+                self.executor
+                    .load_optimizer(&folder, &state, SavedRows::All)?;
+                self.checkpoints.go_back(best, &mut self.executor)?;
+            }
             let epoch = self.state.evaluations.iter().find(|at| at.step == best);
             self.observer
                 .stopped_early(epoch.map_or(0, |evaluation| evaluation.epoch));
         }
-        self.checkpoints.publish(best, self.setup.out)?;
-        let mut metrics = final_metrics(&mut self.executor, self.data)?;
+        let published = if has_kept_rows {
+            self.checkpoints
+                .complete(best, &self.executor, &self.admissions)?
+        } else {
+            self.checkpoints.at(best)
+        };
+        Checkpoints::publish(&published, self.setup.out, &self.admissions)?;
+        let parts = self.admissions.look_up_parts(self.data);
+        let mut metrics = final_metrics(&mut self.executor, &parts)?;
         let first = self.state.evaluations.first();
         metrics.progressive = first.and_then(|evaluation| evaluation.progressive.clone());
         write_whole(&self.setup.out.join("metrics.json"), &json(&metrics))?;
         self.checkpoints.remove()?;
+        if has_kept_rows {
+            // Mapped as they are, they serve on without a name.
+            let folder = self.setup.out.join(TABLES);
+            std::fs::remove_dir_all(&folder).map_err(Error::io(&folder, "remove"))?;
+        }
         Ok((self.executor, metrics))
     }
 
@@ -441,11 +516,19 @@ impl<'a, E: Executor> Run<'a, E> {
         }
         let blocks = (self.data.train).blocks(setup.train.seed, number, self.state.block);
         for block in blocks {
-            let block = block?;
+            let mut block = block?;
             if let (Some(check), TrainingRows::Streamed(_)) = (setup.check_block, &self.data.train)
             {
                 check(&block)?;
             }
+            block = if self.state.step_in_block > 0 {
+                // Its keys were admitted before the checkpoint that training goes on from.
+                self.admissions.look_up(block)
+            } else {
+                let tables = self.executor.tables_mut();
+                let seed = setup.train.seed;
+                self.admissions.admit(block, number == 0, seed, tables)
+            };
             let of_block = self.executor.steps(block.len()) as u64;
             let epoch = Epoch {
                 data: &block,
@@ -460,7 +543,7 @@ impl<'a, E: Executor> Run<'a, E> {
             };
             let (state, observer, checkpoints) =
                 (&mut self.state, &mut self.observer, &self.checkpoints);
-            let rows = &mut self.rows;
+            let (rows, admissions) = (&mut self.rows, &self.admissions);
             self.executor.epoch(epoch, &mut |executor, done| {
                 *rows += done.rows;
                 if let (Some(metrics), Some(before)) = (&mut state.progressive, done.before) {
@@ -479,7 +562,7 @@ impl<'a, E: Executor> Run<'a, E> {
                 );
                 let inside = state.step_in_block < of_block;
                 if every > 0 && inside && state.step.is_multiple_of(every) {
-                    let saved = checkpoints.save(state, executor);
+                    let saved = checkpoints.save(state, executor, admissions);
                     saved.map_err(|error| refused(error, setup, state.epoch + 1, state.step))?;
                 }
                 Ok(())
@@ -503,7 +586,8 @@ impl<'a, E: Executor> Run<'a, E> {
         }
         let valid = match &self.data.valid {
             Some(valid) => {
-                let measured = self.executor.evaluate(valid);
+                let valid = self.admissions.look_up(valid.clone());
+                let measured = self.executor.evaluate(&valid);
                 let (epoch, step) = (self.state.epoch, self.state.step);
                 Some(measured.map_err(|error| refused(error, setup, epoch, step))?)
             }
@@ -518,7 +602,7 @@ impl<'a, E: Executor> Run<'a, E> {
         };
         self.state.evaluations.push(evaluation.clone());
         self.state.best_step = best_evaluation(&self.state.evaluations).map(|best| best.step);
-        let saved = self.checkpoints.save(&mut self.state, &self.executor);
+        let saved = (self.checkpoints).save(&mut self.state, &mut self.executor, &self.admissions);
         saved.map_err(|error| refused(error, setup, self.state.epoch, self.state.step))?;
         self.write_metrics_lines()?;
         let timing = Timing {
@@ -533,6 +617,9 @@ impl<'a, E: Executor> Run<'a, E> {
         self.cpu_seconds = Some(0.0);
         append_line(&self.setup.out.join("timing.jsonl"), &timing)?;
         self.observer.evaluated(&evaluation, &timing);
+        for (vocabulary, keys, bytes) in self.admissions.sizes() {
+            self.observer.admitted(vocabulary, keys, bytes);
+        }
         Ok(())
     }
 

@@ -14,7 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::trainer::{FinalMetrics, Observer, Parts, Setup, in_pool, train};
 use crate::{
-    Error, Executor, OptimizerConfig, RunFile, Scorer, TrainConfig, Trained, check_memory,
+    Admissions, Error, Executor, OptimizerConfig, RunFile, Scorer, TrainConfig, Trained,
+    check_memory,
 };
 
 /// A run of a model that is made in Rust: all of a [run file](RunFile) but its `[model]`, and the run
@@ -74,6 +75,8 @@ pub struct Finished<M> {
     pub metrics: FinalMetrics,
     /// What was learned of the data: the fields, and which row is which value.
     pub fitted: FittedSchema,
+    /// The keys that were given rows as they came.
+    admissions: Admissions,
     /// How the files of the run are read.
     data: DataSpec,
     label: LabelKind,
@@ -250,12 +253,13 @@ impl Training {
         // The bias is read with the other weights.
         let model = Scored::new(component, self.loss()?, 0.5, &device);
         let trained = Trained::load(&self.out, fitted.fingerprint(), model, plans, &device)?;
+        let admissions = Admissions::open(&self.out, &fitted)?;
         let check = move |schema: &Schema, rows: &Examples<'_>| config.check_rows(schema, rows);
         Ok(Finished::new(
             &run,
             trained,
             metrics,
-            fitted,
+            (fitted, admissions),
             Box::new(check),
         ))
     }
@@ -320,6 +324,8 @@ impl Training {
         let of_rows = parts.held()?;
         let (trained, metrics) =
             train(&setup, &parts, |init: &Init| make(of_rows, init), observer)?;
+        let admissions = Admissions::open(&self.out, &fitted)?;
+        let fitted = (fitted, admissions);
         Ok(Finished::new(&run, trained, metrics, fitted, check_rows))
     }
 
@@ -421,13 +427,14 @@ impl<M> Finished<M> {
         run: &RunFileWithoutModel,
         trained: Trained<M>,
         metrics: FinalMetrics,
-        fitted: FittedSchema,
+        (fitted, admissions): (FittedSchema, Admissions),
         check_rows: CheckRows,
     ) -> Self {
         Self {
             trained,
             metrics,
             fitted,
+            admissions,
             data: run.data_spec(),
             label: run.train.loss.label_kind(),
             threads: run.train.threads,
@@ -443,7 +450,7 @@ impl<M> Finished<M> {
         let file = file.as_ref().display().to_string();
         let rows = encode_files(&self.data, &self.fitted, &[file], self.label, labels)?;
         (self.check_rows)(rows.schema(), &rows.examples())?;
-        Ok(Arc::new(rows))
+        Ok(self.admissions.look_up(Arc::new(rows)))
     }
 }
 

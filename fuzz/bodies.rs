@@ -4,10 +4,14 @@
 use std::fs;
 use std::path::Path;
 
+use crossfield_core::{Initializer, TableConfig};
 use crossfield_data::{
     DataSpec, FittedSchema, LabelKind, Labels, Manifest, Prepared, encode_files, prepare,
 };
-use crossfield_embedding::Snapshot;
+use crossfield_embedding::{
+    Admission, AdmissionConfig, EmbeddingCollection, Place, RowOptimizer, Snapshot, Storage,
+    TablePlan,
+};
 use crossfield_train::{RunFile, State};
 
 /// What a target does with bytes.
@@ -26,6 +30,8 @@ pub(crate) const ALL: &[(&str, Body)] = &[
     ("snapshot", snapshot),
     ("state", state),
     ("checksums", checksums),
+    ("keys", keys),
+    ("undo", undo),
 ];
 
 /// Fields of every kind, on four columns.
@@ -209,5 +215,60 @@ pub(crate) fn checksums(bytes: &[u8]) {
             Manifest::read(folder.path()).expect("what was saved"),
             manifest
         );
+    }
+}
+
+/// The keys of an admission.
+pub(crate) fn keys(bytes: &[u8]) {
+    let folder = folder("keys.ad", bytes);
+    let config = AdmissionConfig {
+        min_count: 2,
+        max_rows: Some(3),
+        evict_after: Some(10),
+        sketch: 64,
+    };
+    let path = folder.path().join("keys.ad");
+    let Ok(mut admission) = Admission::load(&path, 1, config) else {
+        return;
+    };
+    let rows = admission.admit(&[7, 8], &[2, 1], 2).rows;
+    assert!(rows.iter().all(|&row| row <= 3));
+    admission.save(&path, 2).expect("a temporary file");
+    let again = Admission::load(&path, 2, config).expect("what was saved");
+    assert_eq!(again.look_up(&[7, 8]), admission.look_up(&[7, 8]));
+}
+
+/// The log that leads a mapped table back: rows are those of the checkpoint, or it is refused.
+pub(crate) fn undo(bytes: &[u8]) {
+    let folder = folder("unused", &[]);
+    let plan = TablePlan {
+        storage: Storage::Mapped,
+        ..TablePlan::new(
+            TableConfig {
+                name: "v2.ad".into(),
+                rows: 5,
+                dim: 2,
+                fields: vec![0],
+                initializer: Initializer::Normal { std: 1.0 },
+                oov_row: Some(0),
+            },
+            RowOptimizer::default(),
+        )
+    };
+    let plans = [plan];
+    let place = |exists| Place {
+        folder: folder.path(),
+        exists,
+    };
+    let made = EmbeddingCollection::in_place(&plans, 1, place(false));
+    let mut tables = made.expect("a temporary file");
+    let saved = tables.settle_mapped().expect("a temporary file");
+    tables.begin_undo(1, &saved).expect("a temporary file");
+    let rows = tables.tables()[0].bytes().to_vec();
+    drop(tables);
+    fs::write(folder.path().join("v2.ad.undo-0000000001"), bytes).expect("a temporary file");
+    let mut tables = EmbeddingCollection::in_place(&plans, 1, place(true)).expect("its file");
+    if tables.go_back(1, &saved).is_ok() {
+        assert_eq!(tables.tables()[0].bytes(), rows);
     }
 }

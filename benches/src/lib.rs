@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use crossfield_core::rng::{Purpose, rng};
 use crossfield_core::{
     Batch, Component, ComponentConfig, Field, FieldKind, Init, Jagged, Loss, Model, Schema, Scored,
-    Targets, merge_tables,
+    TableConfig, Targets, merge_tables,
 };
 use crossfield_embedding::{EmbeddingCollection, RowOptimizer, TablePlan};
 use crossfield_fm::FmConfig;
@@ -89,6 +89,24 @@ impl<C: Component> Trainer<C> {
     /// # Panics
     /// If the configuration is refused.
     pub fn new(config: &impl ComponentConfig<Component = C>, rows: usize) -> Self {
+        let plan = |config| TablePlan::new(config, RowOptimizer::default());
+        let tables = |plans: &[TablePlan]| EmbeddingCollection::new(plans, 1);
+        Self::with_tables(config, rows, plan, tables).expect("a legal optimizer")
+    }
+
+    /// A component on a table of `rows` rows that all fields share, planned and made as given.
+    ///
+    /// # Errors
+    /// What making the tables meets.
+    ///
+    /// # Panics
+    /// If the configuration is refused.
+    pub fn with_tables<E>(
+        config: &impl ComponentConfig<Component = C>,
+        rows: usize,
+        plan: impl Fn(TableConfig) -> TablePlan,
+        make: impl FnOnce(&[TablePlan]) -> Result<EmbeddingCollection, E>,
+    ) -> Result<Self, E> {
         let device = Device::flex().autodiff();
         let schema = Schema {
             fields: (0..FIELDS)
@@ -106,22 +124,19 @@ impl<C: Component> Trainer<C> {
             .tables(&schema)
             .and_then(merge_tables)
             .expect("a legal model");
-        let plans: Vec<TablePlan> = tables
-            .into_iter()
-            .map(|config| TablePlan::new(config, RowOptimizer::default()))
-            .collect();
+        let plans: Vec<TablePlan> = tables.into_iter().map(plan).collect();
         let init = Init {
             device: device.clone(),
             seed: 1,
         };
         let component = config.init(&schema, &init).expect("a legal model");
-        Self {
-            tables: EmbeddingCollection::new(&plans, 1).expect("a legal optimizer"),
+        Ok(Self {
+            tables: make(&plans)?,
             plans,
             model: Scored::new(component, Loss::Logistic, 0.3, &device),
             optimizer: AdamConfig::new().init(),
             device,
-        }
+        })
     }
 
     /// One training step, as the training loop does it.

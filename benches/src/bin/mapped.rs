@@ -1,5 +1,5 @@
-//! Step times on one table of `ROWS` × 16 with a row-wise AdaGrad state, in memory or mapped: a batch
-//! staged and applied as the Burn executor does it, and fused FM row by row.
+//! Step times on one table of `ROWS` × 16 with a row-wise AdaGrad state, in memory or mapped: FM on
+//! Burn, staged, forward, backward and applied, and fused FM row by row.
 //!
 //! ```text
 //! mapped ROWS memory|mapped [FOLDER [MEMORY]]
@@ -15,21 +15,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use crossfield_benches::{BATCH, FIELDS, Trainer, fm};
 use crossfield_core::rng::{Purpose, rng};
-use crossfield_core::{
-    Batch, Examples, Initializer, Jagged, Loss, TableConfig, TableField, Targets,
-};
+use crossfield_core::{Batch, Examples, Jagged, Loss, TableConfig, TableField, Targets};
 use crossfield_embedding::{
     EmbeddingCollection, Place, RowOptimizer, RowOptimizerKind, Storage, TablePlan,
 };
-use crossfield_fm::FusedFm;
+use crossfield_fm::{Fm, FmConfig, FusedFm};
 use crossfield_fused::{Fused, Isa, Options, RowData, Turn};
 use crossfield_train::{bytes, peak_memory};
 use rand_distr::{Distribution, Zipf};
 
-const FIELDS: usize = 39;
-const BATCH: usize = 1024;
 const DIM: usize = 16;
 const RANKS: f32 = 1e6;
 /// Batches, or turns of so many rows; as many again before them are not counted.
@@ -49,16 +45,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let folder = args.get(2).map_or("mapped-tables", String::as_str);
     let memory: Option<u64> = args.get(3).map(|bytes| bytes.parse()).transpose()?;
-    let mut tables = tables(rows, storage, Path::new(folder), memory)?;
+    let mut trainer = trainer(rows, storage, Path::new(folder), memory)?;
 
     // A first checkpoint, so that rows are written down from now on.
-    checkpoint(&mut tables, 0)?;
+    checkpoint(&mut trainer.tables, 0)?;
     let ids = Ids::new(rows);
-    let burn = median((0..2 * STEPS).map(|nth| step(&mut tables, &ids, nth as u64)));
-    println!(
-        "stage + apply, {BATCH} rows × {FIELDS}: {:.2} ms",
-        burn * 1e3
-    );
+    let burn = median((0..2 * STEPS).map(|nth| step(&mut trainer, &ids, nth as u64)));
+    println!("FM on Burn, {BATCH} rows × {FIELDS}: {:.2} ms", burn * 1e3);
+    let mut tables = trainer.tables;
     checkpoint(&mut tables, 1)?;
     let fused = fused_steps(&mut tables, &ids)?;
     println!("fused FM, a row of {FIELDS}: {:.2} µs", fused * 1e6);
@@ -72,50 +66,44 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn tables(
+fn trainer(
     rows: usize,
     storage: Storage,
     folder: &Path,
     memory: Option<u64>,
-) -> Result<EmbeddingCollection, Box<dyn Error>> {
-    let config = TableConfig {
-        name: TABLE.into(),
-        rows,
-        dim: DIM,
-        fields: (0..FIELDS).collect(),
-        initializer: Initializer::Normal { std: 0.01 },
-        oov_row: None,
+) -> Result<Trainer<Fm>, Box<dyn Error>> {
+    let fm = FmConfig {
+        embedding_dim: DIM,
+        ..fm()
     };
     let optimizer = RowOptimizer {
         kind: RowOptimizerKind::RowwiseAdagrad,
         lr: 0.01,
         ..RowOptimizer::default()
     };
-    let plan = TablePlan {
+    let plan = |config: TableConfig| TablePlan {
         storage,
         ..TablePlan::new(config, optimizer)
     };
     let begin = Instant::now();
-    let tables = if storage == Storage::Mapped {
+    if storage == Storage::Mapped {
         std::fs::create_dir(folder)?;
-        let place = Place {
-            folder,
-            exists: false,
-        };
-        EmbeddingCollection::in_place(std::slice::from_ref(&plan), 1, place)?
-    } else {
-        EmbeddingCollection::new(std::slice::from_ref(&plan), 1)?
-    };
-    if let Some(memory) = memory {
-        tables.bound_mapped(memory);
     }
+    let trainer = Trainer::with_tables(&fm, rows, plan, |plans| {
+        let exists = false;
+        EmbeddingCollection::in_place(plans, 1, Place { folder, exists })
+    })?;
+    if let Some(memory) = memory {
+        trainer.tables.bound_mapped(memory);
+    }
+    let plan = &trainer.plans[0];
     println!(
         "{rows} rows × {} B = {} {storage:?}, made in {:.1} s",
         plan.layout().stride,
         bytes(plan.weight_bytes() + plan.state_bytes()),
         begin.elapsed().as_secs_f64()
     );
-    Ok(tables)
+    Ok(trainer)
 }
 
 fn checkpoint(tables: &mut EmbeddingCollection, step: u64) -> Result<(), Box<dyn Error>> {
@@ -153,29 +141,23 @@ impl Ids {
     }
 }
 
-/// One batch, with a gradient that is as large as the vectors are. Returns its seconds.
-fn step(tables: &mut EmbeddingCollection, ids: &Ids, nth: u64) -> f64 {
+/// Seconds of one step on a batch.
+fn step(trainer: &mut Trainer<Fm>, ids: &Ids, nth: u64) -> f64 {
     let ids = ids.draw(nth, BATCH * FIELDS);
     let fields = ids.chunks_exact(BATCH);
     let batch = Batch {
         batch_size: BATCH,
         sparse: fields.map(|ids| Jagged::one_hot(ids.to_vec())).collect(),
         dense: None,
-        targets: Targets::default(),
+        targets: Targets {
+            labels: (0..BATCH).map(|row| f32::from(row % 3 == 0)).collect(),
+            ..Targets::default()
+        },
     };
     let batch = Arc::new(batch);
-    let device = Device::flex().autodiff();
     let begin = Instant::now();
-    let (lookup, staged) = tables.stage(batch, &device);
-    let staging = begin.elapsed();
-    let rows = &lookup.leaves()[0].rows;
-    let slope = TensorData::new(vec![0.01f32; rows.shape().num_elements()], rows.shape());
-    let slope = Tensor::<2>::from_data(slope, &device);
-    let mut gradients = (rows.clone() * slope).sum().backward();
-    let begin = Instant::now();
-    let applied = tables.apply(&lookup, &staged, &mut gradients, 1.0);
-    applied.expect("finite gradients and room for the log");
-    (staging + begin.elapsed()).as_secs_f64()
+    trainer.step(&batch);
+    begin.elapsed().as_secs_f64()
 }
 
 /// Seconds a row.

@@ -185,6 +185,9 @@ fn keys_that_are_damaged_or_another_runs_are_refused_by_name() {
     let keys = std::fs::read(folder.path("a/keys.user")).unwrap();
     std::fs::copy(folder.path("b/keys.user"), folder.path("a/keys.user")).unwrap();
     let message = folder.fail("eval a --data valid.csv");
+    assert!(message.contains("`a/keys.user` is damaged: "), "{message}");
+    folder.list_again("a");
+    let message = folder.fail("eval a --data valid.csv");
     assert!(
         message.contains("a/keys.user: the keys of another run, or of another step of this one"),
         "{message}"
@@ -192,6 +195,7 @@ fn keys_that_are_damaged_or_another_runs_are_refused_by_name() {
     let mut damaged = keys.clone();
     damaged[keys.len() / 2] ^= 4;
     folder.write("a/keys.user", damaged);
+    folder.list_again("a");
     let message = folder.fail("eval a --data valid.csv");
     assert!(
         message.contains("a/keys.user: not an intact file of keys: "),

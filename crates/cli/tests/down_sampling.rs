@@ -118,6 +118,7 @@ fn a_tenth_of_the_negatives_gives_the_probabilities_of_all() {
             &format!("{tenth}/state.json"),
             state.replace("\"negative_rate\": 0.1", "\"negative_rate\": 1.0"),
         );
+        folder.list_again(&tenth);
         let raw = predict(&folder, &tenth);
         assert!(
             mean(&raw) / mean(&all) > 2.5,

@@ -47,12 +47,11 @@ rows = {{ kind = "adagrad", lr = 0.1 }}
 [train]
 executor = "{executor}"
 epochs = 2
-checkpoint_every = 3
 {}"#,
         if executor == "burn" {
-            "batch_size = 128\n"
+            "batch_size = 128\ncheckpoint_every = 9\n"
         } else {
-            ""
+            "checkpoint_every = 700\n"
         }
     )
 }
@@ -315,4 +314,68 @@ epochs = 1
     let streamed = folder.fail("train run.toml --out streamed --set data.stream=true");
     assert!(held.contains("past_kind"), "{held}");
     assert_eq!(streamed, held);
+}
+
+/// Where no order is drawn and there is no vocabulary to learn, two days are one log.
+#[test]
+fn two_days_in_order_are_one_run_over_both() {
+    for executor in ["fused", "burn"] {
+        let folder = Folder::new();
+        let (monday, tuesday) = (day(0..100, 0..50, 1280, 1), day(50..150, 25..75, 1280, 2));
+        folder.write("both.csv", monday.clone() + &tuesday[HEADER.len()..]);
+        folder.write("monday.csv", monday);
+        folder.write("tuesday.csv", tuesday);
+        folder.write(
+            "run.toml",
+            format!(
+                r#"
+[data]
+train = "monday.csv"
+stream = true
+in_order = true
+block_rows = 512
+
+[[field]]
+name = "user"
+kind = "hashed"
+hash_rows = 300
+[[field]]
+name = "item"
+kind = "hashed"
+admit = {{ min_count = 1 }}
+
+[model]
+kind = "fm"
+
+[optimizer]
+rows = {{ kind = "adam", lr = 0.01 }}
+
+[train]
+executor = "{executor}"
+epochs = 1
+"#
+            )
+            .replace(
+                "adam\"",
+                if executor == "fused" {
+                    "adagrad\""
+                } else {
+                    "adam\""
+                },
+            ),
+        );
+        let batch = if executor == "burn" {
+            " --set train.batch_size=128"
+        } else {
+            ""
+        };
+        folder.succeed(&format!("train run.toml --out first{batch}"));
+        folder.succeed("train --continue first --data tuesday.csv --out second");
+        let both = "--set data.train=both.csv";
+        folder.succeed(&format!("train run.toml --out both {both}{batch}"));
+        for file in ["model.safetensors", "optimizer.safetensors"] {
+            let bytes = |run: &str| std::fs::read(folder.path(&format!("{run}/{file}"))).unwrap();
+            assert!(bytes("second") == bytes("both"), "{executor}: {file}");
+        }
+    }
 }

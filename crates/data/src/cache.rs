@@ -818,6 +818,12 @@ pub(crate) fn save(place: &Place, prepared: &Prepared) -> Result<(), Error> {
     writer.finish(&prepared.schema, &prepared.report)
 }
 
+/// Whether a checksum is the one that was expected. Fuzzing, which does not find such numbers, is let
+/// in to what lies behind them.
+fn is(checksum: u64, expected: u64) -> bool {
+    checksum == expected || cfg!(fuzzing)
+}
+
 /// Maps the cache at `path` if it is whole and was made of `origin`; otherwise why not.
 fn open(path: &Path, origin: &Origin) -> Result<Prepared, String> {
     let damaged = |problem: String| format!("the one there is damaged: {problem}");
@@ -848,7 +854,7 @@ fn open(path: &Path, origin: &Origin) -> Result<Prepared, String> {
             "the one there has version {version}, expected {VERSION}"
         ));
     }
-    if xxh3_64(&map[..HEADER - 8]) != of_header {
+    if !is(xxh3_64(&map[..HEADER - 8]), of_header) {
         return Err(damaged("wrong checksum of its header".to_owned()));
     }
     if whole != length {
@@ -864,7 +870,7 @@ fn open(path: &Path, origin: &Origin) -> Result<Prepared, String> {
     let index: Index =
         serde_json::from_slice(&index).map_err(|error| damaged(format!("its index: {error}")))?;
     // Before its arrays are read, which takes longer.
-    if let Some(difference) = origin.difference(&index.origin) {
+    if let Some(difference) = origin.difference(&index.origin).filter(|_| !cfg!(fuzzing)) {
         return Err(difference);
     }
     cache.check_gaps(&index, section).map_err(damaged)?;
@@ -913,7 +919,7 @@ impl Cache {
         let slice = slice.ok_or_else(|| format!("no whole array for its {what}"))?;
         let mut hash = Xxh3::new();
         slice.scan(1, |values| hash.update(bytemuck::cast_slice(values)));
-        if hash.digest() == section.checksum {
+        if is(hash.digest(), section.checksum) {
             Ok(slice)
         } else {
             Err(format!("wrong checksum of its {what}"))

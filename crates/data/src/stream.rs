@@ -381,7 +381,6 @@ pub fn stream_with(
     label: LabelKind,
     say: &mut dyn FnMut(Progress),
 ) -> Result<Streamed, Error> {
-    check(&spec.data)?;
     if spec.data.cache.is_some() {
         let Prepared {
             schema,

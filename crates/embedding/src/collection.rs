@@ -51,7 +51,6 @@ pub struct EmbeddingCollection {
 ///     storage: Storage::Mapped,
 ///     ..TablePlan::new(config, RowOptimizer::default())
 /// };
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let folder = tempfile::tempdir()?;
 /// let place = |exists| Place { folder: folder.path(), exists };
 /// let mut tables = EmbeddingCollection::in_place(&[plan.clone()], 1, place(false))?;
@@ -62,8 +61,7 @@ pub struct EmbeddingCollection {
 /// assert_eq!(std::fs::metadata(folder.path().join("v8.user.rows"))?.len(), 64_000);
 /// let mut tables = EmbeddingCollection::in_place(&[plan], 1, place(true))?;
 /// tables.go_back(1, &saved)?;
-/// # Ok(())
-/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {

@@ -25,6 +25,8 @@ pub struct Corruptions {
     pub refused: usize,
     /// Of these, built anew to the same bytes.
     pub built_anew: usize,
+    /// Of these, led back from, to the end of a run that nothing had happened to.
+    pub led_back: usize,
     /// Those that were read as if nothing had happened.
     pub silent: Vec<String>,
     /// Those that a reader had no error for.
@@ -44,11 +46,12 @@ impl fmt::Display for Corruptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} files damaged: {} refused by name, {} built anew; {} loaded silently, {} panics, \
-             {} unclear errors",
+            "{} files damaged: {} refused by name, {} built anew, {} led back from; {} loaded \
+             silently, {} panics, {} unclear errors",
             self.corruptions,
             self.refused,
             self.built_anew,
+            self.led_back,
             self.silent.len(),
             self.panics.len(),
             self.unclear.len()
@@ -63,6 +66,8 @@ struct Subject {
     names: Vec<String>,
     reader: String,
     is_cache: bool,
+    /// Rows that are led back may be those that were damaged.
+    is_mapped: bool,
 }
 
 /// Damages `count` files of a scenario, each put back before the next.
@@ -108,11 +113,12 @@ impl Subject {
                 place,
                 reader,
                 is_cache: matches!(readers, Readers::Cache { .. }),
+                is_mapped: matches!(readers, Readers::Mapped),
                 whole: whole.clone(),
             }
         };
         let whole = match readers {
-            Readers::Interrupted => interrupted(stage, &place)?,
+            Readers::Interrupted | Readers::Mapped => interrupted(stage, &place)?,
             Readers::Finished { .. } | Readers::Cache { .. } => stage.undisturbed.clone(),
         };
         files::write(&place, &whole)?;
@@ -128,6 +134,10 @@ impl Subject {
                     &|file| file == name,
                     reader.to_owned(),
                 )]
+            }
+            Readers::Mapped => {
+                let is = |name: &str| name.starts_with("run/tables/");
+                vec![subject(place, whole, &is, "train --resume run".into())]
             }
             Readers::Interrupted => {
                 let mut steps: Vec<&str> = (whole.keys())
@@ -200,6 +210,11 @@ impl Subject {
                 list.push(says(&outcome.text));
             } else {
                 done.built_anew += 1;
+            }
+        } else if outcome.succeeded() && self.is_mapped {
+            match files::difference(&files::read(&self.place)?, &stage.undisturbed) {
+                None => done.led_back += 1,
+                Some(wrong) => done.silent.push(says(&wrong)),
             }
         } else if outcome.succeeded() {
             done.silent.push(says(&outcome.text));

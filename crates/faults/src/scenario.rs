@@ -38,6 +38,9 @@ pub enum Readers {
     /// The newest checkpoint of an interrupted run, and what the run began with: refused by whoever
     /// goes on. The checkpoint before: refused by whoever goes back to it.
     Interrupted,
+    /// The files of mapped tables of an interrupted run: refused by whoever goes on, or of no matter,
+    /// for rows are led back to what they were at the checkpoint.
+    Mapped,
     /// A cache, built anew by a command that says so.
     Cache {
         /// The file.
@@ -71,6 +74,21 @@ const PREDICTED: Readers = Readers::Finished {
     names: &["run/"],
     reader: "predict run --data ../log.csv",
 };
+
+/// A run whose tables lie in files, trained by an executor.
+macro_rules! mapped {
+    ($model:literal) => {
+        concat!(
+            "[data]\ntrain = '../log.csv'\nsplit = { kind = 'random', valid = 0.1 }\n\
+             [label]\ncolumn = 'click'\n\
+             [[field]]\nname = 'user'\nkind = 'hashed'\nhash_rows = 4000\n\
+             [[field]]\nname = 'ad'\nkind = 'hashed'\nhash_rows = 4000\n",
+            $model,
+            "early_stop = { patience = 2 }\n\
+             [[optimizer.table]]\nmatch = 'v8.*'\nstorage = 'mapped'\n"
+        )
+    };
+}
 
 /// All scenarios.
 pub const ALL: &[Scenario] = &[
@@ -142,6 +160,89 @@ pub const ALL: &[Scenario] = &[
         start: "train ../a.toml --out run",
         goes_on: GOES_ON,
         readers: &[PREDICTED, Readers::Interrupted],
+    },
+    Scenario {
+        name: "mapped",
+        files: &[(
+            "a.toml",
+            mapped!(
+                "[model]\nkind = 'fm'\n[train]\nexecutor = 'fused'\nepochs = 4\n\
+                 checkpoint_every = 400\n"
+            ),
+        )],
+        before: &[LOG],
+        start: "train ../a.toml --out run",
+        goes_on: GOES_ON,
+        readers: &[PREDICTED, Readers::Interrupted, Readers::Mapped],
+    },
+    Scenario {
+        name: "mapped-burn",
+        files: &[(
+            "a.toml",
+            mapped!(
+                "[model]\nsum = ['wide', 'fm']\n[train]\nepochs = 3\nbatch_size = 256\n\
+                 checkpoint_every = 3\nmemory = '300MB'\n"
+            ),
+        )],
+        before: &[LOG],
+        start: "train ../a.toml --out run",
+        goes_on: GOES_ON,
+        readers: &[PREDICTED, Readers::Interrupted, Readers::Mapped],
+    },
+    Scenario {
+        name: "admitted",
+        files: &[(
+            "a.toml",
+            "[data]\ntrain = '../log.csv'\nstream = true\nblock_rows = 700\n\
+             [label]\ncolumn = 'click'\n\
+             [[field]]\nname = 'user'\nkind = 'hashed'\n\
+             admit = { min_count = 2, max_rows = 150, evict_after = 900, sketch = '1MB' }\n\
+             [[field]]\nname = 'ad'\nkind = 'hashed'\nadmit = { sketch = '1MB' }\n\
+             [model]\nkind = 'fm'\n[train]\nexecutor = 'fused'\nepochs = 3\n\
+             checkpoint_every = 500\n",
+        )],
+        before: &[LOG],
+        start: "train ../a.toml --out run",
+        goes_on: GOES_ON,
+        readers: &[PREDICTED, Readers::Interrupted],
+    },
+    Scenario {
+        name: "second-day",
+        files: &[(
+            "a.toml",
+            run_file!(
+                "",
+                "[model]\nsum = ['wide', 'fm']\n\
+                 [train]\nexecutor = 'fused'\nepochs = 2\ncheckpoint_every = 400\n"
+            ),
+        )],
+        before: &[
+            LOG,
+            "data synth --out ../tuesday.csv --rows 2500 --seed 6",
+            "train ../a.toml --out monday",
+        ],
+        start: "train --continue ../before/monday --data ../tuesday.csv --evaluate-first --out run",
+        goes_on: GOES_ON,
+        readers: &[PREDICTED, Readers::Interrupted],
+    },
+    Scenario {
+        name: "prepare",
+        files: &[(
+            "a.toml",
+            "[data]\ntrain = '../log.csv'\ncache = 'cache'\nstream = true\nmemory = '1MB'\n\
+             block_rows = 2000\n\
+             [label]\ncolumn = 'click'\n\
+             [[field]]\nname = 'user'\n[[field]]\nname = 'ad'\n\
+             [[field]]\nname = 'history'\nkind = 'bag'\nvocabulary = 'ad'\n\
+             [model]\nkind = 'fm'\n",
+        )],
+        before: &["data synth --out ../log.csv --rows 40000 --seed 5"],
+        start: "data prepare ../a.toml",
+        goes_on: None,
+        readers: &[Readers::Cache {
+            name: "cache/rows.cache",
+            reader: "data prepare ../a.toml",
+        }],
     },
     Scenario {
         name: "als",

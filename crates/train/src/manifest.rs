@@ -47,7 +47,10 @@ pub fn begin_run(run: &Path) -> Result<(), Error> {
 }
 
 fn beginning(run: &Path) -> Result<Manifest, Error> {
-    let mut names = vec![RUN_FILE.to_owned(), SCHEMA.to_owned()];
+    // What trains without a run file has none of them.
+    let begins = [RUN_FILE, SCHEMA].into_iter();
+    let begins = begins.filter(|name| run.join(name).exists());
+    let mut names: Vec<String> = begins.map(str::to_owned).collect();
     let folder = run.join("vocabularies");
     if folder.exists() {
         for entry in folder.read_dir().map_err(Error::io(&folder, "list"))? {

@@ -148,6 +148,13 @@ impl Folder {
         files
     }
 
+    /// Lists the files of a run as they are now: as if it had been made of them.
+    pub(crate) fn list_again(&self, run: &str) {
+        let run = self.path(run);
+        let list = crossfield_data::Manifest::of_all(&run).unwrap();
+        list.save(&run).unwrap();
+    }
+
     /// Names of everything in the folder itself, sorted.
     pub(crate) fn names(&self) -> Vec<String> {
         let entries = self.0.path().read_dir().unwrap();

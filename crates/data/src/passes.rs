@@ -16,7 +16,9 @@ use crossfield_core::{FieldKind, Jagged};
 use rand::Rng;
 
 use crate::cache::{self, ListShape, PartShape, Place, Writer};
-use crate::config::{Buckets, DataSpec, FieldConfig, Format, SplitConfig, TransformKind};
+use crate::config::{
+    Buckets, DataConfig, DataSpec, FieldConfig, Format, SplitConfig, TransformKind,
+};
 use crate::count::{Counter, Spills};
 use crate::cross::{self, IN_MEMORY};
 use crate::dataset::{Dataset, LabelMean};
@@ -178,17 +180,14 @@ struct Checked {
     no_others: bool,
 }
 
-/// The description, complete, if its rows can be read block by block.
-fn checked(spec: &DataSpec, label: LabelKind) -> Result<Checked, Error> {
-    spec.check_negatives(label)?;
-    let mut spec = spec.complete();
-    let data = &mut spec.data;
-    data.memory_bytes()?;
+/// Refuses what needs all rows at hand.
+pub(crate) fn check_blocks(data: &DataConfig) -> Result<(), Error> {
     let refuse = |key: &str, value: String, what: &str| {
         Err(config_error(key, value, &format!("{what}, {IN_MEMORY}")))
     };
-    if data.block_rows == 0 {
-        return Err(config_error("data.block_rows", "0", "at least 1"));
+    if data.block_rows == 0 || data.block_rows >= u32::MAX as usize {
+        let value = data.block_rows.to_string();
+        return Err(config_error("data.block_rows", value, "1 to 4294967294"));
     }
     if data.format == Format::Synth {
         return refuse(
@@ -224,6 +223,16 @@ fn checked(spec: &DataSpec, label: LabelKind) -> Result<Checked, Error> {
             &format!("{files} in its place"),
         );
     }
+    Ok(())
+}
+
+/// The description, complete, if its rows can be read block by block.
+fn checked(spec: &DataSpec, label: LabelKind) -> Result<Checked, Error> {
+    spec.check_negatives(label)?;
+    let mut spec = spec.complete();
+    let data = &mut spec.data;
+    data.memory_bytes()?;
+    check_blocks(data)?;
     data.split = None;
     for cross in &spec.cross {
         cross::without_rows(cross)?;

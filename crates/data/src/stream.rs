@@ -8,10 +8,10 @@ use std::thread::JoinHandle;
 use crossfield_core::Schema;
 use crossfield_core::rng::{Purpose, rng};
 
-use crate::config::{DataConfig, DataSpec};
+use crate::config::DataSpec;
 use crate::dataset::Dataset;
 use crate::error::Error;
-use crate::passes::{Fit, Progress, fit_in_passes, prepare_in_passes};
+use crate::passes::{Fit, Progress, check_blocks, fit_in_passes, prepare_in_passes};
 use crate::prepare::{Encoder, Prepared, Reader, config_error, expanded};
 use crate::raw::{LabelKind, Labels};
 use crate::report::DataReport;
@@ -74,7 +74,7 @@ impl RowStream {
         files: &[String],
         label: LabelKind,
     ) -> Result<Self, Error> {
-        check(&spec.data)?;
+        check_blocks(&spec.data)?;
         let files = expanded(files)?;
         if files.is_empty() {
             return Err(config_error("data.train", "(not set)", "at least one file"));
@@ -205,27 +205,6 @@ impl RowStream {
         }
         Ok(())
     }
-}
-
-/// Refuses what needs all rows at hand.
-fn check(data: &DataConfig) -> Result<(), Error> {
-    if data.block_rows == 0 || data.block_rows >= u32::MAX as usize {
-        let value = data.block_rows.to_string();
-        return Err(config_error("data.block_rows", value, "1 to 4294967294"));
-    }
-    if data.split.is_some() {
-        let expected = "none beside data.stream: files of their own in data.valid and data.test";
-        return Err(config_error("data.split", "(set)", expected));
-    }
-    if data.keep_negatives != 1.0 {
-        let value = data.keep_negatives.to_string();
-        return Err(config_error(
-            "data.keep_negatives",
-            value,
-            "1 beside data.stream",
-        ));
-    }
-    Ok(())
 }
 
 /// Why no more blocks are read.

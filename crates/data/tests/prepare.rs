@@ -321,7 +321,7 @@ fn what_cannot_be_done_in_passes_says_what_can() {
     );
     assert_eq!(
         refusal(&|spec| spec.data.block_rows = 0),
-        "data.block_rows = 0: expected at least 1"
+        "data.block_rows = 0: expected 1 to 4294967294"
     );
     assert_eq!(
         refusal(&|spec| spec.data.keep_negatives = 0.5),

@@ -140,14 +140,15 @@ fn what_needs_all_rows_is_refused() {
     let error = |spec: &DataSpec| stream(spec, 1, LabelKind::Number).unwrap_err().to_string();
     assert_eq!(
         error(&with_split),
-        "data.split = (set): expected none beside data.stream: files of their own in data.valid and \
-         data.test"
+        "data.split = random: expected files for data.valid in its place, for rows are read block by \
+         block here (or train with data.stream = false, which reads them all into memory)"
     );
     let mut negatives = spec(&files, &[4], 5);
     negatives.data.keep_negatives = 0.5;
     assert_eq!(
         error(&negatives),
-        "data.keep_negatives = 0.5: expected 1 beside data.stream"
+        "data.keep_negatives = 0.5: expected 1, for rows are read block by block here (or train with \
+         data.stream = false, which reads them all into memory)"
     );
     assert_eq!(
         error(&spec(&files, &[4], 0)),

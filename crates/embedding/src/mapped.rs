@@ -6,7 +6,12 @@
 //! touched in each. When the younger generation is full, all pages that are not in it are given
 //! back, and it becomes the older one. So a row that is read or changed again and again stays, one
 //! that was needed once goes after a while, and no more than the bound is held. Giving back a page
-//! loses nothing: what was changed is in the file. Not counted are pages that the system maps beside one
+//! loses nothing: what was changed is in the file.
+//!
+//! Two things make rows at random bearable. Pages that are new to the generation are asked for all at
+//! once, so that the disk reads many together while none of them is waited for. And what was written or
+//! read in one stretch does not stay in the system's cache: it lies there in pieces of up to megabytes, of
+//! which the system writes all when a single row of one changes. Not counted are pages that the system maps beside one
 //! that is read because it has them at hand: they are its cache anyway, and go when the generation does.
 
 use std::fs::{File, OpenOptions};
@@ -55,8 +60,7 @@ pub(crate) struct MappedFile {
     file: File,
     map: MmapMut,
     len: usize,
-    /// None: as many pages as the system likes.
-    clock: Mutex<Option<Clock>>,
+    clock: Mutex<Clock>,
 }
 
 impl MappedFile {
@@ -64,6 +68,17 @@ impl MappedFile {
     /// All of it is written: a page for which the disk has no room when it is first touched would
     /// end the process.
     pub(crate) fn create(
+        path: &Path,
+        len: usize,
+        buffer: usize,
+        fill: impl FnMut(usize, &mut [u8]),
+    ) -> Result<Self, Error> {
+        let made = Self::make(path, len, buffer, fill)?;
+        made.leave_cache()?;
+        Ok(made)
+    }
+
+    fn make(
         path: &Path,
         len: usize,
         buffer: usize,
@@ -85,7 +100,8 @@ impl MappedFile {
         Self::map(path, file, len)
     }
 
-    /// The same in the system's temporary folder, without a name: it goes with the process.
+    /// The same in the system's temporary folder, without a name: it goes with the process. Its rows are
+    /// only read, and stay in the cache.
     pub(crate) fn scratch(
         len: usize,
         buffer: usize,
@@ -95,7 +111,7 @@ impl MappedFile {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("crossfield-{}-{number}.rows", std::process::id());
         let path = std::env::temp_dir().join(name);
-        let made = Self::create(&path, len, buffer, fill);
+        let made = Self::make(&path, len, buffer, fill);
         // What is mapped stays without a name; one that could not be made is no use to anyone.
         let _ = std::fs::remove_file(&path);
         made
@@ -133,7 +149,7 @@ impl MappedFile {
             file,
             map,
             len,
-            clock: Mutex::new(None),
+            clock: Mutex::new(Clock::new(len, usize::MAX)),
         })
     }
 
@@ -154,26 +170,50 @@ impl MappedFile {
     /// Keeps no more than so many bytes of the file mapped, from what [`touch`](Self::touch) is told.
     pub(crate) fn bound(&self, bytes: u64) {
         let half = usize::try_from(bytes / 2).unwrap_or(usize::MAX) / PAGE;
-        // A table that fits whole needs no counting.
-        let clock = (half < self.len.div_ceil(PAGE)).then(|| Clock::new(self.len, half.max(1)));
-        *self.clock.lock().expect("no panic while it is held") = clock;
+        *self.clock.lock().expect("no panic while it is held") = Clock::new(self.len, half.max(1));
     }
 
-    /// Notes that rows are read or changed, and gives back pages if there are too many.
+    /// Notes that rows are about to be read or changed: asks for their pages, and gives back others if
+    /// there are too many.
     pub(crate) fn touch(&self, stride: usize, rows: impl Iterator<Item = u32>) {
         let mut clock = self.clock.lock().expect("no panic while it is held");
-        let Some(clock) = &mut *clock else {
-            return;
-        };
         for row in rows {
             let from = row as usize * stride;
             for page in from / PAGE..=(from + stride - 1) / PAGE {
-                clock.touch(page);
+                if clock.touch(page) {
+                    self.ask_for(page);
+                }
             }
         }
         if clock.is_full() {
             clock.turn(|pages| self.give_back(pages.start * PAGE, pages.end * PAGE));
         }
+    }
+
+    /// Asks the system to read a page, without waiting for it.
+    fn ask_for(&self, page: usize) {
+        let from = page * PAGE;
+        #[cfg(unix)]
+        if from < self.len {
+            let len = PAGE.min(self.len - from);
+            // A wish: where it is refused, whoever needs the page waits for it.
+            let _ = (self.map).advise_range(memmap2::Advice::WillNeed, from, len);
+        }
+        #[cfg(not(unix))]
+        let _ = from;
+    }
+
+    /// Lets go of what the system's cache has of the file, but for pages that are mapped.
+    pub(crate) fn leave_cache(&self) -> Result<(), Error> {
+        #[cfg(target_os = "linux")]
+        if self.len > 0 {
+            // What is not on the disk yet stays.
+            let synced = self.file.sync_data();
+            synced.map_err(Error::io(&self.path, "flush"))?;
+            // A wish: a system that keeps it is slower.
+            let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+        Ok(())
     }
 
     /// Gives back pages that lie wholly between two positions: they are read again when they are
@@ -277,9 +317,12 @@ impl Clock {
         }
     }
 
+    /// Whether the page is new to the generation.
     #[inline]
-    fn touch(&mut self, page: usize) {
-        self.count += usize::from(self.young.insert(page));
+    fn touch(&mut self, page: usize) -> bool {
+        let is_new = self.young.insert(page);
+        self.count += usize::from(is_new);
+        is_new
     }
 
     fn is_full(&self) -> bool {
@@ -317,7 +360,8 @@ mod tests {
     #[test]
     fn pages_of_the_last_generation_stay_and_the_others_are_given_back_in_runs() {
         let mut clock = Clock::new(10 * PAGE - 1, 3);
-        [4, 5, 4, 8].into_iter().for_each(|page| clock.touch(page));
+        let new = [4, 5, 4, 8].map(|page| clock.touch(page));
+        assert_eq!(new, [true, true, false, true]);
         assert!(clock.is_full());
         let mut given = Vec::new();
         clock.turn(|pages| given.push(pages));

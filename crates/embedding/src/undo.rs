@@ -312,6 +312,7 @@ fn sums(file: &MappedFile, rows: usize, stride: usize) -> Result<Vec<u64>, Error
         let sum = &mut sums[from / SUM_ROWS];
         *sum = hashes.fold(*sum, u64::wrapping_add);
     }
+    file.leave_cache()?;
     Ok(sums)
 }
 

@@ -137,7 +137,7 @@ fn what_needs_all_rows_is_refused() {
         valid: 0.5,
         test: 0.0,
     });
-    let error = |spec: &DataSpec| stream(spec, 1, LabelKind::Number).unwrap_err().to_string();
+    let error = |spec: &DataSpec| stream(spec, 1, LabelKind::Binary).unwrap_err().to_string();
     assert_eq!(
         error(&with_split),
         "data.split = random: expected files for data.valid in its place, for rows are read block by \

@@ -8,8 +8,9 @@ use crate::{Crossfield, Error, Scenario};
 
 /// Largest sizes of a file, in the shell's blocks of 512 bytes or more.
 const DISK: [u32; 7] = [0, 1, 4, 40, 150, 300, 2000];
-/// Address space, in megabytes: from what the program itself hardly begins in.
-const MEMORY: [u32; 8] = [28, 30, 32, 34, 36, 40, 48, 200];
+/// Address space, in megabytes: from what the program itself hardly begins in. With less the system does
+/// not load it.
+const MEMORY: [u32; 8] = [39, 40, 41, 42, 43, 45, 48, 200];
 
 /// What came of limits.
 #[derive(Clone, Debug, Default)]

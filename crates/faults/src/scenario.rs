@@ -236,7 +236,7 @@ pub const ALL: &[Scenario] = &[
              [[field]]\nname = 'history'\nkind = 'bag'\nvocabulary = 'ad'\n\
              [model]\nkind = 'fm'\n",
         )],
-        before: &["data synth --out ../log.csv --rows 40000 --seed 5"],
+        before: &["data synth --out ../log.csv --rows 15000 --seed 5"],
         start: "data prepare ../a.toml",
         goes_on: None,
         readers: &[Readers::Cache {

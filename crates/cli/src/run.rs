@@ -9,7 +9,8 @@ use crossfield_core::{
     ComponentConfig, Init, Loss, Model, Schema, Scored, TableConfig, merge_tables,
 };
 use crossfield_data::{
-    Dataset, FittedSchema, LabelKind, Labels, Manifest, encode_files, expand, prepare, stream_with,
+    Dataset, FittedSchema, LabelKind, Labels, Manifest, TrainingRows, encode_files, expand,
+    prepare, stream_with,
 };
 use crossfield_embedding::{EmbeddingCollection, TablePlan};
 use crossfield_train::{
@@ -263,8 +264,9 @@ fn read(run: &Run) -> Anyhow<Data> {
     }
     let prepared = prepare(&spec, run.train.seed, kind)?;
     eprintln!("{}", prepared.report);
-    let fitted = Arc::new(prepared.schema.clone());
-    let parts = Parts::from(prepared);
+    let fitted = Arc::new(prepared.schema);
+    let train = TrainingRows::Held(Arc::new(prepared.train));
+    let parts = Parts::new(&fitted, train, prepared.valid, prepared.test);
     Ok(Data { fitted, parts })
 }
 

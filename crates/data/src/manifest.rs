@@ -284,6 +284,15 @@ impl Manifest {
         Err(damaged(&path, problem))
     }
 
+    /// Whether the list has these files, whose checksums are not compared.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] for one that it does not have.
+    pub fn requires(&self, folder: &Path, names: &[&str]) -> Result<(), Error> {
+        let mut names = names.iter();
+        names.try_for_each(|name| self.listed(folder, name).map(|_| ()))
+    }
+
     fn listed(&self, folder: &Path, name: &str) -> Result<&Listed, Error> {
         self.files.get(name).ok_or_else(|| {
             let list = Self::FILE;

@@ -1077,34 +1077,8 @@ impl Rows<'_> {
         first: At<'_>,
     ) -> Result<(), Error> {
         let (weight, group) = (self.file.binding.weight, self.file.binding.group);
-        for (found, now, has, lacks) in [
-            (
-                table.labels.len(),
-                labels.is_some(),
-                "it has a label",
-                "it has no label",
-            ),
-            (
-                table.weights.len(),
-                weight.is_some(),
-                "it has a weight",
-                "it has no weight",
-            ),
-            (
-                table.groups.len(),
-                group.is_some(),
-                "it has a group",
-                "it has no group",
-            ),
-        ] {
-            if found != if now { table.rows } else { 0 } {
-                return Err(Error::Inconsistent {
-                    file: first.file.to_owned(),
-                    place: first.place,
-                    found: if now { has } else { lacks },
-                });
-            }
-        }
+        let now = [labels.is_some(), weight.is_some(), group.is_some()];
+        table.check_targets(now, table.rows, first)?;
         table.labels.extend(labels.into_iter().flatten());
         if let Some(place) = weight {
             let scalars = self.one(place);

@@ -705,34 +705,8 @@ impl Table {
             };
             self.groups.push(self.group_names.intern(text));
         }
-        for (found, now, has, lacks) in [
-            (
-                self.labels.len(),
-                label.is_some(),
-                "it has a label",
-                "it has no label",
-            ),
-            (
-                self.weights.len(),
-                weight.is_some(),
-                "it has a weight",
-                "it has no weight",
-            ),
-            (
-                self.groups.len(),
-                group.is_some(),
-                "it has a group",
-                "it has no group",
-            ),
-        ] {
-            if found != if now { self.rows + 1 } else { 0 } {
-                return Err(Error::Inconsistent {
-                    file: at.file.to_owned(),
-                    place: at.place,
-                    found: if now { has } else { lacks },
-                });
-            }
-        }
+        let now = [label.is_some(), weight.is_some(), group.is_some()];
+        self.check_targets(now, self.rows + 1, at)?;
         self.rows += 1;
         if self.rows >= u32::MAX as usize {
             let limit = u64::from(u32::MAX - 1);
@@ -740,6 +714,45 @@ impl Table {
                 what: "the rows of all files".to_owned(),
                 limit,
             });
+        }
+        Ok(())
+    }
+
+    /// Refuses rows that have a label, a weight or a group where those before them have none, or the
+    /// other way round; `rows` are as many as a column has that is there.
+    pub(crate) fn check_targets(
+        &self,
+        [label, weight, group]: [bool; 3],
+        rows: usize,
+        at: At<'_>,
+    ) -> Result<(), Error> {
+        for (found, now, has, lacks) in [
+            (
+                self.labels.len(),
+                label,
+                "it has a label",
+                "it has no label",
+            ),
+            (
+                self.weights.len(),
+                weight,
+                "it has a weight",
+                "it has no weight",
+            ),
+            (
+                self.groups.len(),
+                group,
+                "it has a group",
+                "it has no group",
+            ),
+        ] {
+            if found != if now { rows } else { 0 } {
+                return Err(Error::Inconsistent {
+                    file: at.file.to_owned(),
+                    place: at.place,
+                    found: if now { has } else { lacks },
+                });
+            }
         }
         Ok(())
     }

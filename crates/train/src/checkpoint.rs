@@ -225,9 +225,7 @@ impl Checkpoints {
         let folder = self.at(step);
         let list = Manifest::read(&folder)?;
         list.verify(&folder)?;
-        for name in FILES {
-            list.verify_file(&folder, name)?;
-        }
+        list.requires(&folder, &FILES)?;
         Ok(list)
     }
 

@@ -86,9 +86,7 @@ pub fn check_begun(run: &Path) -> Result<bool, Error> {
         run,
         "the settings of a run that has begun stay: train anew with another --out",
     )?;
-    for name in [RUN_FILE, SCHEMA] {
-        list.verify_file(run, name)?;
-    }
+    list.requires(run, &[RUN_FILE, SCHEMA])?;
     Ok(true)
 }
 
@@ -118,10 +116,7 @@ pub fn check_run(run: &Path) -> Result<(), Error> {
         run,
         "settings of a finished run are changed by --set, not in the file",
     )?;
-    for name in [RUN_FILE, SCHEMA, MODEL, STATE, METRICS] {
-        list.verify_file(run, name)?;
-    }
-    Ok(())
+    Ok(list.requires(run, &[RUN_FILE, SCHEMA, MODEL, STATE, METRICS])?)
 }
 
 /// Compares files with their list; of the run file says what to do instead of editing it.

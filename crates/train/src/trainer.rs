@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crossfield_core::metrics::{Metrics, MetricsError, Report};
 use crossfield_core::{Init, Model};
-use crossfield_data::{AdmitConfig, Dataset, Prepared, Streamed, TrainingRows};
+use crossfield_data::{AdmitConfig, Dataset, FittedSchema, Prepared, Streamed, TrainingRows};
 use crossfield_embedding::{EmbeddingCollection, Place, SavedRows, TablePlan};
 use serde::{Deserialize, Serialize};
 
@@ -245,29 +245,35 @@ pub struct Parts {
 
 impl From<Prepared> for Parts {
     fn from(prepared: Prepared) -> Self {
-        Self {
-            schema: prepared.schema.fingerprint(),
-            admitted: prepared.schema.admitted(),
-            train: TrainingRows::Held(Arc::new(prepared.train)),
-            valid: prepared.valid.map(Arc::new),
-            test: prepared.test.map(Arc::new),
-        }
+        let train = TrainingRows::Held(Arc::new(prepared.train));
+        Self::new(&prepared.schema, train, prepared.valid, prepared.test)
     }
 }
 
 impl From<Streamed> for Parts {
     fn from(streamed: Streamed) -> Self {
-        Self {
-            schema: streamed.schema.fingerprint(),
-            admitted: streamed.schema.admitted(),
-            train: TrainingRows::Streamed(Arc::new(streamed.train)),
-            valid: streamed.valid.map(Arc::new),
-            test: streamed.test.map(Arc::new),
-        }
+        let train = TrainingRows::Streamed(Arc::new(streamed.train));
+        Self::new(&streamed.schema, train, streamed.valid, streamed.test)
     }
 }
 
 impl Parts {
+    /// Rows that were encoded with a schema, which is not kept.
+    pub fn new(
+        schema: &FittedSchema,
+        train: TrainingRows,
+        valid: Option<Dataset>,
+        test: Option<Dataset>,
+    ) -> Self {
+        Self {
+            schema: schema.fingerprint(),
+            admitted: schema.admitted(),
+            train,
+            valid: valid.map(Arc::new),
+            test: test.map(Arc::new),
+        }
+    }
+
     /// The training rows, for what needs all of them at hand.
     ///
     /// # Errors

@@ -190,7 +190,7 @@ fn rates(c: &mut Criterion) {
                 epoch,
                 block: 0,
             };
-            let batches = Loader::new(cached.clone(), order, BATCH, 0);
+            let batches = Loader::new(cached.clone(), order, BATCH, 0).expect("a thread");
             batches.map(|batch| batch.batch_size).sum::<usize>()
         });
     });

@@ -211,7 +211,7 @@ fn train(trainer: &mut Trainer, data: &Arc<Dataset>, rounds: u64) {
             epoch,
             block: 0,
         };
-        for batch in Loader::new(data.clone(), order, BATCH, 0) {
+        for batch in Loader::new(data.clone(), order, BATCH, 0).expect("a thread") {
             trainer.step(Arc::new(batch), &mut parts);
         }
         cpu.extend(cpu_seconds().zip(before).map(|(now, then)| now - then));
@@ -301,7 +301,8 @@ fn predict(trainer: &mut Trainer, data: &Arc<Dataset>, rounds: u64) {
     let mut cpu = Vec::new();
     for _ in 0..rounds {
         let before = cpu_seconds();
-        for batch in Loader::new(data.clone(), Order::Sequential, SCORE_BATCH, 0) {
+        for batch in Loader::new(data.clone(), Order::Sequential, SCORE_BATCH, 0).expect("a thread")
+        {
             let batch = Arc::new(batch);
             let (lookup, _) = parts.time("stage", || trainer.tables.stage(batch, &device));
             parts.time("score", || model.score(&lookup).into_data());

@@ -72,28 +72,42 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
-    let result = match Command::parse() {
-        Command::Train(args) => run::train(&args),
-        Command::Eval(args) => run::eval(&args),
-        Command::Predict(args) => run::predict(&args),
-        Command::Tune(args) => tune::tune(&args),
-        Command::Rank(args) => rank::rank(&args),
-        Command::Describe(args) => describe::describe(&args),
-        Command::Explain(args) => explain::explain(&args),
-        Command::Similar(args) => similar::similar(&args),
-        Command::Recommend(args) => recommend::recommend(&args),
-        #[cfg(feature = "report")]
-        Command::Report(args) => report::report(&args),
-        Command::Import(args) => libffm::import(&args),
-        Command::Export(args) => export::export(&args),
-        Command::Data(command) => data::run(&command),
-        Command::Models => models(),
-    };
+    let command = Command::parse();
+    let result = make_threads().and_then(|()| command.run());
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+/// Makes the threads for what has no pool of its own. Left to their first use, they end the process in a
+/// panic where the system gives none.
+fn make_threads() -> run::Anyhow<()> {
+    let made = rayon::ThreadPoolBuilder::new().build_global();
+    made.map_err(|error| format!("no threads to work with: {error}").into())
+}
+
+impl Command {
+    fn run(&self) -> run::Anyhow<()> {
+        match self {
+            Self::Train(args) => run::train(args),
+            Self::Eval(args) => run::eval(args),
+            Self::Predict(args) => run::predict(args),
+            Self::Tune(args) => tune::tune(args),
+            Self::Rank(args) => rank::rank(args),
+            Self::Describe(args) => describe::describe(args),
+            Self::Explain(args) => explain::explain(args),
+            Self::Similar(args) => similar::similar(args),
+            Self::Recommend(args) => recommend::recommend(args),
+            #[cfg(feature = "report")]
+            Self::Report(args) => report::report(args),
+            Self::Import(args) => libffm::import(args),
+            Self::Export(args) => export::export(args),
+            Self::Data(command) => data::run(command),
+            Self::Models => models(),
         }
     }
 }

@@ -264,8 +264,10 @@ fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
-/// Whether what went wrong is the fault of a trial's settings, and not of the disk or of a file.
+/// Whether what went wrong is the fault of a trial's settings, and not of the disk, of a file or of a
+/// machine that gives no threads.
 fn is_of_settings(error: &Error) -> bool {
+    use crossfield_data::Error as Data;
     use crossfield_embedding::Error as Tables;
     match error {
         Error::Tables(error) => !matches!(
@@ -281,7 +283,9 @@ fn is_of_settings(error: &Error) -> bool {
                 | Error::RunDirectory { .. }
                 | Error::OtherSchema { .. }
                 | Error::Checkpoint { .. }
-                | Error::Data(crossfield_data::Error::Damaged { .. })
+                | Error::Threads { .. }
+                | Error::Fused(crossfield_fused::Error::Threads { .. })
+                | Error::Data(Data::Damaged { .. } | Data::Thread { .. })
         ),
     }
 }

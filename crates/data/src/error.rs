@@ -294,6 +294,14 @@ pub enum Error {
     /// A generated log of a size or shape that cannot be.
     #[error("[data.synth] {0}")]
     Synth(#[from] crate::synth::SynthError),
+    /// A thread that the system does not give.
+    #[error("the system gives no thread for the {purpose}: {source}")]
+    Thread {
+        /// What would run on it.
+        purpose: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// A file that a run of its own spilled to and reads back is not as it was written.
     #[error("`{file}`: {problem}; expected what was spilled to it (is the disk sound?)")]
     Spill {
@@ -333,6 +341,13 @@ impl fmt::Display for Place {
             Self::Line(line) => write!(f, "line {line}"),
             Self::Row(row) => write!(f, "row {row}"),
         }
+    }
+}
+
+impl Error {
+    /// Says what a thread was wanted for.
+    pub(crate) fn thread(purpose: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Thread { purpose, source }
     }
 }
 

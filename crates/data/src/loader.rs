@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use crossfield_core::Batch;
 
 use crate::dataset::Dataset;
+use crate::error::Error;
 
 /// Batches that may wait for the model.
 const DEPTH: usize = 4;
@@ -40,9 +41,17 @@ pub struct Loader {
 impl Loader {
     /// Batches of `batch_size` rows from step `first_step` (from 0) on.
     ///
+    /// # Errors
+    /// [`Error::Thread`].
+    ///
     /// # Panics
-    /// If `batch_size` is 0, or the system gives no thread.
-    pub fn new(dataset: Arc<Dataset>, order: Order, batch_size: usize, first_step: usize) -> Self {
+    /// If `batch_size` is 0.
+    pub fn new(
+        dataset: Arc<Dataset>,
+        order: Order,
+        batch_size: usize,
+        first_step: usize,
+    ) -> Result<Self, Error> {
         assert!(batch_size > 0, "a batch has at least one row");
         let steps = dataset.len().div_ceil(batch_size);
         let make = move |sender: std::sync::mpsc::SyncSender<Batch>| {
@@ -63,17 +72,17 @@ impl Loader {
     fn on_thread(
         steps: usize,
         make: impl FnOnce(std::sync::mpsc::SyncSender<Batch>) + Send + 'static,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let (sender, receiver) = sync_channel(DEPTH);
         let thread = std::thread::Builder::new()
             .name("loader".to_owned())
             .spawn(move || make(sender))
-            .expect("the system has a thread for the loader");
-        Self {
+            .map_err(Error::thread("loader"))?;
+        Ok(Self {
             batches: Some(receiver),
             thread: Some(thread),
             steps,
-        }
+        })
     }
 
     /// Steps of a whole epoch, whichever step this loader starts at.
@@ -129,7 +138,7 @@ mod tests {
             epoch: 1,
             block: 0,
         };
-        let first = labels(Loader::new(data.clone(), order, 5, 0));
+        let first = labels(Loader::new(data.clone(), order, 5, 0).unwrap());
         assert_eq!(
             first.iter().map(Vec::len).collect::<Vec<_>>(),
             [5, 5, 5, 5, 3]
@@ -138,14 +147,20 @@ mod tests {
         assert_ne!(all, (0..23).map(|row| row as f32).collect::<Vec<_>>());
         all.sort_by(f32::total_cmp);
         assert_eq!(all, (0..23).map(|row| row as f32).collect::<Vec<_>>());
-        assert_eq!(labels(Loader::new(data.clone(), order, 5, 0)), first);
+        assert_eq!(
+            labels(Loader::new(data.clone(), order, 5, 0).unwrap()),
+            first
+        );
         let next = Order::Shuffled {
             seed: 7,
             epoch: 2,
             block: 0,
         };
-        assert_ne!(labels(Loader::new(data.clone(), next, 5, 0)), first);
-        let rest = Loader::new(data, order, 5, 3);
+        assert_ne!(
+            labels(Loader::new(data.clone(), next, 5, 0).unwrap()),
+            first
+        );
+        let rest = Loader::new(data, order, 5, 3).unwrap();
         assert_eq!(rest.steps(), 5);
         assert_eq!(labels(rest), first[3..]);
     }
@@ -164,22 +179,25 @@ mod tests {
             };
             let rows = data.epoch_order(3, 2, 0).into_iter().map(|row| row as f32);
             let expected: Vec<f32> = rows.collect();
-            assert_eq!(labels(Loader::new(data, order, 7, 0)).concat(), expected);
+            assert_eq!(
+                labels(Loader::new(data, order, 7, 0).unwrap()).concat(),
+                expected
+            );
         }
     }
 
     #[test]
     fn sequential_keeps_the_rows_and_late_starts_are_empty() {
         let data = numbered(5);
-        let batches = labels(Loader::new(data.clone(), Order::Sequential, 2, 0));
+        let batches = labels(Loader::new(data.clone(), Order::Sequential, 2, 0).unwrap());
         assert_eq!(batches, [vec![0.0, 1.0], vec![2.0, 3.0], vec![4.0]]);
-        assert!(labels(Loader::new(data, Order::Sequential, 2, 3)).is_empty());
+        assert!(labels(Loader::new(data, Order::Sequential, 2, 3).unwrap()).is_empty());
     }
 
     #[test]
     fn a_loader_dropped_early_ends_its_thread() {
         let data = numbered(1000);
-        let mut loader = Loader::new(data.clone(), Order::Sequential, 1, 0);
+        let mut loader = Loader::new(data.clone(), Order::Sequential, 1, 0).unwrap();
         assert!(loader.next().is_some());
         drop(loader);
         // The thread has ended, so nothing else holds the rows.
@@ -188,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_panic_while_preparing_reaches_the_caller() {
-        let mut loader = Loader::on_thread(1, |_| panic!("no such row"));
+        let mut loader = Loader::on_thread(1, |_| panic!("no such row")).unwrap();
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| loader.next()));
         let message = caught.unwrap_err();
         assert_eq!(message.downcast_ref::<&str>(), Some(&"no such row"));

@@ -355,9 +355,11 @@ pub(crate) fn read<E: From<Error>>(
                 }
             };
             let thread = std::thread::Builder::new().name(format!("parquet {number}"));
-            thread
-                .spawn_scoped(scope, decode)
-                .expect("the system has a thread for the decoder");
+            match thread.spawn_scoped(scope, decode) {
+                // Those that there are do the work.
+                Err(_) if number > 0 => break,
+                started => started.map_err(Error::thread("decoder"))?,
+            };
         }
         fill_all(table, &work, receivers, after)
     })

@@ -141,16 +141,10 @@ impl Vocabulary {
                     counts: of_first,
                 },
             ) => {
-                let (mut all, mut sums) = (first.clone(), of_first.clone());
-                for (key, count) in keys.iter().zip(counts) {
-                    let id = all.intern(key) as usize;
-                    sums.resize(all.len(), 0);
-                    sums[id] += count;
-                }
-                Self::Keys {
-                    keys: all,
-                    counts: sums,
-                }
+                let mut all = first.clone();
+                let ids = keys.iter().map(|key| all.intern(key));
+                let counts = summed(of_first, ids.zip(counts));
+                Self::Keys { keys: all, counts }
             }
             (
                 Self::Combinations { tuples, counts },
@@ -159,15 +153,12 @@ impl Vocabulary {
                     counts: of_first,
                 },
             ) => {
-                let (mut all, mut sums) = (first.clone(), of_first.clone());
-                for (tuple, count) in tuples.iter().zip(counts) {
-                    let id = all.intern(tuple) as usize;
-                    sums.resize(all.len(), 0);
-                    sums[id] += count;
-                }
+                let mut all = first.clone();
+                let ids = tuples.iter().map(|tuple| all.intern(tuple));
+                let counts = summed(of_first, ids.zip(counts));
                 Self::Combinations {
                     tuples: all,
-                    counts: sums,
+                    counts,
                 }
             }
             (
@@ -195,6 +186,17 @@ impl Vocabulary {
             Self::Hashed { .. } => None,
         }
     }
+}
+
+/// Counts of keys, with those of keys that came again or are new.
+fn summed(before: &[u64], again: impl Iterator<Item = (u32, u64)>) -> Vec<u64> {
+    let mut sums = before.to_vec();
+    for (id, count) in again {
+        let id = id as usize;
+        sums.resize(sums.len().max(id + 1), 0);
+        sums[id] += count;
+    }
+    sums
 }
 
 /// A set of row numbers.

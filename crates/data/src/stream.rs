@@ -235,12 +235,22 @@ impl Blocks {
     /// What `read` sends, on a thread of its own.
     fn read_ahead(read: impl FnOnce(&SyncSender<Sent>) + Send + 'static) -> Self {
         let (sender, receiver) = sync_channel(DEPTH);
+        let of_thread = sender.clone();
         let thread = std::thread::Builder::new()
             .name("reader".to_owned())
-            .spawn(move || read(&sender));
+            .spawn(move || read(&of_thread))
+            .map_err(Error::thread("reader"));
+        let thread = match thread {
+            Ok(thread) => Some(thread),
+            Err(error) => {
+                // The first and only thing in the channel.
+                let _ = sender.send(Err(error));
+                None
+            }
+        };
         Self {
             receiver: Some(receiver),
-            thread: Some(thread.expect("the system has a thread for the reader")),
+            thread,
         }
     }
 }

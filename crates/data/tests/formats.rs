@@ -701,6 +701,7 @@ fn generated_rows_keep_their_probabilities_through_split_and_shuffle() {
         5,
         0,
     )
+    .unwrap()
     .collect();
     assert_eq!(
         batches

@@ -533,7 +533,8 @@ impl EmbeddingCollection {
 
     /// Must be called before kernels change what some rows of data name, `rows` being their
     /// numbers: the rows of tables in files of a run are written down as they are, if there is a
-    /// checkpoint to go back to. ([`apply`](Self::apply) does so itself.)
+    /// checkpoint to go back to; and what changes in a mapped table without being named here is lost
+    /// when its page is given back. ([`apply`](Self::apply) does so itself.)
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -544,7 +545,7 @@ impl EmbeddingCollection {
     ) -> Result<(), Error> {
         for table in self.tables.iter_mut().filter(|table| table.is_mapped()) {
             let named = named(examples, table.config(), rows.clone());
-            table.touch(named.iter().copied());
+            table.kernels_change(named.iter().copied());
             table.about_to_change(named.into_iter())?;
         }
         Ok(())

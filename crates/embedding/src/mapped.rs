@@ -1,21 +1,28 @@
 //! Rows in a file that is mapped into memory: more of them than memory holds.
 //!
 //! Kernels see a mapped table as they see any other, as bytes. The system reads a page of the file
-//! when it is first touched and writes it back when it likes; what is decided here is which pages
-//! stay mapped. Pages that were touched are counted in two generations, and half the bound may be
-//! touched in each. When the younger generation is full, all pages that are not in it are given
-//! back, and it becomes the older one. So a row that is read or changed again and again stays, one
-//! that was needed once goes after a while, and no more than the bound is held. Giving back a page
-//! loses nothing: what was changed is in the file.
+//! when it is first touched; which pages stay, and when one that was changed is written, is decided
+//! here. Pages that were touched are counted in three generations: the youngest is complete when it
+//! has a third of the pages that may stay, and what was there before the last one is the oldest. When
+//! there are more pages than may stay, all that are in the oldest alone are given back. So a row that is
+//! read or changed again and again stays, one that was needed once goes after a while, and nothing goes
+//! as long as all have room.
 //!
-//! Two things make rows at random bearable. Pages that are new to the generation are asked for all at
-//! once, so that the disk reads many together while none of them is waited for. And what was written or
+//! A page that was changed is a copy of the process's own until it is given back or the file is
+//! flushed: then it is written. The system would write changed pages of a file that is shared with it
+//! every few seconds, hot rows again and again, and each of these would then wait at its next change
+//! until the page could be written to once more. What is to be changed must therefore be said
+//! ([`change`](MappedFile::change), [`change_rows`](MappedFile::change_rows)).
+//!
+//! Two things make rows at random bearable. Pages that are new are asked for all at once, so that the
+//! disk reads many together while none of them is waited for. And what was written or
 //! read in one stretch does not stay in the system's cache: it lies there in pieces of up to megabytes, of
 //! which the system writes all when a single row of one changes. Not counted are pages that the system maps beside one
 //! that is read because it has them at hand: they are its cache anyway, and go when the generation does.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,6 +59,9 @@ pub enum Storage {
 /// Bytes of a page, or of a part of one where the system's are larger.
 const PAGE: usize = 4096;
 
+/// Whether changed pages are the process's own until they are written; else the system writes them.
+const OWN_COPIES: bool = cfg!(unix);
+
 /// A file of rows, mapped.
 #[derive(Debug)]
 pub(crate) struct MappedFile {
@@ -60,7 +70,7 @@ pub(crate) struct MappedFile {
     file: File,
     map: MmapMut,
     len: usize,
-    clock: Mutex<Clock>,
+    clock: Box<Mutex<Clock>>,
 }
 
 impl MappedFile {
@@ -138,7 +148,13 @@ impl MappedFile {
         } else {
             // SAFETY: the file is the run's own, or has no name; nobody else writes to it or makes it
             // shorter while the run has it.
-            unsafe { MmapMut::map_mut(&file) }
+            unsafe {
+                if OWN_COPIES {
+                    memmap2::MmapOptions::new().map_copy(&file)
+                } else {
+                    MmapMut::map_mut(&file)
+                }
+            }
         };
         let map = map.map_err(Error::io(path, "map into memory"))?;
         // A wish: rows lie anywhere, and what lies beside them is not needed.
@@ -149,7 +165,7 @@ impl MappedFile {
             file,
             map,
             len,
-            clock: Mutex::new(Clock::new(len, usize::MAX)),
+            clock: Box::new(Mutex::new(Clock::new(len, usize::MAX))),
         })
     }
 
@@ -162,31 +178,72 @@ impl MappedFile {
         &self.map[..self.len]
     }
 
+    /// What kernels change, after [`change_rows`](Self::change_rows).
     #[inline]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.map[..self.len]
     }
 
-    /// Keeps no more than so many bytes of the file mapped, from what [`touch`](Self::touch) is told.
-    pub(crate) fn bound(&self, bytes: u64) {
-        let half = usize::try_from(bytes / 2).unwrap_or(usize::MAX) / PAGE;
-        *self.clock.lock().expect("no panic while it is held") = Clock::new(self.len, half.max(1));
+    /// Bytes that are about to be changed.
+    pub(crate) fn change(&mut self, range: Range<usize>) -> &mut [u8] {
+        let clock = self.clock.get_mut().expect("no panic while it is held");
+        clock.begin();
+        for page in range.start / PAGE..range.end.div_ceil(PAGE) {
+            clock.touch(page);
+            clock.changed.insert(page);
+        }
+        self.keep_within_bound();
+        &mut self.map[range]
     }
 
-    /// Notes that rows are about to be read or changed: asks for their pages, and gives back others if
-    /// there are too many.
+    /// Keeps no more than so many bytes of the file mapped, from what it is told of.
+    pub(crate) fn bound(&self, bytes: u64) {
+        self.clock().bound = usize::try_from(bytes).unwrap_or(usize::MAX) / PAGE;
+    }
+
+    /// Notes that rows are about to be read: asks for their pages, and gives back others if there are
+    /// too many.
     pub(crate) fn touch(&self, stride: usize, rows: impl Iterator<Item = u32>) {
-        let mut clock = self.clock.lock().expect("no panic while it is held");
+        self.note(stride, rows, |_, _| ());
+    }
+
+    /// As [`touch`](Self::touch), of rows that kernels are about to change.
+    pub(crate) fn change_rows(&mut self, stride: usize, rows: impl Iterator<Item = u32>) {
+        self.note(stride, rows, |clock, page| {
+            clock.changed.insert(page);
+        });
+    }
+
+    fn note(
+        &self,
+        stride: usize,
+        rows: impl Iterator<Item = u32>,
+        each: impl Fn(&mut Clock, usize),
+    ) {
+        let mut clock = self.clock();
+        clock.begin();
         for row in rows {
             let from = row as usize * stride;
             for page in from / PAGE..=(from + stride - 1) / PAGE {
                 if clock.touch(page) {
                     self.ask_for(page);
                 }
+                each(&mut clock, page);
             }
         }
-        if clock.is_full() {
-            clock.turn(|pages| self.give_back(pages.start * PAGE, pages.end * PAGE));
+        drop(clock);
+        self.keep_within_bound();
+    }
+
+    fn clock(&self) -> std::sync::MutexGuard<'_, Clock> {
+        self.clock.lock().expect("no panic while it is held")
+    }
+
+    /// Gives back pages if there are more than may stay.
+    fn keep_within_bound(&self) {
+        let mut clock = self.clock();
+        for pages in clock.others() {
+            self.let_go(&mut clock, pages);
         }
     }
 
@@ -219,30 +276,65 @@ impl MappedFile {
     /// Gives back pages that lie wholly between two positions: they are read again when they are
     /// needed.
     pub(crate) fn give_back(&self, from: usize, to: usize) {
+        let end = if to >= self.len {
+            self.len.div_ceil(PAGE)
+        } else {
+            to / PAGE
+        };
+        let pages = from.div_ceil(PAGE)..end;
+        let mut clock = self.clock();
+        clock.forget(pages.clone());
+        self.let_go(&mut clock, pages);
+    }
+
+    /// Writes the pages that were changed, and gives back all. Where they cannot be written they stay, and
+    /// whoever flushes hears of it.
+    fn let_go(&self, clock: &mut Clock, pages: Range<usize>) {
+        if self.write_pages(clock, pages.clone()).is_err() {
+            return;
+        }
         #[cfg(unix)]
         {
-            let from = from.next_multiple_of(PAGE);
+            // The system's pages may be larger; those that are only in part among ours stay.
+            let page = rustix::param::page_size();
+            let from = (pages.start * PAGE).next_multiple_of(page);
+            let to = pages.end * PAGE;
             let to = if to >= self.len {
                 self.len
             } else {
-                to / PAGE * PAGE
+                to / page * page
             };
             if from < to {
-                // SAFETY: within the map, which is shared and of a file: pages are read from the
-                // file again, with everything that was written to them, so that no reference to
-                // their bytes sees a change.
-                // A wish: where pages are larger the system refuses what does not begin on one.
+                // SAFETY: within the map. What was changed on these pages is in the file, from which
+                // they are read again, so that no reference to their bytes sees a change.
+                // A wish: pages that stay are no error.
                 let _ = unsafe {
                     let advice = memmap2::UncheckedAdvice::DontNeed;
                     self.map.unchecked_advise_range(advice, from, to - from)
                 };
             }
         }
-        #[cfg(not(unix))]
-        let _ = (from, to);
     }
 
-    /// Copies bytes of the file, with what was changed through the map, without mapping its pages.
+    /// Writes those of some pages that were changed to the file.
+    fn write_pages(&self, clock: &mut Clock, pages: Range<usize>) -> Result<(), Error> {
+        #[cfg(unix)]
+        for run in clock.changed.runs(pages) {
+            use std::os::unix::fs::FileExt;
+            let (from, to) = (run.start * PAGE, self.len.min(run.end * PAGE));
+            let written = self.file.write_all_at(&self.bytes()[from..to], from as u64);
+            written.map_err(Error::io(&self.path, "write the rows of a mapped table"))?;
+            run.for_each(|page| {
+                clock.changed.remove(page);
+            });
+        }
+        #[cfg(not(unix))]
+        let _ = (clock, pages);
+        Ok(())
+    }
+
+    /// Copies bytes of the file without mapping its pages; what was changed is among them once it was
+    /// [written](Self::write).
     pub(crate) fn read_at(&self, from: usize, bytes: &mut [u8]) -> Result<(), Error> {
         #[cfg(unix)]
         {
@@ -257,14 +349,25 @@ impl MappedFile {
         }
     }
 
+    /// Writes all that was changed to the file.
+    pub(crate) fn write(&self) -> Result<(), Error> {
+        self.write_pages(&mut self.clock(), 0..self.len.div_ceil(PAGE))
+    }
+
     /// Returns when the system says that all that was changed is on the disk.
     pub(crate) fn flush(&self) -> Result<(), Error> {
-        self.map.flush().map_err(Error::io(&self.path, "flush"))
+        self.write()?;
+        if OWN_COPIES {
+            self.file.sync_data()
+        } else {
+            self.map.flush()
+        }
+        .map_err(Error::io(&self.path, "flush"))
     }
 }
 
 /// A set of small numbers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Bits(Vec<u64>);
 
 impl Bits {
@@ -285,6 +388,49 @@ impl Bits {
         self.0.fill(0);
     }
 
+    /// Whether it was in it.
+    #[inline]
+    fn remove(&mut self, at: usize) -> bool {
+        let was_in = self.contains(at);
+        self.0[at / 64] &= !(1 << (at % 64));
+        was_in
+    }
+
+    /// Takes in what is in another.
+    fn join(&mut self, other: &Self) {
+        let words = self.0.iter_mut().zip(&other.0);
+        words.for_each(|(word, other)| *word |= other);
+    }
+
+    fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    #[inline]
+    fn contains(&self, at: usize) -> bool {
+        self.0[at / 64] >> (at % 64) & 1 == 1
+    }
+
+    /// Those of a range, in runs.
+    fn runs(&self, range: Range<usize>) -> Vec<Range<usize>> {
+        let mut runs = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let rest = self.0[at / 64] >> (at % 64);
+            if rest == 0 {
+                at = (at / 64 + 1) * 64;
+                continue;
+            }
+            let from = at + rest.trailing_zeros() as usize;
+            let absent = (from..range.end).find(|&at| !self.contains(at));
+            at = absent.unwrap_or(range.end);
+            if from < at {
+                runs.push(from..at);
+            }
+        }
+        runs
+    }
+
     /// All of them, rising.
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
         let words = self.0.iter().enumerate().filter(|&(_, &word)| word != 0);
@@ -296,50 +442,94 @@ impl Bits {
     }
 }
 
-/// Which pages were touched lately.
+/// Which pages were touched lately, and which were changed and not written.
 #[derive(Debug)]
 struct Clock {
+    /// Pages of the file.
     pages: usize,
-    /// Pages of a generation.
-    half: usize,
-    young: Bits,
+    /// Pages that may stay.
+    bound: usize,
+    /// From the youngest to the oldest generation.
+    touched: [Bits; 3],
+    /// Pages of the youngest generation.
+    young: usize,
+    /// Pages of all.
     count: usize,
+    changed: Bits,
 }
 
 impl Clock {
-    fn new(len: usize, half: usize) -> Self {
+    fn new(len: usize, bound: usize) -> Self {
         let pages = len.div_ceil(PAGE);
         Self {
             pages,
-            half,
-            young: Bits::new(pages),
+            bound,
+            touched: [(); 3].map(|()| Bits::new(pages)),
+            young: 0,
             count: 0,
+            changed: Bits::new(pages),
         }
     }
 
-    /// Whether the page is new to the generation.
+    /// Before pages are touched together: begins another generation if the youngest is complete.
+    #[inline]
+    fn begin(&mut self) {
+        if self.young >= (self.bound / 3).max(1) {
+            let [young, last, old] = &mut self.touched;
+            old.join(last);
+            std::mem::swap(young, last);
+            young.clear();
+            self.young = 0;
+        }
+    }
+
+    /// Whether the page was not there.
     #[inline]
     fn touch(&mut self, page: usize) -> bool {
-        let is_new = self.young.insert(page);
+        let [young, last, old] = &mut self.touched;
+        if !young.insert(page) {
+            return false;
+        }
+        self.young += 1;
+        let is_new = !last.contains(page) && !old.contains(page);
         self.count += usize::from(is_new);
         is_new
     }
 
-    fn is_full(&self) -> bool {
-        self.count >= self.half
+    /// Pages that are given back before their time.
+    fn forget(&mut self, pages: Range<usize>) {
+        for page in pages {
+            let [young, last, old] = self.touched.each_mut().map(|bits| bits.remove(page));
+            self.young -= usize::from(young);
+            self.count -= usize::from(young || last || old);
+        }
     }
 
-    /// Hands over all pages that are not of the young generation, in runs, and begins another.
-    fn turn(&mut self, mut give_back: impl FnMut(std::ops::Range<usize>)) {
+    /// What is to go, in runs, if there are more pages than may stay: all that were not touched together
+    /// with the last, or not in the last generation either.
+    fn others(&mut self) -> Vec<Range<usize>> {
+        let mut runs = Vec::new();
+        if self.count < self.bound {
+            return runs;
+        }
+        let [young, last, old] = &mut self.touched;
+        old.clear();
+        let mut kept = young.clone();
+        kept.join(last);
+        self.count = kept.len();
+        if self.count >= self.bound {
+            last.clear();
+            kept = young.clone();
+            self.count = self.young;
+        }
         let mut from = 0;
-        for page in self.young.iter().chain([self.pages]) {
+        for page in kept.iter().chain([self.pages]) {
             if from < page {
-                give_back(from..page);
+                runs.push(from..page);
             }
             from = page + 1;
         }
-        self.young.clear();
-        self.count = 0;
+        runs
     }
 }
 
@@ -355,18 +545,37 @@ mod tests {
         }
         assert_eq!(bits.iter().collect::<Vec<_>>(), [0, 63, 64, 199]);
         assert!(!bits.insert(63) && bits.insert(1) && !bits.insert(1));
+        let runs = |range| bits.runs(range);
+        assert_eq!(runs(0..200), [0..2, 63..65, 199..200]);
+        assert_eq!(runs(1..64), [1..2, 63..64]);
+        assert!(runs(65..199).is_empty());
+        assert!(bits.remove(63) && !bits.remove(63));
+        assert_eq!(bits.runs(2..200), [64..65, 199..200]);
     }
 
     #[test]
-    fn pages_of_the_last_generation_stay_and_the_others_are_given_back_in_runs() {
-        let mut clock = Clock::new(10 * PAGE - 1, 3);
-        let new = [4, 5, 4, 8].map(|page| clock.touch(page));
-        assert_eq!(new, [true, true, false, true]);
-        assert!(clock.is_full());
-        let mut given = Vec::new();
-        clock.turn(|pages| given.push(pages));
-        assert_eq!(given, [0..4, 6..8, 9..10]);
-        assert!(!clock.is_full());
+    fn nothing_goes_while_all_have_room_and_then_what_was_not_touched_for_long() {
+        let mut clock = Clock::new(20 * PAGE - 1, 9);
+        let mut touch = |pages: &[usize]| {
+            clock.begin();
+            let new = pages.iter().filter(|&&page| clock.touch(page)).count();
+            let others: Vec<usize> = clock.others().into_iter().flatten().collect();
+            (new, others)
+        };
+        // Generations of three.
+        assert_eq!(touch(&[4, 5, 4, 8]), (3, vec![]));
+        assert_eq!(touch(&[5, 10, 11]), (2, vec![]));
+        assert_eq!(touch(&[11, 12, 13]), (2, vec![]));
+        assert_eq!(touch(&[14]), (1, vec![]));
+        assert_eq!(touch(&[15]), (1, (0..11).chain(16..20).collect()));
+        // Of those that went, and of those that are there.
+        assert_eq!(touch(&[5, 11]), (1, vec![]));
+        // More together than may stay.
+        let many: Vec<usize> = (0..10).collect();
+        assert_eq!(touch(&many), (9, (10..20).collect()));
+        assert_eq!(touch(&many), (0, (10..20).collect()));
+        clock.forget(0..8);
+        assert_eq!((clock.young, clock.count), (2, 2));
     }
 
     #[test]
@@ -383,7 +592,7 @@ mod tests {
         let mut expected: Vec<u8> = (0..len).map(|at| at as u8).collect();
         assert!(file.bytes() == expected);
         for at in [7, 2 * PAGE, len - 1] {
-            file.bytes_mut()[at] = 200;
+            file.change(at..at + 1)[0] = 200;
             expected[at] = 200;
         }
         file.give_back(0, len);

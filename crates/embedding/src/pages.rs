@@ -1,5 +1,7 @@
 //! Memory that a table lies in.
 
+use std::ops::Range;
+
 use memmap2::{MmapMut, MmapOptions};
 
 use crate::Error;
@@ -53,6 +55,22 @@ impl Pages {
         match self {
             Self::Memory { map, len } => &mut map[..*len],
             Self::Mapped(file) => file.bytes_mut(),
+        }
+    }
+
+    /// Bytes that are about to be changed.
+    #[inline]
+    pub(crate) fn change(&mut self, range: Range<usize>) -> &mut [u8] {
+        match self {
+            Self::Memory { map, .. } => &mut map[range],
+            Self::Mapped(file) => file.change(range),
+        }
+    }
+
+    /// Notes that rows are about to be changed by kernels.
+    pub(crate) fn change_rows(&mut self, stride: usize, rows: impl Iterator<Item = u32>) {
+        if let Self::Mapped(file) = self {
+            file.change_rows(stride, rows);
         }
     }
 

@@ -479,6 +479,16 @@ impl Table {
         }
     }
 
+    /// Must be called before kernels change rows of a mapped table, and before
+    /// [`about_to_change`](Self::about_to_change).
+    pub(crate) fn kernels_change(&mut self, rows: impl Iterator<Item = u32>) {
+        if self.frozen {
+            self.touch(rows);
+        } else {
+            self.memory.change_rows(self.layout.stride, rows);
+        }
+    }
+
     /// Flushes the rows of a table that lies in a file of a run, and says what they are; none of
     /// others.
     pub(crate) fn settle(&mut self) -> Result<Option<MappedRows>, Error> {
@@ -612,7 +622,11 @@ impl Table {
     pub fn write_weights(&mut self, row: u32, weights: &[f32]) {
         let layout = self.layout;
         let from = row as usize * layout.stride;
-        put(layout, &mut self.memory.bytes_mut()[from..], weights);
+        put(
+            layout,
+            self.memory.change(from..from + layout.stride),
+            weights,
+        );
     }
 
     /// The weights of a row, to be filled from outside.
@@ -630,7 +644,8 @@ impl Table {
     pub fn begin_row(&mut self, row: u32, weights: &[f32]) {
         self.write_weights(row, weights);
         let (layout, optimizer) = (self.layout, self.optimizer);
-        let row = &mut self.memory.bytes_mut()[row as usize * layout.stride..][..layout.stride];
+        let from = row as usize * layout.stride;
+        let row = self.memory.change(from..from + layout.stride);
         let state = &mut row[layout.state_at..];
         let state = &mut state[..optimizer.state_len(layout.dim) * size_of::<f32>()];
         optimizer.init_state(weights, bytemuck::cast_slice_mut(state));
@@ -703,7 +718,8 @@ impl Table {
     fn row_mut(&mut self, row: u32) -> (&mut [f32], &mut [f32]) {
         assert_eq!(self.layout.precision, Precision::F32, "rows of halves");
         let layout = self.layout;
-        let row = &mut self.memory.bytes_mut()[row as usize * layout.stride..][..layout.stride];
+        let from = row as usize * layout.stride;
+        let row = self.memory.change(from..from + layout.stride);
         let (weights, state) = row.split_at_mut(layout.state_at);
         (
             &mut bytemuck::cast_slice_mut(weights)[..layout.dim],
@@ -728,6 +744,7 @@ impl Table {
         let Some(file) = self.memory.mapped() else {
             return self.bytes().chunks(some).try_for_each(each);
         };
+        file.write()?;
         let len = self.config.rows * self.layout.stride;
         // Aligned as rows are.
         let mut words = vec![0u64; some.min(len).div_ceil(size_of::<u64>())];
@@ -803,7 +820,8 @@ impl Table {
         let (mut at, end) = (0, taken * layout.stride);
         snapshot.read(name, &shape, |block| {
             let from = at;
-            let rows = self.memory.bytes_mut()[from..end].chunks_exact_mut(layout.stride);
+            let to = end.min(from + block.len() / layout.dim * layout.stride);
+            let rows = self.memory.change(from..to).chunks_exact_mut(layout.stride);
             for (weights, row) in block.chunks_exact(layout.dim).zip(rows) {
                 put(layout, row, weights);
                 at += layout.stride;
@@ -846,7 +864,8 @@ impl Table {
             let (mut at, end) = (0, taken * layout.stride);
             snapshot.read(&name, &[count, width], |block| {
                 let from = at;
-                let rows = self.memory.bytes_mut()[from..end].chunks_exact_mut(layout.stride);
+                let to = end.min(from + block.len() / width * layout.stride);
+                let rows = self.memory.change(from..to).chunks_exact_mut(layout.stride);
                 for (values, row) in block.chunks_exact(width).zip(rows) {
                     let state: &mut [f32] = bytemuck::cast_slice_mut(&mut row[layout.state_at..]);
                     state[first..][..width].copy_from_slice(values);
@@ -1171,6 +1190,8 @@ mod tests {
         let before = table.bytes().to_vec();
         table.about_to_change([1, 70_000].into_iter()).unwrap();
         table.update_row(1, &[1.0, 1.0], STEP);
+        // Of two changed rows one reaches the file before the process ends.
+        table.memory.give_back(0, table.layout().stride * 60_000);
         table.update_row(70_000, &[1.0, 1.0], STEP);
         drop(table);
         assert!(folder.path().join("v2.an%20item.undo-0000000008").exists());

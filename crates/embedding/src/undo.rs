@@ -14,13 +14,15 @@
 //! A chunk is written by one call before any of its rows changes. A row is in a log once.
 //!
 //! # Killed at any moment
-//! What a process wrote to a file or to a mapped page is the system's, and survives the process. So
-//! after a kill the rows and the logs are what they were at that moment:
+//! What a process wrote to a file is the system's, and survives the process. A changed page of the rows
+//! is written when it is given back, or at a checkpoint. So after a kill the logs are what they were at
+//! that moment, and each page of the rows is what it was then or at an earlier moment since the
+//! checkpoint:
 //!
 //! - *Before the first checkpoint* there is no log: the run begins anew, and so do its rows.
 //! - *While a chunk is written*: a part of it is at the end of the log, none of its rows has
-//!   changed, and it is left out. *After it*: some of its rows have changed, others not; the old bytes
-//!   are right for both.
+//!   changed, and it is left out. *After it*: some of its rows have changed in the file, others not; the
+//!   old bytes are right for both.
 //! - *While a checkpoint `N` is written*: it has no name yet, the newest one is `S < N`, and log `S`
 //!   leads back to it.
 //! - *After `N` got its name and before log `N` begins*: there is no log of `N` or later. The rows are
@@ -235,6 +237,7 @@ impl Undo {
         for &of in later.iter().rev() {
             apply(&self.at(of), file, saved.rows, self.stride)?;
         }
+        file.flush()?;
         let found = sums(file, saved.rows, self.stride)?;
         for (block, (found, expected)) in found.iter().zip(&saved.checksums).enumerate() {
             if found != expected {
@@ -249,7 +252,6 @@ impl Undo {
                 });
             }
         }
-        file.flush()?;
         for &of in later.iter().rev().filter(|&&of| of > step) {
             self.remove(of)?;
         }
@@ -367,10 +369,9 @@ fn apply(path: &Path, file: &mut MappedFile, rows: usize, stride: usize) -> Resu
             if row >= rows {
                 return Err(damaged(at, "a row beyond the table's last"));
             }
-            file.bytes_mut()[row * stride..][..stride].copy_from_slice(old);
+            file.change(row * stride..(row + 1) * stride)
+                .copy_from_slice(old);
         }
-        let numbers = content[4..].as_chunks::<4>().0[..of_chunk].iter();
-        file.touch(stride, numbers.map(|row| u32::from_le_bytes(*row)));
         at += 4 + rest;
     }
     Ok(())
@@ -407,6 +408,7 @@ mod tests {
         }
 
         fn save(&mut self, step: u64) -> (MappedRows, Vec<u8>) {
+            self.file.flush().unwrap();
             let sums = self.undo.settle(&self.file, ROWS).unwrap();
             self.undo.begin(step, sums.clone()).unwrap();
             let saved = MappedRows {
@@ -425,7 +427,8 @@ mod tests {
             let logged = self.undo.log(self.file.bytes(), rows.iter().copied());
             logged.unwrap();
             for &row in rows {
-                let row = &mut self.file.bytes_mut()[row as usize * STRIDE..][..STRIDE];
+                let from = row as usize * STRIDE;
+                let row = self.file.change(from..from + STRIDE);
                 row.iter_mut()
                     .for_each(|byte| *byte = byte.wrapping_add(by));
             }
@@ -459,6 +462,9 @@ mod tests {
         let (second, at_second) = rows.save(20);
         assert_ne!(at_first, at_second);
         rows.change(&[2, 99], 1);
+        // Once what was changed has reached the file, and once not.
+        rows.file.write().unwrap();
+        rows.change(&[3, 98], 1);
         rows.go_back(20, &second).unwrap();
         assert!(rows.file.bytes() == at_second);
         rows.change(&[4, 50], 7);
@@ -516,7 +522,8 @@ mod tests {
     fn rows_that_no_log_explains_are_named() {
         let mut rows = Rows::new();
         let (saved, _) = rows.save(1);
-        rows.file.bytes_mut()[3 * STRIDE] ^= 1;
+        rows.file.change(3 * STRIDE..3 * STRIDE + 1)[0] ^= 1;
+        rows.file.write().unwrap();
         let message = rows.go_back(1, &saved).unwrap_err().to_string();
         assert!(
             message.contains("v.rows: damaged: the checksum of rows 0 to 99 is "),
@@ -534,11 +541,12 @@ mod tests {
         rows.save(3);
         rows.change(&[4, 5], 1);
         let logs = [3, 2, 1].map(|step| rows.undo.at(step));
+        rows.file.write().unwrap();
         let kept = rows.file.bytes().to_vec();
         let contents = logs.each_ref().map(|log| std::fs::read(log).unwrap());
         // Killed after so many logs were read, and after so many of them were removed.
         for (read, removed) in [(0, 0), (1, 0), (2, 0), (3, 0), (3, 1), (3, 2)] {
-            rows.file.bytes_mut().copy_from_slice(&kept);
+            rows.file.change(0..kept.len()).copy_from_slice(&kept);
             for (log, content) in logs.iter().zip(&contents) {
                 std::fs::write(log, content).unwrap();
             }
@@ -548,6 +556,7 @@ mod tests {
             for log in &logs[..removed] {
                 std::fs::remove_file(log).unwrap();
             }
+            rows.file.write().unwrap();
             rows.go_back(1, &first).unwrap();
             assert!(
                 rows.file.bytes() == at_first,

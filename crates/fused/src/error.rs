@@ -65,6 +65,12 @@ pub enum Error {
         /// The table.
         table: String,
     },
+    /// A thread that the system does not give.
+    #[error("train.threads: no such threads: {source}")]
+    Threads {
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// The environment asks for an instruction set that is not there.
     #[error(transparent)]
     Isa(#[from] crossfield_simd::Error),

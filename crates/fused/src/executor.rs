@@ -208,10 +208,21 @@ impl Fused {
             Ok(())
         };
         std::thread::scope(|scope| {
-            let others: Vec<_> = (1..turn.threads)
-                .map(|thread| scope.spawn(move || work(thread)))
-                .collect();
-            let mut result = work(0);
+            let mut others = Vec::new();
+            let mut result = Ok(());
+            for thread in 1..turn.threads {
+                let builder = std::thread::Builder::new();
+                match builder.spawn_scoped(scope, move || work(thread)) {
+                    Ok(other) => others.push(other),
+                    Err(source) => {
+                        // Those that were given stop before their first part, or soon.
+                        desk.close();
+                        result = Err(Error::Threads { source });
+                        break;
+                    }
+                }
+            }
+            result = result.and_then(|()| work(0));
             for other in others {
                 match other.join() {
                     Ok(of_other) => result = result.and(of_other),

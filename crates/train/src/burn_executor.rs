@@ -101,8 +101,7 @@ impl<M: Model> Scorer for Trained<M> {
     }
 
     fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
-        score(&self.model, &mut self.tables, &self.device, data, each);
-        Ok(())
+        score(&self.model, &mut self.tables, &self.device, data, each)
     }
 
     fn evaluate(&mut self, data: &Arc<Dataset>) -> Result<Report, Error> {
@@ -124,12 +123,13 @@ fn score<M: Model>(
     device: &Device,
     data: &Arc<Dataset>,
     each: &mut dyn FnMut(&[f32]),
-) {
-    for batch in Loader::new(data.clone(), Order::Sequential, SCORE_BATCH, 0) {
+) -> Result<(), Error> {
+    for batch in Loader::new(data.clone(), Order::Sequential, SCORE_BATCH, 0)? {
         let (lookup, _) = tables.stage(Arc::new(batch), device);
         let scores = model.score(&lookup).try_into_vec_as::<f32>();
         each(&scores.expect("scores are floats"));
     }
+    Ok(())
 }
 
 pub(crate) struct BurnExecutor<'a, M> {
@@ -216,8 +216,7 @@ impl<M: Model> Scorer for BurnExecutor<'_, M> {
 
     fn score(&mut self, data: &Arc<Dataset>, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
         let (model, device) = (self.model.valid(), self.device.clone().inner());
-        score(&model, &mut self.tables, &device, data, each);
-        Ok(())
+        score(&model, &mut self.tables, &device, data, each)
     }
 
     fn evaluate(&mut self, data: &Arc<Dataset>) -> Result<Report, Error> {
@@ -261,7 +260,7 @@ impl<M: Model> Executor for BurnExecutor<'_, M> {
             block: epoch.block,
         };
         let batch_size = self.setup.train.batch_size();
-        let loader = Loader::new(epoch.data.clone(), order, batch_size, epoch.first);
+        let loader = Loader::new(epoch.data.clone(), order, batch_size, epoch.first)?;
         for mut batch in loader {
             let weight = batch.batch_size as f64;
             let rate = epoch.rates.step();

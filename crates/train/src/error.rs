@@ -151,6 +151,14 @@ pub enum Error {
         /// What the disk has.
         available: String,
     },
+    /// Threads that the system does not give.
+    #[error("train.threads = {threads}: no such threads: {source}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the system says.
+        source: rayon::ThreadPoolBuildError,
+    },
     /// The loss is no number any more.
     #[error(
         "training diverged: the loss is {loss} at epoch {epoch}, step {step} (rows: {optimizer}); \

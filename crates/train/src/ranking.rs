@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use crossfield_core::metrics::Report;
-use crossfield_core::{Batch, ListFigures, Model, RankedItems, RankingReport};
+use crossfield_core::{Batch, ListFigures, Model, RankedItems, Ranker, RankingReport};
 use crossfield_data::{Dataset, Loader, Order};
 use crossfield_embedding::{EmbeddingCollection, Vectors, evaluate_ranking, list_figures};
 
@@ -139,27 +139,30 @@ pub(crate) fn ranked<M: Model>(
     data: &Arc<Dataset>,
 ) -> Option<Result<RankedRows, Error>> {
     let ranker = model.ranker()?;
+    Some(ranked_by(ranker, tables, device, data))
+}
+
+fn ranked_by(
+    ranker: &dyn Ranker,
+    tables: &mut EmbeddingCollection,
+    device: &Device,
+    data: &Arc<Dataset>,
+) -> Result<RankedRows, Error> {
     let items = ranker.items();
     let mut queries = Vec::new();
     let (mut seen, mut wanted) = (Vec::new(), Vec::new());
-    for batch in Loader::new(data.clone(), Order::Sequential, SCORE_BATCH, 0) {
+    for batch in Loader::new(data.clone(), Order::Sequential, SCORE_BATCH, 0)? {
         add_lists(items, &batch, &mut seen, &mut wanted);
         let (lookup, _) = tables.stage(Arc::new(batch), device);
         let rows = ranker.queries(&lookup).try_into_vec_as::<f32>();
         queries.extend(rows.expect("queries are floats"));
     }
-    let vectors = tables.vectors(&items.table).and_then(|items| {
-        let queries = Vectors::from_flat(&queries, items.dim())?;
-        Ok((queries, items))
-    });
-    Some(match vectors {
-        Ok((queries, items)) => Ok(RankedRows {
-            queries,
-            items,
-            seen,
-            wanted,
-        }),
-        Err(error) => Err(error.into()),
+    let items = tables.vectors(&items.table)?;
+    Ok(RankedRows {
+        queries: Vectors::from_flat(&queries, items.dim())?,
+        items,
+        seen,
+        wanted,
     })
 }
 

@@ -212,7 +212,7 @@ pub fn train<M: Model>(
 /// Runs tensor operations on a pool of `threads` threads; 0: as many as the machine has.
 ///
 /// # Errors
-/// [`Error::Option`] if the system does not give them.
+/// [`Error::Threads`] if the system does not give them.
 ///
 /// ```
 /// let threads = crossfield_train::in_pool(2, rayon::current_num_threads)?;
@@ -221,10 +221,7 @@ pub fn train<M: Model>(
 /// ```
 pub fn in_pool<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R, Error> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let pool = pool.map_err(|error| Error::Option {
-        option: "train.threads".into(),
-        reason: format!("{threads} threads: {error}"),
-    })?;
+    let pool = pool.map_err(|source| Error::Threads { threads, source })?;
     Ok(pool.install(work))
 }
 

@@ -14,8 +14,8 @@ use crossfield_embedding::{
 };
 use crossfield_train::{RunFile, State};
 
-/// What a target does with bytes.
-pub(crate) type Body = fn(&[u8]);
+/// What a target does with bytes; whether they are a file of its kind.
+pub(crate) type Body = fn(&[u8]) -> bool;
 
 /// All targets, by name.
 pub(crate) const ALL: &[(&str, Body)] = &[
@@ -63,11 +63,11 @@ fn spec(folder: &Path, format: &str, more: &str, fields: &str) -> DataSpec {
 }
 
 /// Reads rows, and what was learned of them from its files again.
-fn rows(bytes: &[u8], format: &str, more: &str, fields: &str, label: LabelKind) {
+fn rows(bytes: &[u8], format: &str, more: &str, fields: &str, label: LabelKind) -> bool {
     let folder = folder("rows", bytes);
     let spec = spec(folder.path(), format, more, fields);
     let Ok(prepared) = prepare(&spec, 1, label) else {
-        return;
+        return false;
     };
     let run = folder.path().join("run");
     fs::create_dir(&run).expect("a folder");
@@ -85,47 +85,44 @@ fn rows(bytes: &[u8], format: &str, more: &str, fields: &str, label: LabelKind) 
     for (first, second) in first.sparse.iter().zip(&second.sparse) {
         assert_eq!(first.indices, second.indices);
     }
+    true
 }
 
 /// Separated cells.
-pub(crate) fn csv(bytes: &[u8]) {
+pub(crate) fn csv(bytes: &[u8]) -> bool {
     rows(
         bytes,
         "csv",
         "missing = ['', '?']",
         FIELDS,
         LabelKind::Binary,
-    );
+    )
 }
 
 /// Ratings between tabs.
-pub(crate) fn ratings(bytes: &[u8]) {
-    let fields = "[[field]]\nname = 'user'\n[[field]]\nname = 'item'\n";
-    rows(bytes, "ratings", "", fields, LabelKind::Number);
+pub(crate) fn ratings(bytes: &[u8]) -> bool {
+    let fields = "[label]\ncolumn = 'rating'\n[[field]]\nname = 'user'\n[[field]]\nname = 'item'\n";
+    rows(bytes, "ratings", "", fields, LabelKind::Number)
 }
 
 /// Labels with indices and values.
-pub(crate) fn libsvm(bytes: &[u8]) {
-    rows(bytes, "libsvm", "max_index = 1000", "", LabelKind::Number);
+pub(crate) fn libsvm(bytes: &[u8]) -> bool {
+    rows(bytes, "libsvm", "max_index = 1000", "", LabelKind::Number)
 }
 
 /// Labels with fields, indices and values.
-pub(crate) fn libffm(bytes: &[u8]) {
-    rows(bytes, "libffm", "max_index = 1000", "", LabelKind::Binary);
+pub(crate) fn libffm(bytes: &[u8]) -> bool {
+    rows(bytes, "libffm", "max_index = 1000", "", LabelKind::Binary)
 }
 
-/// Parquet files, where they are read.
-pub(crate) fn parquet(bytes: &[u8]) {
-    let format = "[data]\nformat = 'parquet'\n[model]\n";
-    if RunFile::<toml::Table>::parse(format, "fuzz.toml", &[]).is_ok() {
-        let fields =
-            "[label]\ncolumn = 'click'\n[[field]]\nname = 'user'\n[[field]]\nname = 'ad'\n";
-        rows(bytes, "parquet", "", fields, LabelKind::Binary);
-    }
+/// Columns of a Parquet file.
+pub(crate) fn parquet(bytes: &[u8]) -> bool {
+    let fields = "[label]\ncolumn = 'click'\n[[field]]\nname = 'user'\n[[field]]\nname = 'ad'\n";
+    rows(bytes, "parquet", "", fields, LabelKind::Binary)
 }
 
-/// A cache of other rows: opened, or built anew.
-pub(crate) fn cache(bytes: &[u8]) {
+/// A cache of other rows: opened, or built anew; whether it begins as one of this version.
+pub(crate) fn cache(bytes: &[u8]) -> bool {
     let folder = folder("cache/rows.cache", bytes);
     let csv = "click,item,tags,age\n1,a,x:1|y:2,3\n0,b,,4\n1,a,y:2,5\n";
     fs::write(folder.path().join("rows"), csv).expect("a temporary file");
@@ -134,10 +131,13 @@ pub(crate) fn cache(bytes: &[u8]) {
     let prepared: Prepared = prepare(&spec, 1, LabelKind::Binary).expect("rows of ours");
     let all: Vec<u32> = (0..prepared.train.len().min(64) as u32).collect();
     prepared.train.batch(&all);
+    let built = fs::read(folder.path().join("cache/rows.cache")).expect("a cache");
+    // Magic and version.
+    bytes.get(..16) == built.get(..16)
 }
 
 /// schema.json, and behind a zero byte the vocabulary of `item`.
-pub(crate) fn schema(bytes: &[u8]) {
+pub(crate) fn schema(bytes: &[u8]) -> bool {
     let mut parts = bytes.splitn(2, |&byte| byte == 0);
     let folder = folder("schema.json", parts.next().unwrap_or_default());
     let vocabularies = folder.path().join("vocabularies");
@@ -145,7 +145,7 @@ pub(crate) fn schema(bytes: &[u8]) {
     let keys = vocabularies.join("item.csv");
     fs::write(keys, parts.next().unwrap_or_default()).expect("a temporary file");
     let Ok(schema) = FittedSchema::load(folder.path()) else {
-        return;
+        return false;
     };
     schema.fingerprint();
     for (field, of) in schema.schema().fields.iter().enumerate() {
@@ -166,26 +166,29 @@ pub(crate) fn schema(bytes: &[u8]) {
         LabelKind::Binary,
         Labels::Required,
     );
+    true
 }
 
 /// A run file, whose complete form is read again.
-pub(crate) fn run_file(bytes: &[u8]) {
+pub(crate) fn run_file(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else {
-        return;
+        return false;
     };
-    if let Ok(run) = RunFile::<toml::Table>::parse(text, "fuzz.toml", &[]) {
-        let again = RunFile::parse(&run.to_toml(), "again.toml", &[]);
-        // Numbers that are none are not equal to themselves.
-        let again: RunFile<toml::Table> = again.expect("a run file that was read");
-        assert_eq!(again.to_toml(), run.to_toml());
-    }
+    let Ok(run) = RunFile::<toml::Table>::parse(text, "fuzz.toml", &[]) else {
+        return false;
+    };
+    let again = RunFile::parse(&run.to_toml(), "again.toml", &[]);
+    // Numbers that are none are not equal to themselves.
+    let again: RunFile<toml::Table> = again.expect("a run file that was read");
+    assert_eq!(again.to_toml(), run.to_toml());
+    true
 }
 
 /// Tensors.
-pub(crate) fn snapshot(bytes: &[u8]) {
+pub(crate) fn snapshot(bytes: &[u8]) -> bool {
     let folder = folder("model.safetensors", bytes);
     let Ok(mut snapshot) = Snapshot::open(&folder.path().join("model.safetensors")) else {
-        return;
+        return false;
     };
     for name in snapshot.names() {
         let shape = snapshot.shape(&name).expect("a name of its own").to_vec();
@@ -197,29 +200,32 @@ pub(crate) fn snapshot(bytes: &[u8]) {
             assert_eq!(count, shape.iter().product::<usize>());
         }
     }
+    true
 }
 
 /// state.json of the schema 1.
-pub(crate) fn state(bytes: &[u8]) {
+pub(crate) fn state(bytes: &[u8]) -> bool {
     let folder = folder("state.json", bytes);
-    let _ = State::read(folder.path(), 1);
+    State::read(folder.path(), 1).is_ok()
 }
 
 /// checksums.json.
-pub(crate) fn checksums(bytes: &[u8]) {
+pub(crate) fn checksums(bytes: &[u8]) -> bool {
     let folder = folder(Manifest::FILE, bytes);
-    if let Ok(manifest) = Manifest::read(folder.path()) {
-        let _ = manifest.verify(folder.path());
-        manifest.save(folder.path()).expect("a temporary file");
-        assert_eq!(
-            Manifest::read(folder.path()).expect("what was saved"),
-            manifest
-        );
-    }
+    let Ok(manifest) = Manifest::read(folder.path()) else {
+        return false;
+    };
+    let _ = manifest.verify(folder.path());
+    manifest.save(folder.path()).expect("a temporary file");
+    assert_eq!(
+        Manifest::read(folder.path()).expect("what was saved"),
+        manifest
+    );
+    true
 }
 
 /// The keys of an admission.
-pub(crate) fn keys(bytes: &[u8]) {
+pub(crate) fn keys(bytes: &[u8]) -> bool {
     let folder = folder("keys.ad", bytes);
     let config = AdmissionConfig {
         min_count: 2,
@@ -229,17 +235,18 @@ pub(crate) fn keys(bytes: &[u8]) {
     };
     let path = folder.path().join("keys.ad");
     let Ok(mut admission) = Admission::load(&path, 1, config) else {
-        return;
+        return false;
     };
     let rows = admission.admit(&[7, 8], &[2, 1], 2).rows;
     assert!(rows.iter().all(|&row| row <= 3));
     admission.save(&path, 2).expect("a temporary file");
     let again = Admission::load(&path, 2, config).expect("what was saved");
     assert_eq!(again.look_up(&[7, 8]), admission.look_up(&[7, 8]));
+    true
 }
 
 /// The log that leads a mapped table back: rows are those of the checkpoint, or it is refused.
-pub(crate) fn undo(bytes: &[u8]) {
+pub(crate) fn undo(bytes: &[u8]) -> bool {
     let folder = folder("unused", &[]);
     let plan = TablePlan {
         storage: Storage::Mapped,
@@ -268,7 +275,9 @@ pub(crate) fn undo(bytes: &[u8]) {
     drop(tables);
     fs::write(folder.path().join("v2.ad.undo-0000000001"), bytes).expect("a temporary file");
     let mut tables = EmbeddingCollection::in_place(&plans, 1, place(true)).expect("its file");
-    if tables.go_back(1, &saved).is_ok() {
+    let is_led_back = tables.go_back(1, &saved).is_ok();
+    if is_led_back {
         assert_eq!(tables.tables()[0].bytes(), rows);
     }
+    is_led_back
 }

@@ -1181,3 +1181,20 @@ fn weights_that_overflow_in_the_last_row_of_an_epoch_are_not_saved() {
             .any(|name| name.ends_with(".safetensors"))
     );
 }
+
+#[cfg(feature = "parquet")]
+#[test]
+fn a_parquet_file_that_breaks_its_decoder_is_named_and_nothing_else_is_said() {
+    let folder = Folder::new();
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+    let content = std::fs::read(corpus.join("parquet/decoder-panics")).unwrap();
+    folder.write("a.parquet", content);
+    let run = "[data]\nformat = 'parquet'\ntrain = 'a.parquet'\n[label]\ncolumn = 'click'\n[model]\nkind = 'fm'\n\
+               [[field]]\nname = 'user'\n[[field]]\nname = 'ad'\n";
+    folder.write("a.toml", run);
+    assert_eq!(
+        refused(&folder, ""),
+        "`a.parquet`, row group 1 (rows 1 to 12): what it holds contradicts itself; expected a \
+         whole Parquet file, as it was written"
+    );
+}

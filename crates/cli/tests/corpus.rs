@@ -9,13 +9,17 @@ mod bodies;
 fn every_file_of_the_corpus_is_read_or_refused() {
     let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
     for (name, body) in bodies::ALL {
-        let mut files = 0;
+        if *name == "parquet" && !cfg!(feature = "parquet") {
+            continue;
+        }
+        let mut read = 0;
         for entry in corpus.join(name).read_dir().unwrap() {
             let path = entry.unwrap().path();
             println!("{}", path.display());
-            body(&std::fs::read(&path).unwrap());
-            files += 1;
+            let bytes = std::fs::read(&path).unwrap();
+            read += usize::from(body(&bytes) && !bytes.is_empty());
         }
-        assert!(files > 0, "no files for `{name}`");
+        // Fuzzing begins with a file of the kind, or hardly ever makes one.
+        assert!(read > 0, "no file for `{name}` that is one");
     }
 }

@@ -6,13 +6,14 @@
 //! never becomes a text where a number is wanted.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{Read as _, Seek, SeekFrom};
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -115,11 +116,26 @@ fn file_error(path: &str, problem: impl ToString) -> Error {
 }
 
 /// Runs `decode`; a panic in it is an error of the file, for only a damaged one can make a decoder
-/// break its own rules.
+/// break its own rules. What is printed of a panic is for whoever mends a program, and here left out.
 fn guarded<T>(
     decode: impl FnOnce() -> Result<T, parquet::errors::ParquetError>,
 ) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(decode)) {
+    thread_local! {
+        static DECODES: Cell<bool> = const { Cell::new(false) };
+    }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let hook = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !DECODES.get() {
+                hook(panic);
+            }
+        }));
+    });
+    DECODES.set(true);
+    let decoded = catch_unwind(AssertUnwindSafe(decode));
+    DECODES.set(false);
+    match decoded {
         Ok(done) => done.map_err(|error| error.to_string()),
         Err(_) => Err("what it holds contradicts itself".to_owned()),
     }

@@ -114,6 +114,13 @@ enum Place<'a> {
     New(&'a Path),
 }
 
+/// Removes what an interrupt between the last file of a finished run and its clean-up has left.
+pub(crate) fn clean_up(run: &Path) {
+    for folder in ["checkpoints", "tables"] {
+        let _ = std::fs::remove_dir_all(run.join(folder));
+    }
+}
+
 pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     if let Some(file) = args.run_file.as_ref().filter(|file| is_average(file)) {
         return crate::average::train(file, &args.sets, args.out.as_deref());
@@ -156,10 +163,7 @@ pub(crate) fn train(args: &TrainArgs) -> Anyhow<()> {
     if let Place::Resumed(directory) = place
         && directory.join("metrics.json").exists()
     {
-        // An interrupt between the last file and the last clean-up leaves only leftovers.
-        for folder in ["checkpoints", "tables"] {
-            let _ = std::fs::remove_dir_all(directory.join(folder));
-        }
+        clean_up(directory);
         eprintln!("{} is finished; nothing to do", directory.display());
         return Ok(());
     }

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::console::{Console, WIDTH};
 use crate::run::{
-    Anyhow, Run, check, check_schema, complete, fit, label_kind, make_directory, plan, print,
-    refuse_taken, rows_a_step, tables,
+    Anyhow, Run, check, check_schema, clean_up, complete, fit, label_kind, make_directory, plan,
+    print, refuse_taken, rows_a_step, tables,
 };
 
 /// The run file of a search, and what its trials have reached.
@@ -602,6 +602,7 @@ impl Search {
         }
         if is_finished {
             check_run(&out)?;
+            clean_up(&out);
         }
         let evaluations = evaluations(&out.join("metrics.jsonl"))?;
         let epochs = evaluations.last().map_or(0, |last| last.epoch);

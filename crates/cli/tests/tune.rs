@@ -277,12 +277,18 @@ fn a_line_that_an_interrupt_came_upon_is_done_again() {
     let (whole, best) = (folder.read("s/trials.jsonl"), folder.read("s/best.toml"));
     let lines: Vec<&str> = whole.split_inclusive('\n').collect();
     let before = lines[..lines.len() - 1].concat();
+    let last: serde_json::Value = serde_json::from_str(lines[lines.len() - 1]).unwrap();
+    let trial = folder.path(&format!("s/trials/{}", last["trial"]));
     // Before the line was whole, and before it was listed.
     for interrupted in [&whole[..whole.len() - 20], &whole] {
         folder.write("s/trials.jsonl", &before);
         folder.list("s", &["trials.jsonl", "tune.toml"]);
         folder.write("s/trials.jsonl", interrupted);
+        // Nor had the trial, which was finished, been cleaned up.
+        assert!(trial.join("metrics.json").exists());
+        std::fs::create_dir(trial.join("checkpoints")).unwrap();
         folder.succeed("tune --resume s");
+        assert!(!trial.join("checkpoints").exists());
         assert_eq!(folder.read("s/trials.jsonl"), whole);
         assert_eq!(folder.read("s/best.toml"), best);
     }

@@ -708,8 +708,7 @@ mod tests {
         assert_eq!(data.weights(), Some(&[3.0, 0.5, 1.0][..]));
     }
 
-    #[test]
-    fn selected_rows_are_rows_of_their_own() {
+    fn three_rows() -> Dataset {
         let schema = Schema {
             fields: ["a", "b", "c", "d"].map(field).to_vec(),
             dense: vec!["b".into()],
@@ -717,6 +716,12 @@ mod tests {
         let mut data = Dataset::new(Arc::new(schema), 3, columns());
         data.dense = vec![0.5, 1.0, -2.0].into();
         data.labels = vec![1.0, 0.0, 1.0].into();
+        data
+    }
+
+    #[test]
+    fn selected_rows_are_rows_of_their_own() {
+        let mut data = three_rows();
         data.groups = Some(vec![7, 8, 9].into());
         let selected = data.select(&[2, 0]);
         assert_eq!(selected.len(), 2);
@@ -726,13 +731,7 @@ mod tests {
 
     #[test]
     fn consecutive_rows_are_those_that_are_selected() {
-        let schema = Schema {
-            fields: ["a", "b", "c", "d"].map(field).to_vec(),
-            dense: vec!["b".into()],
-        };
-        let mut data = Dataset::new(Arc::new(schema), 3, columns());
-        data.dense = vec![0.5, 1.0, -2.0].into();
-        data.labels = vec![1.0, 0.0, 1.0].into();
+        let mut data = three_rows();
         data.weights = Some(vec![1.0, 2.0, 3.0].into());
         for rows in [0..3usize, 1..3, 2..3, 1..1] {
             let picked: Vec<u32> = rows.clone().map(|row| row as u32).collect();

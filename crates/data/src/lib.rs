@@ -14,6 +14,7 @@ mod indexed;
 mod intern;
 mod line;
 mod loader;
+mod made_ahead;
 mod manifest;
 mod order;
 #[cfg(feature = "parquet")]

@@ -1,13 +1,12 @@
 //! Batches of a data set, made ready on a thread of their own.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::JoinHandle;
 
 use crossfield_core::Batch;
 
 use crate::dataset::Dataset;
 use crate::error::Error;
+use crate::made_ahead::MadeAhead;
 
 /// Batches that may wait for the model.
 const DEPTH: usize = 4;
@@ -33,8 +32,7 @@ pub enum Order {
 /// They are prepared on a thread of their own, up to four ahead. A loader that starts at a later
 /// step gives exactly what the full epoch gives from there on.
 pub struct Loader {
-    batches: Option<Receiver<Batch>>,
-    thread: Option<JoinHandle<()>>,
+    batches: MadeAhead<Batch>,
     steps: usize,
 }
 
@@ -54,7 +52,7 @@ impl Loader {
     ) -> Result<Self, Error> {
         assert!(batch_size > 0, "a batch has at least one row");
         let steps = dataset.len().div_ceil(batch_size);
-        let make = move |sender: std::sync::mpsc::SyncSender<Batch>| {
+        let batches = MadeAhead::new("loader", DEPTH, move |sender| {
             let rows = match order {
                 Order::Shuffled { seed, epoch, block } => dataset.epoch_order(seed, epoch, block),
                 Order::Sequential => (0..dataset.len() as u32).collect(),
@@ -65,24 +63,8 @@ impl Loader {
                     return;
                 }
             }
-        };
-        Self::on_thread(steps, make)
-    }
-
-    fn on_thread(
-        steps: usize,
-        make: impl FnOnce(std::sync::mpsc::SyncSender<Batch>) + Send + 'static,
-    ) -> Result<Self, Error> {
-        let (sender, receiver) = sync_channel(DEPTH);
-        let thread = std::thread::Builder::new()
-            .name("loader".to_owned())
-            .spawn(move || make(sender))
-            .map_err(Error::thread("loader"))?;
-        Ok(Self {
-            batches: Some(receiver),
-            thread: Some(thread),
-            steps,
-        })
+        })?;
+        Ok(Self { batches, steps })
     }
 
     /// Steps of a whole epoch, whichever step this loader starts at.
@@ -95,25 +77,7 @@ impl Iterator for Loader {
     type Item = Batch;
 
     fn next(&mut self) -> Option<Batch> {
-        if let Ok(batch) = self.batches.as_ref()?.recv() {
-            return Some(batch);
-        }
-        self.batches = None;
-        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
-            std::panic::resume_unwind(panic);
-        }
-        None
-    }
-}
-
-impl Drop for Loader {
-    fn drop(&mut self) {
-        // Without a receiver the thread's next send fails, and it ends.
-        self.batches = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was about a batch that nobody asked for.
-            let _ = thread.join();
-        }
+        self.batches.next()
     }
 }
 
@@ -202,13 +166,5 @@ mod tests {
         drop(loader);
         // The thread has ended, so nothing else holds the rows.
         assert_eq!(Arc::strong_count(&data), 1);
-    }
-
-    #[test]
-    fn a_panic_while_preparing_reaches_the_caller() {
-        let mut loader = Loader::on_thread(1, |_| panic!("no such row")).unwrap();
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| loader.next()));
-        let message = caught.unwrap_err();
-        assert_eq!(message.downcast_ref::<&str>(), Some(&"no such row"));
     }
 }

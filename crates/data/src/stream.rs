@@ -2,8 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 
 use crossfield_core::Schema;
 use crossfield_core::rng::{Purpose, rng};
@@ -11,6 +9,7 @@ use crossfield_core::rng::{Purpose, rng};
 use crate::config::DataSpec;
 use crate::dataset::Dataset;
 use crate::error::Error;
+use crate::made_ahead::MadeAhead;
 use crate::passes::{Fit, Progress, check_blocks, fit_in_passes, prepare_in_passes};
 use crate::prepare::{Encoder, Prepared, Reader, config_error, expanded};
 use crate::raw::{LabelKind, Labels};
@@ -106,7 +105,7 @@ impl RowStream {
     /// `data.in_order` it is the order of the files.
     pub fn blocks(&self, seed: u64, epoch: u64, first: u64) -> Blocks {
         let stream = self.clone();
-        Blocks::read_ahead(move |sender| {
+        let ahead = MadeAhead::new("reader", DEPTH, move |sender| {
             let give = |block| {
                 let sent = sender.send(Ok(Arc::new(block)));
                 sent.map_err(|_| Stop::NotWanted)
@@ -119,7 +118,8 @@ impl RowStream {
                 // Nobody there: the error is of a block that nobody asked for.
                 let _ = sender.send(Err(error));
             }
-        })
+        });
+        Blocks(ahead.map_err(Some))
     }
 
     /// Gives the blocks of an epoch out of a cache to `give`: consecutive rows. What was copied out of
@@ -224,59 +224,17 @@ impl From<Error> for Stop {
 /// A block, or why there is none.
 type Sent = Result<Arc<Dataset>, Error>;
 
-/// The blocks of an epoch.
+/// The blocks of an epoch; or, once, why there is no thread to read them on.
 #[derive(Debug)]
-pub struct Blocks {
-    receiver: Option<Receiver<Sent>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Blocks {
-    /// What `read` sends, on a thread of its own.
-    fn read_ahead(read: impl FnOnce(&SyncSender<Sent>) + Send + 'static) -> Self {
-        let (sender, receiver) = sync_channel(DEPTH);
-        let of_thread = sender.clone();
-        let thread = std::thread::Builder::new()
-            .name("reader".to_owned())
-            .spawn(move || read(&of_thread))
-            .map_err(Error::thread("reader"));
-        let thread = match thread {
-            Ok(thread) => Some(thread),
-            Err(error) => {
-                // The first and only thing in the channel.
-                let _ = sender.send(Err(error));
-                None
-            }
-        };
-        Self {
-            receiver: Some(receiver),
-            thread,
-        }
-    }
-}
+pub struct Blocks(Result<MadeAhead<Sent>, Option<Error>>);
 
 impl Iterator for Blocks {
-    type Item = Result<Arc<Dataset>, Error>;
+    type Item = Sent;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        if let Ok(block) = self.receiver.as_ref()?.recv() {
-            return Some(block);
-        }
-        self.receiver = None;
-        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
-            std::panic::resume_unwind(panic);
-        }
-        None
-    }
-}
-
-impl Drop for Blocks {
-    fn drop(&mut self) {
-        // Without a receiver the thread's next send fails, and it ends.
-        self.receiver = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was about a block that nobody asked for.
-            let _ = thread.join();
+    fn next(&mut self) -> Option<Sent> {
+        match &mut self.0 {
+            Ok(ahead) => ahead.next(),
+            Err(error) => error.take().map(Err),
         }
     }
 }

@@ -15,10 +15,10 @@
 //! ([`change`](MappedFile::change), [`change_rows`](MappedFile::change_rows)).
 //!
 //! Two things make rows at random bearable. Pages that are new are asked for all at once, so that the
-//! disk reads many together while none of them is waited for. And what was written or
-//! read in one stretch does not stay in the system's cache: it lies there in pieces of up to megabytes, of
-//! which the system writes all when a single row of one changes. Not counted are pages that the system maps beside one
-//! that is read because it has them at hand: they are its cache anyway, and go when the generation does.
+//! disk reads many together while none of them is waited for. And what was written or read in one stretch
+//! does not stay in the system's cache: it lies there in pieces of up to megabytes, of which the system
+//! writes all when a single row of one changes. Not counted are pages that the system maps beside one that
+//! is read because it has them at hand: they are its cache anyway, and go when others do.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

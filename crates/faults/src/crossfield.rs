@@ -38,7 +38,12 @@ impl Outcome {
 
     /// Whether the system gave no memory, and the runtime ended the process with a message.
     pub fn ran_out_of_memory(&self) -> bool {
-        self.code != Some(0) && self.text.contains("memory allocation of ")
+        // The second is the runtime's own word where a thread has begun without room for signals.
+        let words = [
+            "memory allocation of ",
+            "failed to allocate an alternative stack",
+        ];
+        self.code != Some(0) && words.iter().any(|words| self.text.contains(words))
     }
 }
 

@@ -90,6 +90,16 @@ macro_rules! mapped {
     };
 }
 
+/// What scenarios of one training run share.
+const TRAINED: Scenario = Scenario {
+    name: "",
+    files: &[],
+    before: &[LOG],
+    start: "train ../a.toml --out run",
+    goes_on: GOES_ON,
+    readers: &[PREDICTED, Readers::Interrupted],
+};
+
 /// All scenarios.
 pub const ALL: &[Scenario] = &[
     Scenario {
@@ -105,10 +115,7 @@ pub const ALL: &[Scenario] = &[
                  early_stop = { patience = 2 }\n"
             ),
         )],
-        before: &[LOG],
-        start: "train ../a.toml --out run",
-        goes_on: GOES_ON,
-        readers: &[PREDICTED, Readers::Interrupted],
+        ..TRAINED
     },
     Scenario {
         name: "burn",
@@ -124,10 +131,7 @@ pub const ALL: &[Scenario] = &[
                  early_stop = { patience = 2 }\n"
             ),
         )],
-        before: &[LOG],
-        start: "train ../a.toml --out run",
-        goes_on: GOES_ON,
-        readers: &[PREDICTED, Readers::Interrupted],
+        ..TRAINED
     },
     Scenario {
         name: "cache",
@@ -139,12 +143,11 @@ pub const ALL: &[Scenario] = &[
             ),
         )],
         before: &["data synth --out ../log.csv --rows 20000 --seed 5"],
-        start: "train ../a.toml --out run",
-        goes_on: GOES_ON,
         readers: &[Readers::Cache {
             name: "cache/rows.cache",
             reader: "data stats ../a.toml",
         }],
+        ..TRAINED
     },
     Scenario {
         name: "stream",
@@ -156,10 +159,7 @@ pub const ALL: &[Scenario] = &[
                  checkpoint_every = 500\n"
             ),
         )],
-        before: &[LOG],
-        start: "train ../a.toml --out run",
-        goes_on: GOES_ON,
-        readers: &[PREDICTED, Readers::Interrupted],
+        ..TRAINED
     },
     Scenario {
         name: "mapped",
@@ -170,10 +170,8 @@ pub const ALL: &[Scenario] = &[
                  checkpoint_every = 400\n"
             ),
         )],
-        before: &[LOG],
-        start: "train ../a.toml --out run",
-        goes_on: GOES_ON,
         readers: &[PREDICTED, Readers::Interrupted, Readers::Mapped],
+        ..TRAINED
     },
     Scenario {
         name: "mapped-burn",
@@ -184,10 +182,8 @@ pub const ALL: &[Scenario] = &[
                  checkpoint_every = 3\nmemory = '300MB'\n"
             ),
         )],
-        before: &[LOG],
-        start: "train ../a.toml --out run",
-        goes_on: GOES_ON,
         readers: &[PREDICTED, Readers::Interrupted, Readers::Mapped],
+        ..TRAINED
     },
     Scenario {
         name: "admitted",
@@ -201,10 +197,7 @@ pub const ALL: &[Scenario] = &[
              [model]\nkind = 'fm'\n[train]\nexecutor = 'fused'\nepochs = 3\n\
              checkpoint_every = 500\n",
         )],
-        before: &[LOG],
-        start: "train ../a.toml --out run",
-        goes_on: GOES_ON,
-        readers: &[PREDICTED, Readers::Interrupted],
+        ..TRAINED
     },
     Scenario {
         name: "second-day",
@@ -253,10 +246,7 @@ pub const ALL: &[Scenario] = &[
                 "[model]\nkind = 'fm'\n[train]\nexecutor = 'als'\nloss = 'squared'\nepochs = 30\n"
             ),
         )],
-        before: &[LOG],
-        start: "train ../a.toml --out run",
-        goes_on: GOES_ON,
-        readers: &[PREDICTED, Readers::Interrupted],
+        ..TRAINED
     },
     Scenario {
         name: "average",

@@ -109,12 +109,15 @@ fn test() -> Result<(), String> {
 }
 
 /// Compares the backends, in the crates that have such tests: they carry `ndarray` in their names. With
-/// the whole workspace much would be compiled once more that has none.
+/// the whole workspace much would be compiled once more that has none. Not optimised, they are built in a
+/// third of the time.
 fn parity() -> Result<(), String> {
     let crates = ["attention", "embedding", "ffm", "fm", "wide-deep"];
     let packages = crates.map(|name| format!("--package=crossfield-{name}"));
     let features = crates.map(|name| format!("--features=crossfield-{name}/ndarray"));
     let mut args = vec!["test", "--tests"];
+    args.extend(["--config", "profile.dev.opt-level=0"]);
+    args.extend(["--config", "profile.dev.package.'*'.opt-level=0"]);
     args.extend(packages.iter().chain(&features).map(String::as_str));
     args.push("ndarray");
     cargo(&args, &[])

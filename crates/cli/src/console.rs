@@ -228,7 +228,7 @@ pub(crate) fn table(rows: &[(&str, &Report)]) -> String {
         .iter()
         .any(|(_, report)| report.auc_method == Some(AucMethod::Bucketed))
     {
-        text += "AUC from bucketed scores: there are more rows than are kept for the exact one\n";
+        text += "AUC from bucketed scores: not all rows are kept, which the exact one needs\n";
     }
     text
 }

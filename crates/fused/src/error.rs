@@ -66,7 +66,7 @@ pub enum Error {
         table: String,
     },
     /// A thread that the system does not give.
-    #[error("train.threads: no such threads: {source}")]
+    #[error("train.threads: the system gives no such threads: {source}")]
     Threads {
         /// What the system says.
         source: std::io::Error,

@@ -152,7 +152,7 @@ pub enum Error {
         available: String,
     },
     /// Threads that the system does not give.
-    #[error("train.threads = {threads}: no such threads: {source}")]
+    #[error("train.threads = {threads}: the system gives no such threads: {source}")]
     Threads {
         /// How many were asked for.
         threads: usize,

@@ -150,7 +150,9 @@ impl MappedFile {
             // shorter while the run has it.
             unsafe {
                 if OWN_COPIES {
-                    memmap2::MmapOptions::new().map_copy(&file)
+                    // No more of them than the bound: room for copies of all is not to be set aside.
+                    let mut options = memmap2::MmapOptions::new();
+                    options.no_reserve_swap().map_copy(&file)
                 } else {
                     MmapMut::map_mut(&file)
                 }
@@ -600,6 +602,20 @@ mod tests {
         let mut part = vec![0; 10];
         file.read_at(len - 10, &mut part).unwrap();
         assert_eq!(part, expected[len - 10..]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_larger_than_memory_is_mapped_and_changed() {
+        const LEN: usize = 200 << 30;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large.rows");
+        // It has holes, and takes no room.
+        File::create(&path).unwrap().set_len(LEN as u64).unwrap();
+        let mut file = MappedFile::open(&path, LEN).unwrap();
+        file.change(LEN - 8..LEN).copy_from_slice(b"the last");
+        file.give_back(0, LEN);
+        assert_eq!(&file.bytes()[LEN - 9..], b"\0the last");
     }
 
     #[cfg(target_os = "linux")]

@@ -156,8 +156,8 @@ pub fn check_memory(plans: &[TablePlan]) -> Result<(), Error> {
 }
 
 /// As [`check_memory`], where the process may take no more than `memory` bytes in all, if that is
-/// bounded. Gives what is left for pages of mapped tables, an eighth of it set aside for the work on
-/// a step.
+/// bounded. Gives what is left for pages of mapped tables, a quarter of it set aside for the work on
+/// a step and for what the system reads of the files.
 ///
 /// # Errors
 /// [`Error::Memory`] with the arithmetic.
@@ -169,7 +169,7 @@ pub fn check_memory_of(plans: &[TablePlan], memory: Option<u64>) -> Result<u64, 
     check_against(plans, available)?;
     let (weights, state) = table_bytes(plans);
     let left = available - weights - state;
-    Ok(left - left / 8)
+    Ok(left - left / 4)
 }
 
 /// Refuses mapped tables for whose files, and for the finished run that is made of them, the disk that

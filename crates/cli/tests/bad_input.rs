@@ -1189,8 +1189,8 @@ fn a_parquet_file_that_breaks_its_decoder_is_named_and_nothing_else_is_said() {
     let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
     let content = std::fs::read(corpus.join("parquet/decoder-panics")).unwrap();
     folder.write("a.parquet", content);
-    let run = "[data]\nformat = 'parquet'\ntrain = 'a.parquet'\n[label]\ncolumn = 'click'\n[model]\nkind = 'fm'\n\
-               [[field]]\nname = 'user'\n[[field]]\nname = 'ad'\n";
+    let run = "[data]\nformat = 'parquet'\ntrain = 'a.parquet'\n[label]\ncolumn = 'click'\n\
+               [model]\nkind = 'fm'\n[[field]]\nname = 'user'\n[[field]]\nname = 'ad'\n";
     folder.write("a.toml", run);
     assert_eq!(
         refused(&folder, ""),

@@ -544,9 +544,7 @@ impl EmbeddingCollection {
         rows: impl Iterator<Item = usize> + Clone,
     ) -> Result<(), Error> {
         for table in self.tables.iter_mut().filter(|table| table.is_mapped()) {
-            let named = named(examples, table.config(), rows.clone());
-            table.kernels_change(named.iter().copied());
-            table.about_to_change(named.into_iter())?;
+            table.kernels_change(&named(examples, table.config(), rows.clone()))?;
         }
         Ok(())
     }

@@ -66,7 +66,6 @@ const OWN_COPIES: bool = cfg!(unix);
 #[derive(Debug)]
 pub(crate) struct MappedFile {
     path: PathBuf,
-    #[cfg_attr(not(unix), expect(dead_code, reason = "rows are read through the map"))]
     file: File,
     map: MmapMut,
     len: usize,
@@ -188,13 +187,14 @@ impl MappedFile {
 
     /// Bytes that are about to be changed.
     pub(crate) fn change(&mut self, range: Range<usize>) -> &mut [u8] {
-        let clock = self.clock.get_mut().expect("no panic while it is held");
+        let mut clock = self.clock();
         clock.begin();
         for page in range.start / PAGE..range.end.div_ceil(PAGE) {
             clock.touch(page);
             clock.changed.insert(page);
         }
-        self.keep_within_bound();
+        self.keep_within_bound(&mut clock);
+        drop(clock);
         &mut self.map[range]
     }
 
@@ -206,22 +206,15 @@ impl MappedFile {
     /// Notes that rows are about to be read: asks for their pages, and gives back others if there are
     /// too many.
     pub(crate) fn touch(&self, stride: usize, rows: impl Iterator<Item = u32>) {
-        self.note(stride, rows, |_, _| ());
+        self.note(stride, rows, false);
     }
 
     /// As [`touch`](Self::touch), of rows that kernels are about to change.
     pub(crate) fn change_rows(&mut self, stride: usize, rows: impl Iterator<Item = u32>) {
-        self.note(stride, rows, |clock, page| {
-            clock.changed.insert(page);
-        });
+        self.note(stride, rows, true);
     }
 
-    fn note(
-        &self,
-        stride: usize,
-        rows: impl Iterator<Item = u32>,
-        each: impl Fn(&mut Clock, usize),
-    ) {
+    fn note(&self, stride: usize, rows: impl Iterator<Item = u32>, change: bool) {
         let mut clock = self.clock();
         clock.begin();
         for row in rows {
@@ -230,11 +223,12 @@ impl MappedFile {
                 if clock.touch(page) {
                     self.ask_for(page);
                 }
-                each(&mut clock, page);
+                if change {
+                    clock.changed.insert(page);
+                }
             }
         }
-        drop(clock);
-        self.keep_within_bound();
+        self.keep_within_bound(&mut clock);
     }
 
     fn clock(&self) -> std::sync::MutexGuard<'_, Clock> {
@@ -242,10 +236,9 @@ impl MappedFile {
     }
 
     /// Gives back pages if there are more than may stay.
-    fn keep_within_bound(&self) {
-        let mut clock = self.clock();
+    fn keep_within_bound(&self, clock: &mut Clock) {
         for pages in clock.others() {
-            self.let_go(&mut clock, pages);
+            self.let_go(clock, pages);
         }
     }
 

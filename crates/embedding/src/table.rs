@@ -479,14 +479,17 @@ impl Table {
         }
     }
 
-    /// Must be called before kernels change rows of a mapped table, and before
-    /// [`about_to_change`](Self::about_to_change).
-    pub(crate) fn kernels_change(&mut self, rows: impl Iterator<Item = u32>) {
+    /// As [`about_to_change`](Self::about_to_change), where kernels change rows through
+    /// [`bytes_mut`](Self::bytes_mut), which does not say which.
+    pub(crate) fn kernels_change(&mut self, rows: &[u32]) -> Result<(), Error> {
+        let all = || rows.iter().copied();
         if self.frozen {
-            self.touch(rows);
+            self.touch(all());
         } else {
-            self.memory.change_rows(self.layout.stride, rows);
+            // First, so that the pages that the log reads are asked for together.
+            self.memory.change_rows(self.layout.stride, all());
         }
+        self.about_to_change(all())
     }
 
     /// Flushes the rows of a table that lies in a file of a run, and says what they are; none of
